@@ -1,0 +1,128 @@
+"""Every error that wasnow raises on purpose.
+
+    WasnowError
+    ├── UsageError            the request cannot be meant as written          exit 2
+    │   ├── TilingError         tile, margin and stride do not fit together
+    │   ├── UnknownModel        no model of that name
+    │   └── VocabularyError     class words empty, repeated, or not known to the model
+    ├── InputError            a file is not what it must be                   exit 3
+    │   ├── RasterUnreadable    missing, truncated, damaged, or not a raster
+    │   ├── RasterUnsuitable    readable, but complex, empty, without georeference, ...
+    │   ├── BandsUnclear        which bands to use cannot be told
+    │   └── GridMismatch        the two rasters share no ground
+    ├── OutputError           the result folder cannot be written             exit 4
+    │   ├── OutputLocked        another run is writing there
+    │   ├── ResumeRefused       the folder holds a run with other inputs or options
+    │   └── DiskFull            no room left; what is finished stays
+    └── Interrupted           Ctrl-C or SIGTERM; run the command again        exit 130
+
+A run that finishes with flagged tiles (``--keep-going``) is no error: it returns, and the command line exits with 5.
+Each message is one line: what was found, what was wanted, what to do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import ClassVar
+
+EXIT_OK = 0
+EXIT_BUG = 1
+EXIT_USAGE = 2
+EXIT_INPUT = 3
+EXIT_OUTPUT = 4
+EXIT_PARTIAL = 5
+EXIT_INTERRUPTED = 130
+
+
+class WasnowError(Exception):
+    """The root: catch this to catch everything that wasnow raises on purpose."""
+
+    exit_code: ClassVar[int] = EXIT_BUG
+
+
+class UsageError(WasnowError):
+    """The request cannot be meant as it is written."""
+
+    exit_code = EXIT_USAGE
+
+
+class TilingError(UsageError):
+    """Tile size, margin and model stride do not fit together."""
+
+
+class UnknownModel(UsageError):
+    """No model of that name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"no model is called {name!r}; known are {', '.join(known)}{did_you_mean(name, known)}")
+
+
+class VocabularyError(UsageError):
+    """Class words that are empty, repeated, or unknown to the model."""
+
+
+class InputError(WasnowError):
+    """A file is not what it must be."""
+
+    exit_code = EXIT_INPUT
+
+
+class RasterUnreadable(InputError):
+    """A raster is missing, truncated, damaged, or no raster at all."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, advice: str = "") -> None:
+        self.path = os.fspath(path)
+        self.reason = reason
+        super().__init__(f"{self.path}: {reason}" + (f". {advice}" if advice else ""))
+
+
+class RasterUnsuitable(RasterUnreadable):
+    """A raster can be read, but not used: complex values, no bands, no georeference."""
+
+
+class BandsUnclear(InputError):
+    """Which bands of a raster to use cannot be told."""
+
+
+class GridMismatch(InputError):
+    """The two rasters share no ground."""
+
+
+class OutputError(WasnowError):
+    """The result folder cannot be written."""
+
+    exit_code = EXIT_OUTPUT
+
+
+class OutputLocked(OutputError):
+    """Another run is writing to this result folder."""
+
+
+class ResumeRefused(OutputError):
+    """The result folder holds a run with other inputs, options or model."""
+
+    def __init__(self, folder: str | os.PathLike[str], differences: Sequence[str]) -> None:
+        self.differences = tuple(differences)
+        super().__init__(
+            f"{os.fspath(folder)} holds another run: {'; '.join(differences)}. "
+            "Repeat that command to resume it, choose another output folder, or pass --overwrite."
+        )
+
+
+class DiskFull(OutputError):
+    """No room left on the disk; finished blocks are kept."""
+
+
+class Interrupted(WasnowError):
+    """The run was interrupted; everything finished so far is kept."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """``; did you mean 'x'?`` for the nearest known word, or nothing when none is near."""
+    import difflib
+
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,136 @@
+"""What every model of wasnow takes and answers, whatever is inside it.
+
+    before (B, Cb, H, W) ─┐
+    after  (B, Ca, H, W) ─┼─> ChangeModel ──> ChangeLogits(change (B, 1, H, W), before, after (B, K, H, W) or None)
+    valid  (B, 1, H, W)  ─┘
+
+Training, scoring and the engine know only this. A model whose parameters come from the scene itself (IR-MAD) is a
+`SceneModel`: the engine shows it the scene's pixels once, and goes on with the fitted model that it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+PixelStream = Callable[[], Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]]
+"""Starts one pass over the scene's valid pixels: pairs of chunks ``(N, Cb)`` and ``(N, Ca)``, always in the same order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLogits:
+    """A model's answer, before any threshold or softmax.
+
+    Attributes:
+        change: ``(B, 1, H, W)``, log-odds that the ground changed.
+        before: ``(B, K, H, W)`` class logits of the first date, or None for a model without classes.
+        after: the same for the second date; None exactly where ``before`` is None.
+    """
+
+    change: Tensor
+    before: Tensor | None = None
+    after: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.before is None) != (self.after is None):
+            raise ValueError("before and after class logits come together or not at all")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What the engine and the user must know of a model before it runs.
+
+    Attributes:
+        name: the name on the command line.
+        summary: one line for the list of models.
+        source: where the method is published.
+        classes: the class words that it answers with, in logit order; empty for change without classes.
+        bands: ``"all"``: every band that both dates have; ``"rgb"``: red, green, blue in this order.
+        scaling: ``"native"``: the numbers of the file; ``"display"``: 0..1, after one stretch per date and band.
+        gsd_m: the ground sampling distance in metres at which the model sees the scene; None takes it as it is.
+        gsd_range_m: the distances that the model was measured to serve, for a warning outside them.
+        stride: height and width of every input must be multiples of this.
+        threshold: the change probability above which a pixel counts as changed, unless the user says otherwise.
+        tile: default tile side in pixels.
+        margin: pixels at each side of a tile that inform the answer but are not kept; 0 for a per-pixel method.
+    """
+
+    name: str
+    summary: str
+    source: str
+    classes: tuple[str, ...] = ()
+    bands: Literal["all", "rgb"] = "rgb"
+    scaling: Literal["native", "display"] = "display"
+    gsd_m: float | None = None
+    gsd_range_m: tuple[float, float] | None = None
+    stride: int = 1
+    threshold: float = 0.5
+    tile: int = 512
+    margin: int = 64
+
+
+@runtime_checkable
+class ChangeModel(Protocol):
+    """Anything that answers a pair of images with `ChangeLogits`."""
+
+    @property
+    def card(self) -> ModelCard:
+        """What this model is and how it wants to be fed."""
+        ...
+
+    def bind(self, classes: Sequence[str]) -> ChangeModel:
+        """The same model, answering with these class words.
+
+        Raises:
+            VocabularyError: the model's vocabulary is fixed and is another.
+        """
+        ...
+
+    def __call__(self, before: Tensor, after: Tensor, valid: Tensor) -> ChangeLogits:
+        """Answer a batch.
+
+        Args:
+            before: ``(B, Cb, H, W)`` float32, scaled as the card says, finite everywhere.
+            after: ``(B, Ca, H, W)`` likewise.
+            valid: ``(B, 1, H, W)`` bool; where False, ``before`` and ``after`` are filled with neutral numbers.
+        """
+        ...
+
+
+@runtime_checkable
+class SceneModel(Protocol):
+    """A method that takes its parameters from the scene: fit first, then call what comes back."""
+
+    @property
+    def card(self) -> ModelCard:
+        """What this method is and how it wants to be fed."""
+        ...
+
+    def bind(self, classes: Sequence[str]) -> SceneModel:
+        """See `ChangeModel.bind`."""
+        ...
+
+    def fit(self, pixels: PixelStream) -> FittedSceneModel:
+        """Learn from the scene's valid pixels; may take several passes."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> FittedSceneModel:
+        """The fitted model that `FittedSceneModel.state` described: what a resumed run goes on with."""
+        ...
+
+
+class FittedSceneModel(ChangeModel, Protocol):
+    """A `SceneModel` after it has seen the scene."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to rebuild this exact model, as plain JSON values (floats survive bit for bit)."""
+        ...
+
+    def diagnostics(self) -> dict[str, Any]:
+        """What a person should know of the fit (convergence, correlations), as plain JSON values."""
+        ...

@@ -1,0 +1,182 @@
+"""``run.json``: what a run did, to what, with what outcome. The only description of a result folder; reports read it.
+
+Paths are as the user gave them. Every count is in pixels of the result grid, every area in square metres on the
+ellipsoid (None where the rasters have no georeference).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RECORD_NAME = "run.json"
+FORMAT = 1
+
+BlockOutcome = Literal["done", "empty", "failed"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileSum(_Strict):
+    """One file as it was read or written: name, bytes, and SHA-256 (None for remote files)."""
+
+    name: str
+    size: int | None
+    sha256: str | None
+
+
+class GridRecord(_Strict):
+    """A grid in words that any tool understands; ``transform`` is (a, b, c, d, e, f) as in GDAL-rasterio order."""
+
+    crs: str | None = Field(description="AUTHORITY:CODE where there is one, else WKT; None for pixel coordinates")
+    transform: tuple[float, float, float, float, float, float]
+    width: int
+    height: int
+    gsd_m: float | None = Field(description="pixel side on the ground, in metres, at the centre")
+
+
+class InputRecord(_Strict):
+    """One of the two rasters, and how it was brought onto the working grid."""
+
+    path: str
+    files: tuple[FileSum, ...]
+    driver: str
+    grid: GridRecord
+    dtype: str
+    bands: tuple[int, ...] = Field(description="1-based, in the order given to the model")
+    band_names: tuple[str, ...]
+    nodata: tuple[float | None, ...] = Field(description="NaN is written as the string 'nan' in JSON")
+    mask: str = Field(description="where validity comes from: nodata, alpha, mask, none")
+    date: str | None
+    alignment: str = Field(description="how its pixels reach the working grid, in words")
+    overview: int | None = Field(description="decimation of the overview that was read; None for full resolution")
+    stretch: tuple[tuple[float, float], ...] | None = Field(description="per band (low, high) for display scaling")
+
+
+class ModelRecord(_Strict):
+    """Which model, fed how, fitted how."""
+
+    name: str
+    summary: str
+    source: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    threshold: float
+    threshold_from: str = Field(description="'model default' or 'option'")
+    fit: dict[str, Any] | None = Field(default=None, description="diagnostics of a scene model")
+
+
+class ShiftRecord(_Strict):
+    """Estimated displacement of after against before, by phase correlation over sampled windows."""
+
+    rows_px: float
+    cols_px: float
+    spread_px: float = Field(description="median absolute deviation over the windows")
+    windows: int
+
+
+class TransitionRecord(_Strict):
+    """One row of the from-to table; only transitions that occur are listed."""
+
+    code: int
+    before: str | None
+    after: str
+    color: tuple[int, int, int]
+    pixels: int
+    area_m2: float | None
+    polygons: int | None
+
+
+class BlockRecord(_Strict):
+    """What became of one block of the result grid."""
+
+    block: int
+    row: int
+    col: int
+    height: int
+    width: int
+    outcome: BlockOutcome
+    seconds: float
+    not_processed: dict[str, int] = Field(default_factory=dict, description="reason -> pixels")
+    error: str | None = None
+
+
+class PixelRecord(_Strict):
+    """Where every pixel of the result grid went: changed + unchanged + all not_processed = total."""
+
+    total: int
+    changed: int
+    unchanged: int
+    not_processed: dict[str, int]
+
+
+class AreaRecord(_Strict):
+    """The same in square metres."""
+
+    total: float
+    changed: float
+    unchanged: float
+    not_processed: float
+
+
+class RunRecord(_Strict):
+    """The whole of run.json."""
+
+    format: int = FORMAT
+    wasnow: str
+    status: Literal["complete", "partial"]
+    started: str
+    finished: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    before: InputRecord
+    after: InputRecord
+    grid: GridRecord = Field(description="the grid of the result rasters")
+    working_grid: GridRecord = Field(description="the grid that the model saw")
+    options: dict[str, Any]
+    model: ModelRecord
+    shift: ShiftRecord | None
+    transitions: tuple[TransitionRecord, ...]
+    pixels: PixelRecord
+    areas_m2: AreaRecord | None
+    polygons: int
+    blocks: tuple[BlockRecord, ...]
+    warnings: tuple[str, ...]
+    timings_s: dict[str, float]
+    outputs: tuple[FileSum, ...]
+
+    def write(self, path: Path) -> None:
+        """Write as indented JSON; the caller renames it into place."""
+        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord:
+        """The record of a finished result folder.
+
+        Raises:
+            InputError: there is none, or it is not one that this version reads.
+        """
+        from pydantic import ValidationError
+
+        from wasnow.errors import InputError
+
+        path = Path(folder) / RECORD_NAME
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(
+                f"{folder} is no finished result folder: it has no {RECORD_NAME}; run wasnow detect"
+            ) from None
+        except (ValidationError, UnicodeDecodeError) as error:
+            first = (
+                str(error).splitlines()[0]
+                if not isinstance(error, ValidationError)
+                else (f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}")
+            )
+            raise InputError(
+                f"{path} is not a record that this version reads ({first}); run wasnow detect again"
+            ) from None
