@@ -73,7 +73,7 @@ class Vocabulary:
     def __post_init__(self) -> None:
         if len(self.words) > MAX_WORDS:
             raise VocabularyError(
-                f"{len(self.words)} class words given, at most {MAX_WORDS} fit a 16-bit transition code; use fewer words"
+                f"{len(self.words)} class words given, at most {MAX_WORDS} fit 16-bit transition codes; use fewer"
             )
         seen: dict[str, str] = {}
         for word in self.words:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 PixelStream = Callable[[], Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]]
-"""Starts one pass over the scene's valid pixels: pairs of chunks ``(N, Cb)`` and ``(N, Ca)``, always in the same order."""
+"""Starts one pass over the scene's valid pixels: chunks ``(N, Cb)`` and ``(N, Ca)``, always in the same order."""
 
 
 @dataclass(frozen=True, slots=True)
