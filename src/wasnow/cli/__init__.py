@@ -1,0 +1,46 @@
+"""The command line: one file per verb, glue only. Everything heavy is imported inside a verb, so ``--help`` is instant.
+
+Exit codes:
+    0    done
+    1    a bug in wasnow (please report it with --debug)
+    2    the command cannot be meant as written
+    3    an input file is missing, damaged or unsuitable
+    4    the result folder cannot be written, is locked, or holds another run
+    5    finished, but parts could not be read and are flagged (--keep-going)
+    130  interrupted; run the same command again to go on
+"""
+
+from __future__ import annotations
+
+import typer
+
+from wasnow.cli import detect, info, models
+from wasnow.cli.console import print_version
+
+app = typer.Typer(
+    name="wasnow",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 bug, 2 usage, 3 bad input, 4 output, 5 finished with flagged parts, 130 interrupted.",
+)
+
+
+@app.callback()
+def wasnow(
+    version: bool = typer.Option(
+        False, "--version", callback=print_version, is_eager=True, help="Print the version and leave."
+    ),
+) -> None:
+    """Was a field, now a car park: where two images of one place differ, from what to what, and how surely."""
+
+
+app.command("detect", epilog=detect.EXAMPLES)(detect.detect)
+app.command("info", epilog=info.EXAMPLES)(info.info)
+app.command("models")(models.models)
+
+
+def main() -> None:
+    """The ``wasnow`` command."""
+    app()

@@ -1,0 +1,235 @@
+"""``wasnow detect``: two rasters in, a result folder out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wasnow.cli.console import (
+    DEBUG,
+    JSON,
+    QUIET,
+    fail,
+    print_json,
+    progress,
+    terminated_like_interrupted,
+    verb,
+    warn,
+)
+from wasnow.errors import EXIT_PARTIAL, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from wasnow.results import ChangeMap
+
+EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
+    "  wasnow detect 2009.tif 2017.tif -o out/\n\n"
+    "  wasnow detect before.tif after.tif -o out/ --model irmad --tile 512 --margin 64 --min-area 50\n\n"
+    "  wasnow detect before.jpg after.jpg -o out/ --gsd 0.3   # images without CRS\n\n"
+    "Run the same command again to resume; open out/report.html when it is done."
+)
+
+GRID, MODEL, POLYGONS, RUN = "Where pixels lie", "How change is found", "Polygons", "The run"
+
+
+@verb
+def detect(
+    before: Annotated[str, typer.Argument(help="The earlier raster: anything GDAL opens.", show_default=False)],
+    after: Annotated[str, typer.Argument(help="The later raster; its grid may differ.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Result folder; made if need be, resumed if unfinished.")
+    ],
+    model: Annotated[str, typer.Option("--model", "-m", help="See wasnow models.", rich_help_panel=MODEL)] = "irmad",
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Class words, such as 'water, building'.", rich_help_panel=MODEL, show_default=False),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Change probability from which a pixel counts; the model's own if left out.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(help="Bands of both rasters, as 1,2,3; by colour if left out.", rich_help_panel=MODEL),
+    ] = None,
+    stretch: Annotated[
+        str,
+        typer.Option(help="auto, or LOW,HIGH: the numbers shown as black and white.", rich_help_panel=MODEL),
+    ] = "auto",
+    align: Annotated[
+        str, typer.Option(help="Grid of the results: before, after, finest, or a raster file.", rich_help_panel=GRID)
+    ] = "before",
+    assume_crs: Annotated[
+        str | None, typer.Option(help="CRS of a raster that does not say its own.", rich_help_panel=GRID)
+    ] = None,
+    gsd: Annotated[
+        float | None,
+        typer.Option(
+            help="Working resolution in metres; for images without CRS the size of their pixels.",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
+    grid: Annotated[
+        str, typer.Option(help="Write results on the target or the working grid.", rich_help_panel=GRID)
+    ] = "target",
+    tile: Annotated[
+        int | None, typer.Option(help="Tile side in pixels; the model's own if left out.", rich_help_panel=RUN)
+    ] = None,
+    margin: Annotated[
+        int | None, typer.Option(help="Pixels of each tile seen but not kept.", rich_help_panel=RUN)
+    ] = None,
+    blend: Annotated[
+        bool, typer.Option("--blend", help="Weigh overlapping tiles instead of cropping them.", rich_help_panel=RUN)
+    ] = False,
+    batch: Annotated[int, typer.Option(help="Tiles per call of the model.", rich_help_panel=RUN)] = 1,
+    min_area: Annotated[
+        float, typer.Option(help="Smallest polygon: m², or pixels without CRS.", rich_help_panel=POLYGONS)
+    ] = 0.0,
+    connectivity: Annotated[
+        int, typer.Option(help="4, or 8 to join pixels that touch at a corner.", rich_help_panel=POLYGONS)
+    ] = 4,
+    simplify: Annotated[
+        float | None,
+        typer.Option(
+            help="Tolerance of outlines: m, or pixels without CRS; shared borders stay shared.",
+            rich_help_panel=POLYGONS,
+        ),
+    ] = None,
+    date_before: Annotated[
+        str | None, typer.Option(help="YYYY, YYYY-MM or YYYY-MM-DD; the file's own if left out.", rich_help_panel=RUN)
+    ] = None,
+    date_after: Annotated[str | None, typer.Option(help="Likewise.", rich_help_panel=RUN)] = None,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Flag what cannot be read, finish, and exit with 5.", rich_help_panel=RUN),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Drop an earlier run in the result folder.", rich_help_panel=RUN)
+    ] = False,
+    quiet: bool = QUIET,
+    as_json: bool = JSON,
+    debug: bool = DEBUG,
+) -> None:
+    """Find where the ground changed between two rasters, of any CRS, size and band count."""
+    options: dict[str, Any] = {
+        "threshold": threshold,
+        "bands": parse_bands(bands),
+        "stretch": stretch,
+        "align": align,
+        "assume_crs": assume_crs,
+        "gsd": gsd,
+        "grid": grid,
+        "tile": tile,
+        "margin": margin,
+        "blend": blend,
+        "batch": batch,
+        "min_area": min_area,
+        "connectivity": connectivity,
+        "simplify": simplify,
+        "date_before": date_before,
+        "date_after": date_after,
+        "keep_going": keep_going,
+    }
+    carry_out(
+        before,
+        after,
+        output,
+        model=model,
+        classes=classes,
+        overwrite=overwrite,
+        options=options,
+        quiet=quiet,
+        as_json=as_json,
+        command=("wasnow", *sys.argv[1:]),
+    )
+
+
+def carry_out(
+    before: str,
+    after: str,
+    output: Path,
+    *,
+    model: str,
+    classes: str | None,
+    overwrite: bool,
+    options: dict[str, Any],
+    quiet: bool,
+    as_json: bool,
+    command: tuple[str, ...],
+) -> None:
+    """Run, show progress, say what came out; leaves with the exit code of a partial run."""
+    from wasnow import engine
+
+    with terminated_like_interrupted(), progress(quiet or as_json) as tell:
+        try:
+            result = engine.detect(
+                before,
+                after,
+                output=output,
+                model=model,
+                classes=classes,
+                overwrite=overwrite,
+                progress=tell,
+                command=command,
+                **options,
+            )
+        except Interrupted as error:
+            raise Interrupted(f"{error}: {shlex.join(command)}") from None
+    if as_json:
+        print_json(as_facts(result))
+    elif not quiet:
+        tell_result(result)
+    if not result.complete:
+        fail(
+            f"parts could not be read and are flagged ({', '.join(sorted(result.record.pixels.not_processed))}); "
+            f"see {result.report}, repair the files and run again"
+        )
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+def tell_result(result: ChangeMap) -> None:
+    """For a person: warnings, the sum, where to look."""
+    for warning in result.record.warnings:
+        warn(warning)
+    if result.reused:
+        typer.echo("nothing to do: this folder holds the results of this very command", err=True)
+    typer.echo(result.summary())
+    typer.echo(f"report    {result.report}")
+    typer.echo(f"map       {result.change}")
+    typer.echo(f"polygons  {result.geopackage}")
+
+
+def as_facts(result: ChangeMap) -> dict[str, Any]:
+    """For a program: the same."""
+    record = result.record
+    return {
+        "folder": str(result.folder),
+        "status": record.status,
+        "reused": result.reused,
+        "changed_share": None if result.changed_share != result.changed_share else result.changed_share,
+        "changed_area_m2": result.changed_area_m2,
+        "pixels": record.pixels.model_dump(),
+        "polygons": record.polygons,
+        "warnings": list(record.warnings),
+        "files": {each.name: str(result.folder / each.name) for each in record.outputs},
+    }
+
+
+def parse_bands(text: str | None) -> tuple[int, ...] | None:
+    """``"4,3,2"`` to (4, 3, 2).
+
+    Raises:
+        UsageError: not numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--bands {text!r} is not understood; write numbers from 1, such as --bands 4,3,2") from None

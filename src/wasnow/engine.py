@@ -1,0 +1,454 @@
+"""Two rasters and a model in, a result folder out: the only waist of wasnow.
+
+    probe both -> plan (grids, bands, tiles; pure) -> lock the folder, begin or resume
+        -> survey (stretch, fit, shift) -> blocks: read ahead | answer | journal -> results assembled, renamed
+
+Everything up to the lock only looks. Everything after it can be killed at any moment and run again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+import wasnow
+from wasnow import results
+from wasnow.compute import BlockAnswer, Feed, Rules, answer_block
+from wasnow.errors import Interrupted, OutputError, RasterUnreadable, UsageError, did_you_mean
+from wasnow.journal import Workspace, workspace
+from wasnow.models.contract import ChangeModel, SceneModel
+from wasnow.plan import Options, Plan, make_plan
+from wasnow.raster.pair import PairReader, PairWindow, Reason
+from wasnow.raster.radiometry import Stretch
+from wasnow.raster.read import gdal_settings
+from wasnow.raster.survey import Shift, Survey, survey
+from wasnow.raster.tiles import Block, Window
+from wasnow.raster.write import sha256
+from wasnow.record import BlockRecord, FileSum
+from wasnow.results import ChangeMap
+
+READ_AHEAD = 2
+"""Blocks that are read while the model works on another."""
+SMALLEST_DAMAGE_PX = 32
+"""With ``keep_going``, damage is narrowed down to squares of this side."""
+SHIFT_WARNING_PX = 1.0
+
+Progress = Callable[[str, int, int], None]
+"""Called with (phase, done, total) at every step; phases are ``checksums``, ``survey``, ``detect``, ``results``."""
+
+
+@dataclass
+class _Clock:
+    """Seconds per phase."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, phase: str, since: float) -> float:
+        now = time.perf_counter()
+        with self._lock:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + now - since
+        return now
+
+
+def detect(
+    before: str | os.PathLike[str],
+    after: str | os.PathLike[str],
+    *,
+    output: str | os.PathLike[str],
+    model: str | ChangeModel | SceneModel = "irmad",
+    classes: str | Sequence[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    command: Sequence[str] | None = None,
+    **options: Any,
+) -> ChangeMap:
+    """Find what changed between two rasters, and write it to a result folder.
+
+    The same call on an unfinished folder goes on where it stopped; on a finished one it returns at once.
+
+    Args:
+        before: the earlier raster, anything GDAL opens.
+        after: the later one; warped onto the target grid where it differs.
+        output: the result folder; made if need be.
+        model: a name of ``wasnow models``, or any model of the contract.
+        classes: words for a model with an open vocabulary, as ``"water, building"`` or a sequence.
+        overwrite: drop what an earlier run left in the folder.
+        progress: called with (phase, done, total).
+        command: what the user typed, for the record.
+        **options: see `Options`.
+
+    Returns:
+        Paths, statistics and record of the result.
+
+    Raises:
+        UsageError, InputError, OutputError, Interrupted: see `wasnow.errors`.
+    """
+    unknown = set(options) - {each.name for each in dataclasses.fields(Options)}
+    if unknown:
+        known = [each.name for each in dataclasses.fields(Options)]
+        raise UsageError(f"detect() has no option {min(unknown)!r}{did_you_mean(min(unknown), known)}")
+    with gdal_settings():
+        plan = make_plan(before, after, model=model, classes=classes, options=Options(**options))
+        return run(plan, Path(output), overwrite=overwrite, progress=progress, command=command)
+
+
+def run(
+    plan: Plan,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    command: Sequence[str] | None = None,
+) -> ChangeMap:
+    """Carry out a plan; see `detect`."""
+    tell = progress or (lambda phase, done, total: None)
+    clock = _Clock()
+    started = datetime.now(UTC)
+    with workspace(output) as space:
+        at = time.perf_counter()
+        inputs = _input_sums(plan, tell)
+        clock.add("checksums", at)
+        if overwrite:
+            space.clear()
+            results.remove(output)
+        elif space.plan is None and (output / results.CHANGE).exists():
+            raise OutputError(f"{output} already holds a {results.CHANGE} that no run here made; choose another folder")
+        resumed = space.begin(_identity(plan, inputs))
+        if resumed and (finished := results.finished(output)) is not None and finished.status == "complete":
+            return ChangeMap(output, finished, reused=True)
+        space.prepare()
+        space.forget_failed()
+        try:
+            with plan.pair.open() as reader:
+                found = _surveyed(plan, space, reader, tell, clock)
+            _answer_blocks(plan, space, found, tell, clock)
+        except KeyboardInterrupt:
+            done = len(space.done)
+            raise Interrupted(
+                f"interrupted after {done} of {len(plan.tiling)} blocks; run the same command again to go on from there"
+            ) from None
+        record = results.assemble(
+            results.Finding(
+                plan=plan,
+                stretches=(found.stretch_before, found.stretch_after),
+                threshold=found.threshold,
+                shift=found.shift,
+                fit=found.diagnostics,
+                inputs=inputs,
+                warnings=(*plan.warnings, *found.warnings),
+                fingerprint=_fingerprint(plan),
+                started=started,
+                command=tuple(command) if command is not None else (),
+                environment=_environment(),
+            ),
+            space,
+            tell,
+            clock.seconds,
+        )
+        if record.status == "complete":
+            space.drop_blocks()
+        return ChangeMap(output, record)
+
+
+# --- what this run is ------------------------------------------------------------------------------------------
+
+
+def _input_sums(plan: Plan, tell: Progress) -> tuple[tuple[FileSum, ...], tuple[FileSum, ...]]:
+    """Every local file of both inputs with its SHA-256; remote ones by name only."""
+    sources = (plan.pair.before.source, plan.pair.after.source)
+    names = sum(len(source.files) for source in sources)
+    done = 0
+    sums: list[tuple[FileSum, ...]] = []
+    for source in sources:
+        mine = []
+        for name in source.files:
+            tell("checksums", done, names)
+            path = Path(name)
+            local = path.is_file()
+            mine.append(
+                FileSum(
+                    name=path.name if local else name,
+                    size=path.stat().st_size if local else None,
+                    sha256=sha256(path) if local else None,
+                )
+            )
+            done += 1
+        sums.append(tuple(mine))
+    tell("checksums", names, names)
+    return sums[0], sums[1]
+
+
+def _identity(plan: Plan, inputs: tuple[tuple[FileSum, ...], tuple[FileSum, ...]]) -> dict[str, Any]:
+    """What a resumed run must have in common with the one it resumes, in words that an error can show."""
+    return {
+        "wasnow": wasnow.__version__,
+        "before": {each.name: each.sha256 or each.size for each in inputs[0]},
+        "after": {each.name: each.sha256 or each.size for each in inputs[1]},
+        "model": _fingerprint(plan),
+        "classes": list(plan.vocabulary.words),
+        "option": dataclasses.asdict(plan.options),
+        "tile": plan.tiling.tile,
+        "margin": plan.tiling.margin,
+    }
+
+
+def _fingerprint(plan: Plan) -> str:
+    own = getattr(plan.model, "fingerprint", None)
+    return str(own) if own is not None else f"{plan.card.name} of wasnow {wasnow.__version__}"
+
+
+def _environment() -> dict[str, str]:
+    import rasterio
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": str(os.cpu_count()),
+        "torch": torch.__version__,
+        "gdal": rasterio.__gdal_version__,
+        "rasterio": rasterio.__version__,
+        "numpy": np.__version__,
+    }
+
+
+# --- the look before --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the survey gave, new or remembered."""
+
+    model: ChangeModel
+    feed: Feed
+    stretch_before: Stretch
+    stretch_after: Stretch
+    threshold: float
+    shift: Shift | None
+    diagnostics: dict[str, Any] | None
+    warnings: tuple[str, ...]
+
+
+def _surveyed(plan: Plan, space: Workspace, reader: PairReader, tell: Progress, clock: _Clock) -> _Found:
+    """Survey the pair, or go on with what the interrupted run found."""
+    at = time.perf_counter()
+    state = space.recall("survey")
+    if state is None:
+        looked = survey(
+            reader,
+            skip_unreadable=plan.options.keep_going,
+            progress=lambda done, total: tell("survey", done, total),
+        )
+        clock.add("survey", at)
+        state = _survey_state(plan, looked, clock)
+        space.remember("survey", state)
+        state = cast(dict[str, Any], space.recall("survey"))
+    else:
+        clock.add("survey", at)
+    model = plan.model
+    diagnostics = None
+    if state["fit"] is not None:
+        fitted = cast(SceneModel, plan.model).restore(state["fit"])
+        model, diagnostics = fitted, fitted.diagnostics()
+    stretch_before, stretch_after = (Stretch(tuple(s["low"]), tuple(s["high"])) for s in state["stretches"])
+    display = plan.card.scaling == "display"
+    feed = Feed(
+        before=stretch_before if display else None,
+        after=stretch_after if display else None,
+        fill_before=tuple(state["fill"][0]),
+        fill_after=tuple(state["fill"][1]),
+    )
+    bound = cast(ChangeModel, model)
+    threshold = plan.threshold if plan.threshold is not None else bound.card.threshold
+    shift = Shift(**state["shift"]) if state["shift"] is not None else None
+    return _Found(
+        model=bound,
+        feed=feed,
+        stretch_before=stretch_before,
+        stretch_after=stretch_after,
+        threshold=threshold,
+        shift=shift,
+        diagnostics=diagnostics,
+        warnings=tuple(shift_warnings(plan, shift)),
+    )
+
+
+def _survey_state(plan: Plan, looked: Survey, clock: _Clock) -> dict[str, Any]:
+    """The survey as JSON values; fits a scene model on the way."""
+    sources = (plan.pair.before.source, plan.pair.after.source)
+    stretches, fills = [], []
+    for source, samples in zip(sources, (looked.before, looked.after), strict=True):
+        if plan.options.stretch == "auto":
+            stretch = Stretch.of_samples(samples, as_it_is=source.is_display_rgb)
+        else:
+            stretch = Stretch.declared(plan.options.stretch, source.n_bands)
+        stretches.append(stretch)
+        middle = np.median(samples, axis=0).astype(np.float32)
+        fill = stretch.apply(middle[:, None, None])[:, 0, 0] if plan.card.scaling == "display" else middle
+        fills.append([float(value) for value in fill])
+    fit = None
+    if isinstance(plan.model, SceneModel):
+        at = time.perf_counter()
+        fit = plan.model.fit(looked.pixels).state()
+        clock.add("fit", at)
+    return {
+        "stretches": [{"low": s.low, "high": s.high} for s in stretches],
+        "fill": fills,
+        "shift": dataclasses.asdict(looked.shift) if looked.shift is not None else None,
+        "read_px": looked.read_px,
+        "valid_px": looked.valid_px,
+        "fit": fit,
+    }
+
+
+def shift_warnings(plan: Plan, shift: Shift | None) -> Iterator[str]:
+    """A sentence where the dates lie so far apart that edges will look like change."""
+    if shift is None or shift.length_px <= SHIFT_WARNING_PX or shift.spread_px > shift.length_px / 2:
+        return
+    gsd = plan.pair.working.gsd_m
+    metres = f" ({shift.length_px * gsd:.1f} m)" if gsd is not None else ""
+    yield (
+        f"after lies about {shift.length_px:.1f} px{metres} off before ({shift.rows_px:+.1f} rows, "
+        f"{shift.cols_px:+.1f} cols): edges will look like change; co-register the images first"
+    )
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------
+
+
+def _answer_blocks(plan: Plan, space: Workspace, found: _Found, tell: Progress, clock: _Clock) -> None:
+    """Answer every block that the journal does not have yet, reading ahead while the model works."""
+    rules = Rules(
+        vocabulary=plan.vocabulary,
+        threshold=found.threshold,
+        factor=plan.factor,
+        result_shape=plan.result.shape,
+        working_shape=plan.pair.working.shape,
+        blend=plan.options.blend,
+        batch=plan.options.batch,
+    )
+    total = len(plan.tiling)
+    tell("detect", len(space.done), total)
+    waiting = (block for block in plan.tiling if block.index not in space.done)
+    for block, seen, error in _read_ahead(plan, waiting, clock):
+        at = time.perf_counter()
+        answer = answer_block(found.model, found.feed, rules, block, seen)
+        now = clock.add("model", at)
+        space.add(*_stored(block, answer, error, now - at))
+        clock.add("journal", now)
+        tell("detect", len(space.done), total)
+
+
+def _stored(
+    block: Block, answer: BlockAnswer, error: str | None, seconds: float
+) -> tuple[BlockRecord, dict[str, np.ndarray[Any, Any]]]:
+    window = answer.window
+    flagged = answer.not_processed()
+    empty = sum(flagged.values()) == window.size
+    record = BlockRecord(
+        block=block.index,
+        row=window.row,
+        col=window.col,
+        height=window.height,
+        width=window.width,
+        outcome="failed" if error is not None else "empty" if empty else "done",
+        seconds=round(seconds, 4),
+        not_processed=flagged,
+        error=error,
+    )
+    return record, {} if empty else {"codes": answer.codes, "confidence": answer.confidence}
+
+
+def _read_ahead(plan: Plan, blocks: Iterator[Block], clock: _Clock) -> Iterator[tuple[Block, PairWindow, str | None]]:
+    """Blocks with their pixels, in order; the next ones are read by threads while the caller works."""
+    local = threading.local()
+    readers: list[PairReader] = []
+
+    def read(block: Block) -> tuple[PairWindow, str | None]:
+        at = time.perf_counter()
+        with gdal_settings():
+            if not hasattr(local, "reader"):
+                local.reader = plan.pair.open()
+                readers.append(local.reader)
+            window = block.read.clip(*plan.pair.working.shape)
+            if plan.options.keep_going:
+                result = read_around_damage(local.reader, window)
+            else:
+                result = local.reader.read(window), None
+        clock.add("read", at)
+        return result
+
+    pool = ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="wasnow-read")
+    pending: deque[tuple[Block, Future[tuple[PairWindow, str | None]]]] = deque()
+    try:
+        for block in blocks:
+            pending.append((block, pool.submit(read, block)))
+            if len(pending) > READ_AHEAD:
+                first, future = pending.popleft()
+                yield first, *_waited(future, clock)
+        while pending:
+            first, future = pending.popleft()
+            yield first, *_waited(future, clock)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for reader in readers:
+            reader.close()
+
+
+def _waited(future: Future[tuple[PairWindow, str | None]], clock: _Clock) -> tuple[PairWindow, str | None]:
+    at = time.perf_counter()
+    result = future.result()
+    clock.add("waiting for pixels", at)
+    return result
+
+
+def read_around_damage(reader: PairReader, window: Window) -> tuple[PairWindow, str | None]:
+    """Read a window; where that fails, halve it until only the damage is left, and flag that.
+
+    Returns:
+        The window, damaged pixels with `Reason.UNREADABLE`, and the first error's text (None where all was read).
+    """
+    try:
+        return reader.read(window), None
+    except RasterUnreadable as error:
+        if max(window.height, window.width) <= SMALLEST_DAMAGE_PX:
+            shape = (window.height, window.width)
+            bands = reader.pair.before.source.n_bands, reader.pair.after.source.n_bands
+            before, after = (np.full((count, *shape), np.nan, np.float32) for count in bands)
+            return PairWindow(window, before, after, np.full(shape, Reason.UNREADABLE, np.uint8)), str(error)
+    vertical = window.height >= window.width
+    if vertical:
+        half = window.height // 2
+        parts = [
+            Window(window.row, window.col, half, window.width),
+            Window(window.row + half, window.col, window.height - half, window.width),
+        ]
+    else:
+        half = window.width // 2
+        parts = [
+            Window(window.row, window.col, window.height, half),
+            Window(window.row, window.col + half, window.height, window.width - half),
+        ]
+    (first, error_1), (second, error_2) = (read_around_damage(reader, part) for part in parts)
+    axis = 1 if vertical else 2
+    joined = PairWindow(
+        window,
+        np.concatenate([first.before, second.before], axis),
+        np.concatenate([first.after, second.after], axis),
+        np.concatenate([first.reason, second.reason], axis - 1),
+    )
+    return joined, error_1 or error_2

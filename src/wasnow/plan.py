@@ -1,0 +1,276 @@
+"""What a run will do, decided from headers alone: bands, grids, working resolution, tiles.
+
+    probe before, after -> same ground? -> which bands -> target grid -> working grid -> tiling -> Plan
+
+``wasnow info`` prints a plan; the engine carries one out. No pixel is read here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from wasnow import models
+from wasnow.errors import BandsUnclear, UsageError
+from wasnow.models.contract import ChangeModel, ModelCard, SceneModel
+from wasnow.raster.align import check_same_ground, finest
+from wasnow.raster.grid import Grid
+from wasnow.raster.pair import Pair
+from wasnow.raster.read import RasterSource, probe
+from wasnow.raster.tiles import Tiling
+from wasnow.vocabulary import Vocabulary
+
+SAME_GSD = 0.05
+"""A working resolution this close (relative) to the target grid is the target grid: resampling would only blur."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Everything a user may choose about a run, with its defaults. All of it is part of what a resume must match.
+
+    Attributes:
+        align: the grid of the results: ``before``, ``after``, ``finest``, or a raster file that has the grid.
+        assume_crs: the CRS of rasters that do not say theirs.
+        bands: 1-based band numbers used of both dates; None chooses by colour interpretation.
+        gsd: working resolution in metres; for images without CRS the size of their pixels on the ground.
+        grid: write results on the ``target`` grid or on the ``working`` grid.
+        stretch: ``auto``, or ``LOW,HIGH`` for models that want display values.
+        tile, margin: in working pixels; None takes the model's.
+        blend: weighted blending of overlapping tiles instead of centre crop.
+        batch: tiles per call of the model.
+        threshold: change probability; None takes the model's.
+        min_area: smallest polygon in square metres (pixels where there is no CRS).
+        connectivity: 4 or 8: whether pixels that touch at a corner are one polygon.
+        simplify: tolerance in metres (pixels where there is no CRS) for polygon outlines; None keeps the pixels' edges.
+        date_before, date_after: YYYY, YYYY-MM or YYYY-MM-DD; None takes the file's own.
+        keep_going: flag what cannot be read and go on.
+    """
+
+    align: str = "before"
+    assume_crs: str | None = None
+    bands: tuple[int, ...] | None = None
+    gsd: float | None = None
+    grid: Literal["target", "working"] = "target"
+    stretch: str = "auto"
+    tile: int | None = None
+    margin: int | None = None
+    blend: bool = False
+    batch: int = 1
+    threshold: float | None = None
+    min_area: float = 0.0
+    connectivity: int = 4
+    simplify: float | None = None
+    date_before: str | None = None
+    date_after: str | None = None
+    keep_going: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gsd is not None and not (math.isfinite(self.gsd) and self.gsd > 0):
+            raise UsageError(f"--gsd {self.gsd} is no length; give metres above 0, such as 0.5")
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise UsageError(f"--threshold {self.threshold} is no probability; give a number from 0 to below 1")
+        if self.grid not in ("target", "working"):
+            raise UsageError(f"--grid {self.grid!r} is neither target nor working")
+        if self.connectivity not in (4, 8):
+            raise UsageError(f"--connectivity {self.connectivity} is neither 4 nor 8")
+        if self.min_area < 0 or (self.simplify is not None and self.simplify < 0):
+            raise UsageError("--min-area and --simplify cannot be negative")
+        if self.batch < 1:
+            raise UsageError(f"--batch {self.batch} is less than one tile")
+        for option, date in (("--date-before", self.date_before), ("--date-after", self.date_after)):
+            if date is not None:
+                check_date(option, date)
+
+
+def check_date(option: str, text: str) -> None:
+    """Accept YYYY, YYYY-MM or YYYY-MM-DD of a day that exists.
+
+    Raises:
+        UsageError: anything else.
+    """
+    for pattern in ("%Y", "%Y-%m", "%Y-%m-%d"):
+        try:
+            parsed = datetime.strptime(text, pattern)
+        except ValueError:
+            continue
+        if parsed.strftime(pattern) == text:
+            return
+    raise UsageError(f"{option} {text!r} is no date; write YYYY, YYYY-MM or YYYY-MM-DD")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is decided before the first pixel is answered.
+
+    Attributes:
+        pair: both rasters, placed on the working grid.
+        target: the grid that `Options.align` names.
+        result: the grid of the result rasters.
+        tiling: of the working grid.
+        warnings: what looks wrong, in words.
+    """
+
+    model: ChangeModel | SceneModel
+    options: Options
+    pair: Pair
+    target: Grid
+    result: Grid
+    tiling: Tiling
+    vocabulary: Vocabulary
+    threshold: float | None
+    dates: tuple[str | None, str | None]
+    warnings: tuple[str, ...]
+
+    @property
+    def card(self) -> ModelCard:
+        """The bound model's card."""
+        return self.model.card
+
+    @property
+    def factor(self) -> float:
+        """Result pixels per working pixel, in length."""
+        if self.result == self.pair.working:
+            return 1.0
+        return math.sqrt(abs(self.pair.working.transform.determinant / self.result.transform.determinant))
+
+
+def make_plan(
+    before: str | os.PathLike[str],
+    after: str | os.PathLike[str],
+    *,
+    model: str | ChangeModel | SceneModel = "irmad",
+    classes: str | Sequence[str] | None = None,
+    options: Options | None = None,
+) -> Plan:
+    """Look at two rasters and decide how they would be compared; reads headers only.
+
+    Raises:
+        InputError: a file is unreadable or unsuitable, or the two share no ground.
+        UsageError: options that do not fit each other, the files or the model.
+    """
+    options = options or Options()
+    built = models.build(model) if isinstance(model, str) else model
+    if classes is not None:
+        built = built.bind(Vocabulary.parse(classes).words)
+    card = built.card
+    sources = probe(before, assume_crs=options.assume_crs), probe(after, assume_crs=options.assume_crs)
+    warnings = check_same_ground(sources[0].grid, sources[1].grid, (sources[0].path, sources[1].path))
+    chosen, remark = choose_bands(*sources, options.bands, card.bands)
+    warnings += remark
+    target = _target_grid(options.align, *chosen)
+    if options.align not in ("before", "after", "finest"):
+        for source in chosen:
+            check_same_ground(target, source.grid, (options.align, source.path))
+    working, remark = _working_grid(target, card, options.gsd)
+    warnings += remark
+    result = working if options.grid == "working" else target
+    tile = card.tile if options.tile is None else options.tile
+    margin = card.margin if options.margin is None else options.margin
+    if options.margin is None and options.tile is not None:
+        margin = min(margin, (tile - 1) // 4)
+    if result != working:
+        # Interpolating the answer to another grid looks a little beyond each core.
+        margin = max(margin, 8) if options.margin is None else margin
+        tile = max(tile, 4 * margin) if options.tile is None else tile
+    tiling = Tiling(*working.shape, tile=tile, margin=margin, stride=card.stride, blend=options.blend)
+    return Plan(
+        model=built,
+        options=options,
+        pair=Pair.of(*chosen, working),
+        target=target,
+        result=result,
+        tiling=tiling,
+        vocabulary=Vocabulary(card.classes),
+        threshold=options.threshold,
+        dates=(options.date_before or chosen[0].date, options.date_after or chosen[1].date),
+        warnings=tuple(warnings),
+    )
+
+
+def choose_bands(
+    before: RasterSource, after: RasterSource, bands: tuple[int, ...] | None, wanted: str
+) -> tuple[tuple[RasterSource, RasterSource], list[str]]:
+    """Which bands of each date the model gets, and remarks on how sure that is.
+
+    Raises:
+        BandsUnclear: they cannot be told; says how to name them.
+    """
+    if bands is not None:
+        if wanted == "rgb" and len(bands) != 3:
+            raise BandsUnclear(f"--bands names {len(bands)} bands, this model takes red, green, blue; name three")
+        return (before.with_bands(bands), after.with_bands(bands)), []
+    if wanted == "rgb":
+        chosen = _rgb(before), _rgb(after)
+        guessed = [source.path for source, (_, sure) in zip((before, after), chosen, strict=True) if not sure]
+        remarks = [f"{path} does not say its colours: bands 1, 2, 3 taken as red, green, blue" for path in guessed]
+        return (before.with_bands(chosen[0][0]), after.with_bands(chosen[1][0])), remarks
+    if before.n_bands == after.n_bands:
+        return (before, after), []
+    colours = _rgb(before), _rgb(after)
+    if colours[0][1] and colours[1][1]:
+        remark = f"before has {before.n_bands} bands, after {after.n_bands}: red, green, blue of both are compared"
+        return (before.with_bands(colours[0][0]), after.with_bands(colours[1][0])), [remark]
+    raise BandsUnclear(
+        f"before has {before.n_bands} bands, after {after.n_bands}; say which to compare, such as --bands 1,2,3"
+    )
+
+
+def _rgb(source: RasterSource) -> tuple[tuple[int, ...], bool]:
+    """(bands of red, green, blue; whether the file itself says so)."""
+    if source.palette is not None:
+        return source.bands, True
+    names = [name.strip().casefold() for name in source.band_names]
+    for known in (list(source.colors), names):
+        if all(color in known for color in ("red", "green", "blue")):
+            places = [known.index(color) for color in ("red", "green", "blue")]
+            return tuple(p + 1 if known is not names else source.bands[p] for p in places), True
+    if source.n_bands >= 3:
+        return source.bands[:3], False
+    if source.n_bands == 1:
+        return source.bands * 3, True
+    raise BandsUnclear(f"{source.path} has {source.n_bands} bands and names no colours; name three with --bands")
+
+
+def _target_grid(align: str, before: RasterSource, after: RasterSource) -> Grid:
+    if align == "before":
+        return before.grid
+    if align == "after":
+        return after.grid
+    if align == "finest":
+        return finest(before.grid, after.grid)
+    if not Path(align).exists():
+        raise UsageError(f"--align {align!r} is neither before, after, finest nor a raster file")
+    return probe(align).grid
+
+
+def _working_grid(target: Grid, card: ModelCard, gsd: float | None) -> tuple[Grid, list[str]]:
+    """The grid on which the model sees the pair, and warnings about its scale."""
+    warnings = []
+    here = target.gsd_m
+    wanted = card.gsd_m if gsd is None else gsd
+    if here is None:
+        # Without a CRS, gsd says how large the pixels are; the model's own resolution is the goal.
+        here, wanted = gsd, card.gsd_m
+    if card.gsd_m is not None and here is None:
+        warnings.append(
+            f"{card.name} works at {card.gsd_m:g} m per pixel and these images do not say their scale: "
+            "taken as they are; give their pixel size with --gsd"
+        )
+    factor = wanted / here if wanted is not None and here is not None else 1.0
+    if abs(factor - 1) <= SAME_GSD:
+        factor = 1.0
+    seen = here * factor if here is not None else None
+    if card.gsd_range_m is not None and seen is not None:
+        low, high = card.gsd_range_m
+        native = max(seen, here or seen)
+        if not low <= native <= high:
+            warnings.append(
+                f"{card.name} was measured on {low:g} to {high:g} m per pixel, this pair has {native:.3g} m: "
+                "expect less of it"
+            )
+    return target.scaled(factor), warnings

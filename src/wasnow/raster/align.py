@@ -1,0 +1,168 @@
+"""How a raster's pixels reach a target grid, decided once per run from geometry alone.
+
+    same     identical lattice and extent          read as it is
+    shift    same lattice, other corner            read another window; no pixel value changes
+    warp     anything else                         bilinear resampling; a sub-pixel offset is never rounded away
+
+Pure geometry: nothing here opens a file.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from shapely.geometry import Polygon
+
+from wasnow.errors import GridMismatch, RasterUnsuitable
+from wasnow.raster.grid import Grid
+from wasnow.raster.tiles import Window
+
+KERNEL_PX = 2
+"""Bilinear resampling looks this many source pixels (times the downscaling) beyond the exact place."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How ``source`` reaches ``target``.
+
+    Attributes:
+        kind: see the module.
+        offset: for ``shift``: (row, col) of the target's corner in the source.
+        scale: source pixels per target pixel, in length, at the centre.
+    """
+
+    source: Grid
+    target: Grid
+    kind: Literal["same", "shift", "warp"]
+    offset: tuple[int, int]
+    scale: float
+
+    @classmethod
+    def of(cls, source: Grid, target: Grid) -> Placement:
+        """The simplest exact way from ``source`` to ``target``."""
+        if not source.georeferenced and not target.georeferenced:
+            # Pixel coordinates: the corners coincide, and a scaled working grid spans whole multiples of a pixel.
+            scale = math.sqrt(abs(target.transform.determinant))
+            kind: Literal["same", "warp"] = "same" if source.shape == target.shape else "warp"
+            return cls(source, target, kind, (0, 0), scale)
+        if source.equals(target):
+            return cls(source, target, "same", (0, 0), 1.0)
+        offset = target.integer_offset_in(source)
+        if offset is not None:
+            return cls(source, target, "shift", offset, 1.0)
+        return cls(source, target, "warp", (0, 0), target.scale_in(source))
+
+    def source_window(self, window: Window) -> Window:
+        """The source pixels that a window of the target needs, clipped to the source; empty where there are none."""
+        if self.kind == "same":
+            return window
+        if self.kind == "shift":
+            row, col = self.offset
+            return Window(window.row + row, window.col + col, window.height, window.width).clip(*self.source.shape)
+        cols, rows = self.target.crop(window).pixel_points(9)
+        cols, rows = self.target.crop(window).pixels_in(self.source, cols, rows)
+        known = np.isfinite(cols) & np.isfinite(rows)
+        if not known.any():
+            return Window(0, 0, 0, 0)
+        pad = math.ceil(KERNEL_PX * max(1.0, self.scale)) + 1
+        if not known.all():
+            # Part of the window has no place in the source's projection: be generous about the rest.
+            pad += math.ceil(max(window.height, window.width) * self.scale / 8)
+        bound = 2.0**31
+        left, right = np.clip([cols[known].min() - pad, cols[known].max() + pad], -bound, bound)
+        top, bottom = np.clip([rows[known].min() - pad, rows[known].max() + pad], -bound, bound)
+        row, col = math.floor(top), math.floor(left)
+        return Window(row, col, math.ceil(bottom) - row, math.ceil(right) - col).clip(*self.source.shape)
+
+    def source_outline(self) -> Polygon:
+        """The edge of the source in pixel coordinates of the target, at least where it can be projected."""
+        cols, rows = self.source.outline()
+        if self.source.georeferenced:
+            cols, rows = self.source.pixels_in(self.target, cols, rows)
+        else:
+            cols, rows = cols / self.scale, rows / self.scale
+        known = np.isfinite(cols) & np.isfinite(rows)
+        if known.sum() < 3:
+            return Polygon()
+        outline = Polygon(np.column_stack([cols[known], rows[known]]))
+        return outline if outline.is_valid else outline.buffer(0)
+
+    def describe(self) -> str:
+        """For the record and for ``wasnow info``: how the pixels get there, in words."""
+        if self.kind == "same":
+            return "read as it is"
+        if self.kind == "shift":
+            row, col = self.offset
+            return f"same lattice, window shifted by {row:+d} rows, {col:+d} cols"
+        if self.source.crs != self.target.crs:
+            return f"warped from {_short(self.source)} to {_short(self.target)}, bilinear"
+        if abs(self.scale - 1) > 1e-6:
+            return f"resampled, bilinear, 1 px from {self.scale:.3g} x {self.scale:.3g} px of the file"
+        cols, rows = self.target.pixels_in(self.source, np.array([0.0]), np.array([0.0]))
+        return f"resampled, bilinear, for an offset of {rows[0]:+.2f} rows, {cols[0]:+.2f} cols"
+
+
+def _short(grid: Grid) -> str:
+    name = grid.crs_name or "pixel coordinates"
+    return name if len(name) < 40 else "a custom CRS"
+
+
+def check_same_ground(before: Grid, after: Grid, paths: tuple[str, str]) -> list[str]:
+    """Refuse a pair that cannot be compared; return warnings about one that can.
+
+    Raises:
+        RasterUnsuitable: one raster has a CRS and the other has none.
+        GridMismatch: no common ground, or neither has a CRS and the shapes differ.
+    """
+    if before.georeferenced != after.georeferenced:
+        without, other = (paths[0], after) if not before.georeferenced else (paths[1], before)
+        raise RasterUnsuitable(
+            without,
+            "has no CRS, but the other raster has",
+            f"If it is in the same one, pass --assume-crs {_short(other) if ':' in _short(other) else 'EPSG:CODE'}",
+        )
+    if not before.georeferenced:
+        if before.shape != after.shape:
+            raise GridMismatch(
+                f"neither raster has a CRS and their sizes differ ({before.width} x {before.height} and "
+                f"{after.width} x {after.height} px): cut them to the same pixels, or georeference them"
+            )
+        return ["neither raster has a CRS: compared pixel by pixel, results are not georeferenced"]
+    overlap = overlap_share(before, after)
+    if overlap == 0:
+        raise GridMismatch(
+            f"before ({before}) and after ({after}) share no ground; check the CRS of each file with rio info, "
+            "equal numbers in neighbouring UTM zones are different places"
+        )
+    warnings = []
+    if overlap < 0.999:
+        warnings.append(f"after covers {overlap:.1%} of before; the rest is flagged as not processed")
+    ratio = before.scale_in(after)
+    if not 0.5 <= ratio <= 2:
+        finer, coarser = ("after", "before") if ratio > 1 else ("before", "after")
+        warnings.append(
+            f"{finer} has pixels {max(ratio, 1 / ratio):.2g} times as fine as {coarser}: "
+            "detail that only one date shows can look like change"
+        )
+    return warnings
+
+
+def overlap_share(target: Grid, other: Grid) -> float:
+    """Which share of ``target`` lies inside ``other``, from their outlines; 0..1."""
+    frame = Polygon(np.column_stack(target.outline(2)))
+    cols, rows = other.pixels_in(target, *other.outline())
+    known = np.isfinite(cols) & np.isfinite(rows)
+    if known.sum() < 3:
+        return 0.0
+    outline = Polygon(np.column_stack([cols[known], rows[known]]))
+    outline = outline if outline.is_valid else outline.buffer(0)
+    common = outline.intersection(frame).area / frame.area
+    return float(min(1.0, common)) if common > 1e-9 else 0.0
+
+
+def finest(before: Grid, after: Grid) -> Grid:
+    """The grid with the smaller pixels; before's where they are equal."""
+    return before if not before.georeferenced or before.scale_in(after) <= 1 + 1e-6 else after

@@ -1,0 +1,162 @@
+"""Where pixels lie on the ground: a coordinate system, an affine transform, a shape.
+
+    (col, row) of a pixel's upper left corner --transform--> (x, y) in the CRS      centre = corner + 0.5
+
+Any affine transform is allowed: rotated, sheared, south-up. Nothing here opens a file.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.warp import transform as _warp_transform
+
+from wasnow.errors import GridMismatch
+from wasnow.raster.tiles import Window
+
+Points = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular grid of pixels; ``crs`` None means that only pixel coordinates are known."""
+
+    crs: CRS | None
+    transform: Affine
+    width: int
+    height: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols)."""
+        return self.height, self.width
+
+    @property
+    def georeferenced(self) -> bool:
+        """Whether the pixels are known to lie somewhere on the Earth."""
+        return self.crs is not None
+
+    def crop(self, window: Window) -> Grid:
+        """The grid of a window of this one."""
+        return Grid(self.crs, self.transform @ Affine.translation(window.col, window.row), window.width, window.height)
+
+    def scaled(self, factor: float) -> Grid:
+        """The same upper left corner and extent with pixels ``factor`` times as long; at least one pixel."""
+        if factor == 1:
+            return self
+        return Grid(
+            self.crs,
+            self.transform @ Affine.scale(factor),
+            max(1, math.ceil(self.width / factor - 1e-9)),
+            max(1, math.ceil(self.height / factor - 1e-9)),
+        )
+
+    def pixel_points(self, points_per_side: int = 21) -> Points:
+        """A lattice of (cols, rows) in pixel coordinates over the whole grid, its edges included."""
+        cols, rows = np.meshgrid(
+            np.linspace(0, self.width, points_per_side), np.linspace(0, self.height, points_per_side)
+        )
+        return cols.ravel(), rows.ravel()
+
+    def outline(self, points_per_side: int = 21) -> Points:
+        """(cols, rows) in pixel coordinates once around the edge, closed."""
+        step = np.linspace(0, 1, points_per_side)
+        zeros, ones = np.zeros_like(step), np.ones_like(step)
+        cols = np.concatenate([step, ones, step[::-1], zeros]) * self.width
+        rows = np.concatenate([zeros, step, ones, step[::-1]]) * self.height
+        return cols, rows
+
+    def to_world(self, cols: NDArray[np.float64], rows: NDArray[np.float64]) -> Points:
+        """Pixel to CRS coordinates, with the whole affine."""
+        t = self.transform
+        return t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f
+
+    def to_pixels(self, xs: NDArray[np.float64], ys: NDArray[np.float64]) -> Points:
+        """CRS to pixel coordinates (cols, rows)."""
+        inverse = ~self.transform
+        return inverse.a * xs + inverse.b * ys + inverse.c, inverse.d * xs + inverse.e * ys + inverse.f
+
+    def pixels_in(self, other: Grid, cols: NDArray[np.float64], rows: NDArray[np.float64]) -> Points:
+        """Pixel coordinates of this grid as pixel coordinates of ``other``; inf where no projection exists.
+
+        Longitudes are unwrapped around the centre of ``other``, so a grid that crosses the antimeridian stays whole.
+        """
+        xs, ys = self.to_world(cols, rows)
+        if self.crs is not None and other.crs is not None and self.crs != other.crs:
+            x_list, y_list = _warp_transform(self.crs, other.crs, xs, ys)
+            xs, ys = np.asarray(x_list, np.float64), np.asarray(y_list, np.float64)
+        if other.crs is not None and other.crs.is_geographic:
+            middle = other.to_world(np.array([other.width / 2]), np.array([other.height / 2]))[0][0]
+            with np.errstate(invalid="ignore"):
+                xs = np.where(np.isfinite(xs), middle + (xs - middle + 180.0) % 360.0 - 180.0, np.inf)
+        return other.to_pixels(xs, ys)
+
+    def scale_in(self, other: Grid) -> float:
+        """How many pixels of ``other`` one pixel of this grid spans, in length, at this grid's centre."""
+        half = np.array([self.width / 2, self.width / 2 + 1, self.width / 2])
+        rows = np.array([self.height / 2, self.height / 2, self.height / 2 + 1])
+        cols_there, rows_there = self.pixels_in(other, half, rows)
+        if not (np.isfinite(cols_there).all() and np.isfinite(rows_there).all()):
+            raise GridMismatch(f"the centre of {self} cannot be projected to the CRS of {other}; check both CRS")
+        across = (cols_there[1] - cols_there[0], rows_there[1] - rows_there[0])
+        down = (cols_there[2] - cols_there[0], rows_there[2] - rows_there[0])
+        return math.sqrt(abs(across[0] * down[1] - across[1] * down[0]))
+
+    @property
+    def gsd_m(self) -> float | None:
+        """Ground sampling distance: side of a square as large as the centre pixel on the ellipsoid."""
+        if self.crs is None:
+            return None
+        col, row = self.width / 2, self.height / 2
+        xs, ys = self.to_world(np.array([col, col + 1, col + 1, col]), np.array([row, row, row + 1, row + 1]))
+        try:
+            lons, lats = _warp_transform(self.crs, CRS.from_epsg(4326), xs, ys)
+        except Exception:
+            lons = lats = [math.inf]
+        if not np.isfinite(lons).all() or not np.isfinite(lats).all():
+            return math.sqrt(abs(self.transform.determinant)) if self.crs.is_projected else None
+        from pyproj import Geod
+
+        area, _ = Geod(ellps="WGS84").polygon_area_perimeter(lons, lats)
+        return math.sqrt(abs(area))
+
+    def equals(self, other: Grid, tolerance_px: float = 1e-3) -> bool:
+        """Same CRS and shape, and no corner further off than ``tolerance_px``."""
+        return self.shape == other.shape and self.integer_offset_in(other, tolerance_px) == (0, 0)
+
+    def integer_offset_in(self, other: Grid, tolerance_px: float = 1e-3) -> tuple[int, int] | None:
+        """(row, col) of this grid's corner in ``other`` where the two lattices coincide; else None."""
+        if (self.crs is None) != (other.crs is None) or (self.crs is not None and self.crs != other.crs):
+            return None
+        cols, rows = self.pixels_in(
+            other, np.array([0.0, self.width, 0.0, self.width]), np.array([0.0, 0.0, self.height, self.height])
+        )
+        row, col = round(rows[0]), round(cols[0])
+        off_cols = np.abs(cols - (col + np.array([0, self.width, 0, self.width])))
+        off_rows = np.abs(rows - (row + np.array([0, 0, self.height, self.height])))
+        return (row, col) if max(off_cols.max(), off_rows.max()) <= tolerance_px else None
+
+    @property
+    def crs_name(self) -> str | None:
+        """``EPSG:25832`` where there is an authority code, else WKT."""
+        if self.crs is None:
+            return None
+        authority = self.crs.to_authority(confidence_threshold=100)
+        return ":".join(authority) if authority else str(self.crs.to_wkt())
+
+    def __str__(self) -> str:
+        if self.crs is None:
+            return f"{self.width} x {self.height} px without a CRS"
+        xs, ys = self.to_world(*self.outline(2))
+        name = self.crs_name or ""
+        name = name if len(name) < 40 else "a CRS without EPSG code"
+        digits = 5 if self.crs.is_geographic else 1
+        return (
+            f"{self.width} x {self.height} px in {name}, "
+            f"x {xs.min():.{digits}f} to {xs.max():.{digits}f}, y {ys.min():.{digits}f} to {ys.max():.{digits}f}"
+        )

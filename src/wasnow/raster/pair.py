@@ -1,0 +1,229 @@
+"""Two rasters on one working grid: what the engine reads.
+
+    Pair         facts and geometry, decided once; plain values
+    PairReader   open handles; `read(window of the working grid) -> PairWindow(before, after, reason)`
+
+A pixel that cannot be compared carries the reason why, from here to the end of the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from types import TracebackType
+
+import numpy as np
+import rasterio.features
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.warp import reproject
+from shapely.geometry import Polygon, box
+
+from wasnow.errors import RasterUnreadable
+from wasnow.raster.align import Placement
+from wasnow.raster.grid import Grid
+from wasnow.raster.read import RasterReader, RasterSource
+from wasnow.raster.tiles import Window
+
+WARP_TOLERANCE_PX = 0.01
+"""How far GDAL's approximate transformer may be off; its default of 0.125 would show at the seams between windows."""
+
+
+class Reason(IntEnum):
+    """Why a pixel was not processed; 0 where it was."""
+
+    PROCESSED = 0
+    OUTSIDE_BEFORE = 1
+    OUTSIDE_AFTER = 2
+    BEFORE_MISSING = 3
+    AFTER_MISSING = 4
+    UNREADABLE = 5
+    NOT_FINITE = 6
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return _REASON_TEXTS[self]
+
+
+_REASON_TEXTS = {
+    Reason.PROCESSED: "processed",
+    Reason.OUTSIDE_BEFORE: "outside the before image",
+    Reason.OUTSIDE_AFTER: "outside the after image",
+    Reason.BEFORE_MISSING: "no data in the before image",
+    Reason.AFTER_MISSING: "no data in the after image",
+    Reason.UNREADABLE: "could not be read",
+    Reason.NOT_FINITE: "the model's answer was not a number",
+}
+
+
+@dataclass(frozen=True)
+class PlacedSource:
+    """A source with its way onto the working grid."""
+
+    source: RasterSource
+    placement: Placement
+
+    @classmethod
+    def of(cls, source: RasterSource, working: Grid) -> PlacedSource:
+        """Place a source, reading from an overview where that is still as fine as the working grid."""
+        placement = Placement.of(source.grid, working)
+        decimation = source.finest_overview_for(placement.scale) if placement.kind == "warp" else None
+        if decimation is not None:
+            source = source.at_overview(decimation)
+            placement = Placement.of(source.grid, working)
+        return cls(source, placement)
+
+    @cached_property
+    def outline(self) -> Polygon:
+        """The source's edge in pixel coordinates of the working grid."""
+        outline = self.placement.source_outline()
+        shapely.prepare(outline)
+        return outline
+
+    def outside(self, window: Window) -> NDArray[np.bool_]:
+        """``(h, w)``: pixels of the window whose centres lie beyond the source's edge."""
+        frame = box(window.col, window.row, window.col_stop, window.row_stop)
+        if self.placement.kind == "same" or self.outline.contains(frame):
+            return np.zeros((window.height, window.width), np.bool_)
+        if not self.outline.intersects(frame):
+            return np.ones((window.height, window.width), np.bool_)
+        outside: NDArray[np.bool_] = rasterio.features.geometry_mask(
+            [self.outline.intersection(frame.buffer(2))],
+            (window.height, window.width),
+            Affine.translation(window.col, window.row),
+        )
+        return outside
+
+
+@dataclass(frozen=True)
+class PairWindow:
+    """Both dates over one window of the working grid.
+
+    Attributes:
+        before: ``(Cb, h, w)`` float32 in the file's own numbers, NaN where missing.
+        after: ``(Ca, h, w)`` likewise.
+        reason: ``(h, w)`` uint8 of `Reason`.
+    """
+
+    window: Window
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+    reason: NDArray[np.uint8]
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """``(h, w)``: both dates are there."""
+        return np.equal(self.reason, Reason.PROCESSED)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair of rasters and the grid on which they are compared."""
+
+    before: PlacedSource
+    after: PlacedSource
+    working: Grid
+
+    @classmethod
+    def of(cls, before: RasterSource, after: RasterSource, working: Grid) -> Pair:
+        """Place both on the working grid."""
+        return cls(PlacedSource.of(before, working), PlacedSource.of(after, working), working)
+
+    def open(self) -> PairReader:
+        """Open both files, for one thread."""
+        return PairReader(self)
+
+
+class PairReader:
+    """Open handles on a pair. Not for use by two threads at once; close it, or use it in a ``with``."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self._before = RasterReader(pair.before.source)
+        self._after = RasterReader(pair.after.source)
+
+    def __enter__(self) -> PairReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close both files."""
+        self._before.close()
+        self._after.close()
+
+    def read(self, window: Window) -> PairWindow:
+        """Both dates over a window of the working grid.
+
+        Raises:
+            RasterUnreadable: a file is damaged there; names the file and the window.
+        """
+        before = read_placed(self._before, self.pair.before.placement, window)
+        after = read_placed(self._after, self.pair.after.placement, window)
+        reason = np.zeros((window.height, window.width), np.uint8)
+        # What is written last wins: the before image's own gaps are named before the after image's.
+        for values, placed, missing, outside in (
+            (after, self.pair.after, Reason.AFTER_MISSING, Reason.OUTSIDE_AFTER),
+            (before, self.pair.before, Reason.BEFORE_MISSING, Reason.OUTSIDE_BEFORE),
+        ):
+            gaps = ~np.isfinite(values).all(axis=0)
+            if gaps.any():
+                reason[gaps] = missing
+                reason[gaps & placed.outside(window)] = outside
+        return PairWindow(window, before, after, reason)
+
+
+def read_placed(reader: RasterReader, placement: Placement, window: Window) -> NDArray[np.float32]:
+    """A window of the target grid, ``(C, h, w)`` float32, NaN where the source has nothing.
+
+    Raises:
+        RasterUnreadable: the file is damaged there.
+    """
+    shape = (reader.source.n_bands, window.height, window.width)
+    need = placement.source_window(window)
+    if need.size == 0:
+        return np.full(shape, np.nan, np.float32)
+    values, _ = reader.read(need)
+    if placement.kind == "same":
+        return values
+    result = np.full(shape, np.nan, np.float32)
+    if placement.kind == "shift":
+        row, col = need.row - placement.offset[0] - window.row, need.col - placement.offset[1] - window.col
+        result[:, row : row + need.height, col : col + need.width] = values
+        return result
+    source, target = placement.source.crop(need), placement.target.crop(window)
+    if not source.georeferenced:
+        # Pixel coordinates need some CRS for GDAL; any projected one does, the same on both sides.
+        source, target = (Grid(_ANY_PROJECTED, grid.transform, grid.width, grid.height) for grid in (source, target))
+    try:
+        reproject(
+            values,
+            result,
+            src_transform=source.transform,
+            src_crs=source.crs,
+            src_nodata=np.nan,
+            dst_transform=target.transform,
+            dst_crs=target.crs,
+            dst_nodata=np.nan,
+            resampling=Resampling.bilinear,
+            tolerance=WARP_TOLERANCE_PX,
+            num_threads=1,
+            XSCALE=f"{1 / placement.scale:.12g}",
+            YSCALE=f"{1 / placement.scale:.12g}",
+        )
+    except RasterioError as error:
+        raise RasterUnreadable(
+            reader.source.path, f"cannot be warped: {error}", "Check its CRS with rio info"
+        ) from None
+    # A pixel is there for all bands or for none.
+    result[:, ~np.isfinite(result).all(axis=0)] = np.nan
+    return result
+
+
+_ANY_PROJECTED = rasterio.crs.CRS.from_epsg(3857)

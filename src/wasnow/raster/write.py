@@ -1,0 +1,122 @@
+"""Result rasters: gathered block by block into a plain GeoTIFF, then rewritten as a Cloud Optimized GeoTIFF.
+
+Neither step holds more than a few blocks, whatever the size of the raster. Callers give temporary paths and rename.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import DTypeLike, NDArray
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterioWindow
+
+from wasnow.errors import DiskFull, OutputError
+from wasnow.raster.grid import Grid
+from wasnow.raster.tiles import Window
+
+BLOCK = 512
+
+
+class RasterWriter:
+    """An open GeoTIFF on a grid that takes windows in any order; see `writing`."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def write(self, window: Window, values: NDArray[Any]) -> None:
+        """Put ``(bands, h, w)`` at a window."""
+        self._dataset.write(values, window=RasterioWindow(window.col, window.row, window.width, window.height))
+
+
+@contextmanager
+def writing(
+    path: Path, grid: Grid, *, dtype: DTypeLike, nodata: float, bands: tuple[str, ...], tags: dict[str, str]
+) -> Iterator[RasterWriter]:
+    """A GeoTIFF to fill window by window: tiled, uncompressed, band names and tags set.
+
+    Raises:
+        OutputError, DiskFull: it cannot be written.
+    """
+    profile = {
+        "driver": "GTiff",
+        "width": grid.width,
+        "height": grid.height,
+        "count": len(bands),
+        "dtype": np.dtype(dtype).name,
+        "nodata": nodata,
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "interleave": "band",
+        "BIGTIFF": "IF_SAFER",
+    }
+    if grid.georeferenced:
+        profile |= {"crs": grid.crs, "transform": grid.transform}
+    with failures_named(path), rasterio.open(path, "w", **profile) as dataset:
+        dataset.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * (len(bands) - 1)
+        for index, name in enumerate(bands, 1):
+            dataset.set_band_description(index, name)
+        dataset.update_tags(**tags)
+        yield RasterWriter(dataset)
+
+
+def to_cog(source: Path, target: Path, *, overviews: str, predictor: bool) -> None:
+    """Rewrite as a Cloud Optimized GeoTIFF: zstd, 512 px blocks, overviews by mode, nearest or average.
+
+    Raises:
+        OutputError, DiskFull: it cannot be written.
+    """
+    with failures_named(target):
+        rasterio.shutil.copy(
+            source,
+            target,
+            driver="COG",
+            COMPRESS="ZSTD",
+            LEVEL="3",
+            PREDICTOR="YES" if predictor else "NO",
+            BLOCKSIZE=str(BLOCK),
+            OVERVIEW_RESAMPLING=overviews,
+            BIGTIFF="IF_SAFER",
+            STATISTICS="NO",
+        )
+
+
+@contextmanager
+def failures_named(path: Path) -> Iterator[None]:
+    """Turn what GDAL and the system say of a failed write into one line; half-written files stay for the caller."""
+    try:
+        yield
+    except (OSError, RasterioError) as error:
+        raise as_output_error(path, error) from error
+
+
+def as_output_error(path: Path, error: BaseException) -> OutputError:
+    """`DiskFull` where the disk is, else `OutputError`, each with the advice that helps."""
+    text = " ".join(str(error.__cause__ or error).split())
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text
+    if not full and not isinstance(error, OSError):
+        with suppress(OSError):
+            status = os.statvfs(path.parent)
+            full = status.f_bavail * status.f_frsize < 2**20
+    if full:
+        return DiskFull(f"{path}: no space left on the disk; free some and run the same command again to go on")
+    if isinstance(error, PermissionError):
+        return OutputError(f"{path}: may not be written (permission denied); choose another output folder")
+    return OutputError(f"{path}: cannot be written: {text}")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
