@@ -135,29 +135,12 @@ def run(
             with plan.pair.open() as reader:
                 found = _surveyed(plan, space, reader, tell, clock)
             _answer_blocks(plan, space, found, tell, clock)
+            record = results.assemble(_finding(plan, found, inputs, started, command), space, tell, clock.seconds)
         except KeyboardInterrupt:
             done = len(space.done)
             raise Interrupted(
                 f"interrupted after {done} of {len(plan.tiling)} blocks; run the same command again to go on from there"
             ) from None
-        record = results.assemble(
-            results.Finding(
-                plan=plan,
-                stretches=(found.stretch_before, found.stretch_after),
-                threshold=found.threshold,
-                shift=found.shift,
-                fit=found.diagnostics,
-                inputs=inputs,
-                warnings=(*plan.warnings, *found.warnings),
-                fingerprint=_fingerprint(plan),
-                started=started,
-                command=tuple(command) if command is not None else (),
-                environment=_environment(),
-            ),
-            space,
-            tell,
-            clock.seconds,
-        )
         if record.status == "complete":
             space.drop_blocks()
         return ChangeMap(output, record)
@@ -324,6 +307,28 @@ def shift_warnings(plan: Plan, shift: Shift | None) -> Iterator[str]:
     yield (
         f"after lies about {shift.length_px:.1f} px{metres} off before ({shift.rows_px:+.1f} rows, "
         f"{shift.cols_px:+.1f} cols): edges will look like change; co-register the images first"
+    )
+
+
+def _finding(
+    plan: Plan,
+    found: _Found,
+    inputs: tuple[tuple[FileSum, ...], tuple[FileSum, ...]],
+    started: datetime,
+    command: Sequence[str] | None,
+) -> results.Finding:
+    return results.Finding(
+        plan=plan,
+        stretches=(found.stretch_before, found.stretch_after),
+        threshold=found.threshold,
+        shift=found.shift,
+        fit=found.diagnostics,
+        inputs=inputs,
+        warnings=(*plan.warnings, *found.warnings),
+        fingerprint=_fingerprint(plan),
+        started=started,
+        command=tuple(command) if command is not None else (),
+        environment=_environment(),
     )
 
 
