@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import typer
 
-from wasnow.cli import detect, info, models
+from wasnow.cli import demo, detect, info, models
 from wasnow.cli.console import print_version
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ def wasnow(
 app.command("detect", epilog=detect.EXAMPLES)(detect.detect)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 app.command("models")(models.models)
+app.command("demo")(demo.demo)
 
 
 def main() -> None:
