@@ -55,7 +55,7 @@ def test_tiles_reach_beyond_the_raster_only_where_it_is_smaller_than_a_tile(leng
         assert parts[0].length < length + tiling["stride"]
 
 
-@given(LENGTHS, LENGTHS, tilings(), st.integers(1, 120))
+@given(st.integers(1, 40), LENGTHS, tilings(), st.integers(15, 120))
 def test_blending_gives_a_block_every_tile_that_sees_its_core(height, width, tiling, block_side):
     plan = Tiling(height, width, **tiling, block_side=block_side, blend=True)
     every = {tile for block in plan for tile in block.tiles}

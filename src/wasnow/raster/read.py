@@ -28,7 +28,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from wasnow.errors import BandsUnclear, RasterUnreadable, RasterUnsuitable, UsageError
@@ -90,7 +90,7 @@ class RasterSource:
         return self.dtype == "uint8" and self.n_bands == 3
 
     def with_bands(self, bands: tuple[int, ...]) -> RasterSource:
-        """The same raster with other bands in use (1-based).
+        """The same raster with other bands in use (1-based). An alpha band that is named is a band like any other.
 
         Raises:
             BandsUnclear: a band that does not exist.
@@ -108,6 +108,7 @@ class RasterSource:
                 bands=bands,
                 band_names=tuple(_band_name(raster, band) for band in bands),
                 nodata=tuple(raster.nodatavals[band - 1] for band in bands),
+                mask=_mask_rule(raster, [i for i in _alpha_bands(raster) if i not in bands]),
             )
 
     def at_overview(self, decimation: int) -> RasterSource:
@@ -185,7 +186,7 @@ def probe(path: str | os.PathLike[str], *, assume_crs: str | None = None) -> Ras
         if any("complex" in dtype for dtype in raster.dtypes):
             raise RasterUnsuitable(path, f"holds complex values ({raster.dtypes[0]})", "Give amplitude or intensity")
         _check_block_sizes(path, raster)
-        alpha = [i for i, color in enumerate(raster.colorinterp, 1) if color == ColorInterp.alpha]
+        alpha = _alpha_bands(raster)
         bands = tuple(i for i in range(1, raster.count + 1) if i not in alpha)
         if not bands:
             raise RasterUnsuitable(path, "has only an alpha band", "Give a raster with image bands")
@@ -283,15 +284,19 @@ def parse_crs(text: str) -> CRS:
     """
     try:
         return CRS.from_user_input(text)
-    except RasterioError:
+    except CRSError:
         raise UsageError(f"{text!r} is no CRS that PROJ knows; write it as EPSG:32633") from None
+
+
+def _alpha_bands(raster: Any) -> list[int]:
+    return [i for i, color in enumerate(raster.colorinterp, 1) if color == ColorInterp.alpha]
 
 
 def _mask_rule(raster: Any, alpha: list[int]) -> MaskRule:
     if alpha:
         return "alpha"
     flags = raster.mask_flag_enums[0]
-    if MaskFlags.per_dataset in flags:
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
         return "mask"
     return "nodata" if any(value is not None for value in raster.nodatavals) else "none"
 

@@ -68,14 +68,19 @@ class Survey:
 def sample_windows(height: int, width: int, budget_px: int = BUDGET_PX) -> list[Window]:
     """Squares of a fixed lattice: all of them, or every n-th row and column of squares within the budget."""
     down, across = -(-height // SQUARE), -(-width // SQUARE)
-    allowed = max(1, budget_px // SQUARE**2)
-    step = max(1, math.ceil(math.sqrt(down * across / allowed)))
+    step_down = step_across = 1
+    # Thin out the axis that has more squares left, until the rest fits the budget.
+    while -(-down // step_down) * -(-across // step_across) * SQUARE**2 > max(budget_px, SQUARE**2):
+        if -(-down // step_down) >= -(-across // step_across):
+            step_down += 1
+        else:
+            step_across += 1
     # Centred, so that the edge of the image, often empty, is not favoured.
-    first_row, first_col = ((down - 1) % step) // 2, ((across - 1) % step) // 2
+    first_row, first_col = ((down - 1) % step_down) // 2, ((across - 1) % step_across) // 2
     return [
         Window(row * SQUARE, col * SQUARE, min(SQUARE, height - row * SQUARE), min(SQUARE, width - col * SQUARE))
-        for row in range(first_row, down, step)
-        for col in range(first_col, across, step)
+        for row in range(first_row, down, step_down)
+        for col in range(first_col, across, step_across)
     ]
 
 

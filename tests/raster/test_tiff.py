@@ -1,0 +1,80 @@
+"""A TIFF that is not whole is refused before a pixel is read."""
+
+import struct
+
+import numpy as np
+import pytest
+import rasterio
+from making import write_raster
+
+from wasnow.errors import RasterUnreadable
+from wasnow.raster.tiff import check_tiff
+
+LAYOUTS = {
+    "striped": {},
+    "tiled": {"tiled": True, "blockxsize": 32, "blockysize": 32},
+    "deflate": {"tiled": True, "blockxsize": 32, "blockysize": 32, "compress": "deflate"},
+    "big": {"tiled": True, "blockxsize": 32, "blockysize": 32, "BIGTIFF": "YES", "compress": "zstd"},
+    "planes": {"interleave": "band", "compress": "lzw"},
+    "big endian": {"ENDIANNESS": "BIG"},
+    "cog": {"driver": "COG", "compress": "zstd"},
+}
+
+
+def values() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (3, 100, 130)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_whole_file_passes(tmp_path, layout):
+    check_tiff(str(write_raster(tmp_path / "whole.tif", values(), **LAYOUTS[layout])))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_file_cut_anywhere_is_refused_or_reads_the_same(tmp_path, layout):
+    whole = write_raster(tmp_path / "whole.tif", values(), **LAYOUTS[layout]).read_bytes()
+    with rasterio.open(tmp_path / "whole.tif") as raster:
+        expected = raster.read()
+    cut = tmp_path / "cut.tif"
+    refused = 0
+    for length in [*range(8, len(whole), max(1, len(whole) // 40)), len(whole) - 1]:
+        cut.write_bytes(whole[:length])
+        try:
+            check_tiff(str(cut))
+        except RasterUnreadable as error:
+            assert "cut off" in str(error) or "lists only" in str(error)
+            refused += 1
+        else:
+            # Padding after the last block, or a table that describes overviews, may be missing without harm.
+            with rasterio.open(cut) as raster:
+                np.testing.assert_array_equal(raster.read(), expected)
+    assert refused > 30
+
+
+def test_a_sparse_file_is_whole(tmp_path):
+    path = tmp_path / "sparse.tif"
+    profile = {"driver": "GTiff", "width": 512, "height": 512, "count": 1, "dtype": "uint8", "tiled": True}
+    with rasterio.open(path, "w", **profile, SPARSE_OK=True):
+        pass
+    check_tiff(str(path))
+
+
+def test_a_block_table_that_is_too_short_is_refused(tmp_path):
+    """The height in the directory is raised; GDAL would read the missing strips as zeros or fail late."""
+    path = write_raster(tmp_path / "short.tif", values()[:1], crs=None)
+    data = bytearray(path.read_bytes())
+    start = struct.unpack("<I", data[4:8])[0]
+    for i in range(struct.unpack("<H", data[start : start + 2])[0]):
+        at = start + 2 + 12 * i
+        if struct.unpack("<H", data[at : at + 2])[0] == 257:
+            data[at + 2 : at + 12] = struct.pack("<HII", 4, 1, 2_000_000_000)
+    path.write_bytes(data)
+    with pytest.raises(RasterUnreadable, match="lists only"):
+        check_tiff(str(path))
+
+
+def test_what_is_no_tiff_is_left_to_others(tmp_path):
+    for content in (b"", b"II", b"\x89PNG\r\n\x1a\n" + bytes(20)):
+        (tmp_path / "x").write_bytes(content)
+        check_tiff(str(tmp_path / "x"))
+    check_tiff("https://example.org/x.tif")
