@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,18 +56,11 @@ CLASSES: dict[str, LossOf] = {
     "cosine with margin": functools.partial(cosine_consistency, margin=0.1),
     "similarity": similarity_mse,
     "stage 2": lambda answer, target: class_loss(answer, target).total,
-    "ding": lambda answer, target: ding_loss(answer, target, unchanged_channel=False).total,
-    "changemamba": lambda answer, target: changemamba_loss(answer, target, unchanged_channel=False).total,
+    "ding": lambda answer, target: ding_loss(answer, target).total,
+    "changemamba": lambda answer, target: changemamba_loss(answer, target).total,
 }
 # With one channel more, first of all.
-UNCHANGED: dict[str, LossOf] = {
-    "class cross entropy, K + 1": functools.partial(class_cross_entropy, unchanged_channel=True),
-    "class dice, K + 1": functools.partial(class_dice, unchanged_channel=True),
-    "class lovasz, K + 1": functools.partial(class_lovasz_softmax, unchanged_channel=True),
-    "cosine, K + 1": functools.partial(cosine_consistency, unchanged_channel=True),
-    "ding, K + 1": lambda answer, target: ding_loss(answer, target).total,
-    "changemamba, K + 1": lambda answer, target: changemamba_loss(answer, target).total,
-}
+UNCHANGED: dict[str, LossOf] = {f"{name}, K + 1": loss for name, loss in CLASSES.items()}
 ALL = [(name, loss, K + (name in UNCHANGED)) for name, loss in (CHANGE | CLASSES | UNCHANGED).items()]
 TERMS = [one for one in ALL if not one[0].startswith(("ding", "changemamba", "stage"))]
 """Without the recipes, which are weighted sums of these."""
@@ -89,7 +83,12 @@ def answers(channels: int = K, *, seed: int = 0, dtype: torch.dtype = torch.floa
     def logits(n: int) -> Tensor:
         return torch.randn(B, n, H, W, generator=draw, dtype=torch.float64).to(dtype).requires_grad_()
 
-    return ChangeLogits(logits(1), logits(channels), logits(channels))
+    return answer_of(logits(1), logits(channels), logits(channels))
+
+
+def answer_of(change: Tensor, before: Tensor, after: Tensor) -> ChangeLogits:
+    """An answer of K channels, or of K + 1 with "unchanged" first of all."""
+    return ChangeLogits(change, before, after, unchanged_channel=before.shape[1] == K + 1)
 
 
 def labels(seed: int = 1) -> Target:
@@ -273,7 +272,7 @@ def test_cosine_consistency_equals_the_cosine_embedding_of_torch():
     flat = [one[:, 1:].softmax(1).movedim(1, -1).reshape(-1, K) for one in (before, after)]
     sign = 1 - 2 * target.change.reshape(-1).to(torch.float64)
     theirs = functional.cosine_embedding_loss(*flat, sign)
-    assert torch.allclose(cosine_consistency(answer, target, unchanged_channel=True), theirs)
+    assert torch.allclose(cosine_consistency(answer, target), theirs)
 
 
 def test_similarity_is_the_mean_over_all_pixels_of_masked_squares():
@@ -295,17 +294,14 @@ def test_an_unchanged_channel_takes_part_in_the_softmax_and_is_never_a_label():
         functional.cross_entropy(logits, torch.where(target.valid, classes + 1, 0), ignore_index=0)
         for logits, classes in dates
     ]
-    ours = class_cross_entropy(answer, target, unchanged_channel=True)
+    ours = class_cross_entropy(answer, target)
     assert torch.allclose(ours, torch.stack(theirs).mean())
-    cut = ChangeLogits(answer.change, before[:, 1:], after[:, 1:])
+    cut = answer_of(answer.change, before[:, 1:], after[:, 1:])
     assert ours > class_cross_entropy(cut, target)
-    shifted = ChangeLogits(
+    shifted = answer_of(
         answer.change, torch.cat([before[:, :1] + 3, before[:, 1:]], 1), torch.cat([after[:, :1] - 2, after[:, 1:]], 1)
     )
-    assert torch.allclose(
-        cosine_consistency(answer, target, unchanged_channel=True),
-        cosine_consistency(shifted, target, unchanged_channel=True),
-    )
+    assert torch.allclose(cosine_consistency(answer, target), cosine_consistency(shifted, target))
 
 
 # ------------------------------------------------------------------------------------------------- recipes as published
@@ -316,9 +312,7 @@ def test_the_ding_recipe_is_the_sum_of_its_three_terms():
     loss = ding_loss(answer, target, margin=0.1)
     assert loss.parts.keys() == {"classes", "change", "consistency"}
     assert torch.allclose(loss.total, torch.stack(list(loss.parts.values())).sum())
-    assert torch.allclose(
-        loss.parts["consistency"], cosine_consistency(answer, target, margin=0.1, unchanged_channel=True)
-    )
+    assert torch.allclose(loss.parts["consistency"], cosine_consistency(answer, target, margin=0.1))
 
 
 def test_the_changemamba_recipe_is_its_published_sum():
@@ -352,7 +346,7 @@ def test_gradients_agree_with_finite_differences(loss, channels):
     answer, target = answers(channels), labels()
 
     def of(change: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        return loss(ChangeLogits(change, before, after), target)
+        return loss(answer_of(change, before, after), target)
 
     assert torch.autograd.gradcheck(of, leaves(answer), eps=1e-7, atol=1e-5, fast_mode=True)
 
@@ -380,7 +374,7 @@ SPECIAL = {
 @pytest.mark.parametrize("what", SPECIAL)
 def test_empty_sets_leave_loss_and_gradient_finite(loss, channels, what, scale):
     answer = answers(channels)
-    scaled = ChangeLogits(*(one * scale for one in leaves(answer)))
+    scaled = answer_of(*(one * scale for one in leaves(answer)))
     value = loss(scaled, SPECIAL[what])
     value.backward()
     grads = [one.grad for one in leaves(answer) if one.grad is not None]
@@ -397,7 +391,7 @@ def test_empty_sets_leave_loss_and_gradient_finite(loss, channels, what, scale):
 def test_what_stands_in_ignored_pixels_does_not_matter(loss, channels):
     answer, target = answers(channels), labels()
     hidden = (~target.valid)[:, None]
-    other = ChangeLogits(*(torch.where(hidden, torch.full_like(one, 77.0), one) for one in leaves(answer)))
+    other = answer_of(*(torch.where(hidden, torch.full_like(one, 77.0), one) for one in leaves(answer)))
     assert torch.equal(loss(answer, target), loss(other, target))
 
 
@@ -407,7 +401,7 @@ def test_half_precision_is_computed_in_float32(loss, channels):
     value = loss(answer, target)
     value.backward()
     assert value.dtype == torch.float32
-    wide = ChangeLogits(*(one.detach().float() for one in leaves(answer)))
+    wide = answer_of(*(one.detach().float() for one in leaves(answer)))
     assert torch.equal(value.detach(), loss(wide, target))
     assert all(one.grad.dtype == torch.bfloat16 for one in leaves(answer) if one.grad is not None)
 
@@ -422,7 +416,7 @@ def test_the_order_of_pixels_and_of_dates_does_not_matter(loss, channels):
         flat = tensor.movedim(1, -1).reshape(B * H * W, -1) if tensor.ndim == 4 else tensor.reshape(B * H * W)
         return flat[order].T.reshape(1, -1, B * H, W) if tensor.ndim == 4 else flat[order].reshape(1, B * H, W)
 
-    swapped = ChangeLogits(shuffled(answer.change), shuffled(answer.after), shuffled(answer.before))
+    swapped = answer_of(shuffled(answer.change), shuffled(answer.after), shuffled(answer.before))
     relabelled = Target(
         shuffled(target.change), shuffled(target.valid), shuffled(target.after), shuffled(target.before)
     )
@@ -444,7 +438,7 @@ def test_a_sure_and_right_answer_costs_nothing(loss, channels):
         # Unchanged pixels answer class 1 at both dates: alike, which is all that is asked of them.
         index = one.clamp(min=1) - 1 + (channels - K)
         logits.append(SURE * functional.one_hot(index, channels).movedim(-1, 1).double())
-    answer = ChangeLogits(SURE * (2.0 * target.change[:, None].double() - 1), *logits)
+    answer = answer_of(SURE * (2.0 * target.change[:, None].double() - 1), *logits)
     assert loss(answer, target).item() == pytest.approx(0, abs=1e-9)
 
 
@@ -516,12 +510,12 @@ def test_a_class_loss_refuses_what_has_no_classes_with_advice():
 def test_labels_beyond_the_models_channels_are_refused_before_they_reach_the_device():
     target = Target.of_codes(*torch.full((2, B, H, W), K, dtype=torch.uint8))
     with pytest.raises(UsageError, match=r"channel 3 and the model answers 3 \(0..2\).*unchanged_channel=True"):
-        class_loss(answers(K), target, unchanged_channel=True)
+        class_loss(replace(answers(K), unchanged_channel=True), target)
 
 
 @each_loss
 def test_logits_of_another_size_are_refused(loss, channels):
     target = labels()
-    small = ChangeLogits(*(one[..., ::2] for one in leaves(answers(channels))))
+    small = answer_of(*(one[..., ::2] for one in leaves(answers(channels))))
     with pytest.raises(UsageError, match="resize the logits"):
         loss(small, target)

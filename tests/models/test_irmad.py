@@ -13,9 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wasnow.errors import InputError, UsageError, VocabularyError
-from wasnow.models.contract import ChangeModel, SceneModel
-from wasnow.models.irmad import (
-    IRMAD,
+from wasnow.models.chance import (
     GammaMixture,
     LogitTable,
     Reading,
@@ -24,6 +22,8 @@ from wasnow.models.irmad import (
     log_cumulative,
     log_survival,
 )
+from wasnow.models.contract import ChangeModel, SceneModel
+from wasnow.models.irmad import IRMAD
 from wasnow.models.moments import LogHistogram
 
 TAIZHOU = Path(__file__).parents[3] / "shared" / "data" / "landsat-taizhou"

@@ -1,0 +1,150 @@
+"""The journal holds what was finished, survives torn lines and lost files, and lets one writer in."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from wasnow.errors import OutputError, OutputLocked, ResumeRefused
+from wasnow.journal import differences, workspace, write_atomically
+from wasnow.record import BlockRecord
+
+
+def record(block: int, outcome: str = "done") -> BlockRecord:
+    return BlockRecord(block=block, row=0, col=0, height=2, width=3, outcome=outcome, seconds=0.1)
+
+
+def codes(value: int) -> dict[str, np.ndarray]:
+    return {"codes": np.full((3, 2, 3), value, np.uint8)}
+
+
+def filled(output, blocks=3):
+    with workspace(output) as space:
+        space.begin({"tile": 512})
+        space.prepare()
+        for block in range(blocks):
+            space.add(record(block), codes(block))
+    return output
+
+
+def reopened(output, check):
+    with workspace(output) as space:
+        assert space.begin({"tile": 512})
+        space.prepare()
+        return check(space)
+
+
+def test_what_was_added_is_there_after_reopening(tmp_path):
+    filled(tmp_path)
+    arrays = reopened(tmp_path, lambda space: [space.load(block) for block in sorted(space.done)])
+    assert [int(each["codes"][0, 0, 0]) for each in arrays] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("cut", [1, 5, 30, 80])
+def test_a_torn_last_line_costs_only_its_own_block(tmp_path, cut):
+    journal = filled(tmp_path) / ".wasnow" / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-cut])
+
+    def check(space):
+        assert sorted(space.done) == [0, 1] if cut > 1 else [0, 1, 2]
+        space.add(record(2), codes(2))
+
+    reopened(tmp_path, check)
+    assert reopened(tmp_path, lambda space: sorted(space.done)) == [0, 1, 2]
+
+
+def test_a_lost_or_changed_block_file_is_computed_again(tmp_path):
+    blocks = filled(tmp_path) / ".wasnow" / "blocks"
+    (blocks / "000000.npz").unlink()
+    data = bytearray((blocks / "000001.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (blocks / "000001.npz").write_bytes(data)
+    assert reopened(tmp_path, lambda space: sorted(space.done)) == [2]
+
+
+def test_a_block_changed_behind_our_back_is_never_used(tmp_path):
+    filled(tmp_path)
+
+    def check(space):
+        (tmp_path / ".wasnow" / "blocks" / "000002.npz").write_bytes(b"something else")
+        with pytest.raises(OutputError, match="was changed"):
+            space.load(2)
+
+    reopened(tmp_path, check)
+
+
+def test_a_block_without_pixels_needs_no_file(tmp_path):
+    with workspace(tmp_path) as space:
+        space.begin({"tile": 512})
+        space.prepare()
+        space.add(record(0, "empty"), {})
+    assert reopened(tmp_path, lambda space: space.load(0)) is None
+
+
+def test_another_plan_is_refused_with_every_difference_named(tmp_path):
+    with workspace(tmp_path) as space:
+        space.begin({"tile": 512, "before": {"a.tif": "aa"}, "model": "irmad"})
+    with workspace(tmp_path) as space, pytest.raises(ResumeRefused) as caught:
+        space.begin({"tile": 256, "before": {"a.tif": "bb"}, "model": "irmad"})
+    message = str(caught.value)
+    assert "tile was 512, is now 256" in message
+    assert "before a.tif was aa, is now bb" in message
+    assert "model" not in message
+    assert "--overwrite" in message
+
+
+def test_differences_show_what_came_and_went():
+    assert differences({"a": 1}, {"b": 2}) == ["a was 1, is now null", "b was null, is now 2"]
+
+
+def test_floats_are_remembered_bit_for_bit(tmp_path):
+    values = np.random.default_rng(0).standard_normal(100) * 1e-7
+    with workspace(tmp_path) as space:
+        space.remember("survey", {"values": values.tolist()})
+        np.testing.assert_array_equal(space.recall("survey")["values"], values)
+
+
+def test_half_written_memory_counts_as_none(tmp_path):
+    with workspace(tmp_path) as space:
+        space.remember("survey", {"values": [1]})
+        (space.folder / "survey.json").write_text('{"values": [1')
+        assert space.recall("survey") is None
+
+
+def test_a_second_writer_is_told_who_holds_the_folder(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from wasnow.journal import workspace\n"
+        "with workspace(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(OutputLocked, match=f"process {other.pid} on "), workspace(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+    with workspace(tmp_path) as space:
+        assert json.loads((space.folder / "holder.json").read_text())["pid"] != other.pid
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(OutputError, match="is a file"), workspace(tmp_path / "out"):
+        pass
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    target = tmp_path / "x.json"
+    target.write_bytes(b"old")
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match="no space left"):
+        write_atomically(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
