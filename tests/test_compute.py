@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import Toy, textured
 
+from making import Toy, textured
 from wasnow.compute import Feed, Rules, answer_block
 from wasnow.models.contract import ChangeLogits
 from wasnow.raster.pair import PairWindow, Reason
@@ -53,9 +53,7 @@ def answer(model, whole, tiling, *, factor=1.0, result=None, blend=False, batch=
     return codes, confidence
 
 
-@given(
-    st.integers(1, 90), st.integers(1, 90), st.sampled_from([24, 32, 48]), st.integers(20, 100), st.integers(1, 3)
-)
+@given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([24, 32, 48]), st.integers(20, 100), st.integers(1, 3))
 def test_the_map_does_not_depend_on_tiles_blocks_or_batches(height, width, tile, block_side, batch):
     model, whole = Toy(radius=4), scene(height, width)
     one = answer(model, whole, Tiling(height, width, 256, 4))

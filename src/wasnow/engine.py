@@ -27,23 +27,21 @@ from threadpoolctl import threadpool_limits
 import wasnow
 from wasnow import results
 from wasnow.compute import BlockAnswer, Feed, Rules, answer_block
-from wasnow.errors import Interrupted, OutputError, RasterUnreadable, UsageError, did_you_mean
+from wasnow.errors import Interrupted, OutputError, UsageError, did_you_mean
 from wasnow.journal import Workspace, workspace
 from wasnow.models.contract import ChangeModel, SceneModel
 from wasnow.plan import Options, Plan, make_plan
-from wasnow.raster.pair import PairReader, PairWindow, Reason
+from wasnow.raster.pair import PairReader, PairWindow
 from wasnow.raster.radiometry import Stretch
 from wasnow.raster.read import gdal_settings
 from wasnow.raster.survey import Shift, Survey, survey
-from wasnow.raster.tiles import Block, Window
+from wasnow.raster.tiles import Block
 from wasnow.raster.write import sha256
 from wasnow.record import BlockRecord, FileSum
 from wasnow.results import ChangeMap
 
 READ_AHEAD = 2
 """Blocks that are read while the model works on another."""
-SMALLEST_DAMAGE_PX = 32
-"""With ``keep_going``, damage is narrowed down to squares of this side."""
 SHIFT_WARNING_PX = 1.0
 
 Progress = Callable[[str, int, int], None]
@@ -389,14 +387,12 @@ def _read_ahead(plan: Plan, blocks: Iterator[Block], clock: _Clock) -> Iterator[
     def read(block: Block) -> tuple[PairWindow, str | None]:
         at = time.perf_counter()
         with gdal_settings():
-            if not hasattr(local, "reader"):
-                local.reader = plan.pair.open()
-                readers.append(local.reader)
+            reader: PairReader | None = getattr(local, "reader", None)
+            if reader is None:
+                reader = local.reader = plan.pair.open()
+                readers.append(reader)
             window = block.read.clip(*plan.pair.working.shape)
-            if plan.options.keep_going:
-                result = read_around_damage(local.reader, window)
-            else:
-                result = local.reader.read(window), None
+            result = reader.read_around_damage(window) if plan.options.keep_going else (reader.read(window), None)
         clock.add("read", at)
         return result
 
@@ -422,41 +418,3 @@ def _waited(future: Future[tuple[PairWindow, str | None]], clock: _Clock) -> tup
     result = future.result()
     clock.add("waiting for pixels", at)
     return result
-
-
-def read_around_damage(reader: PairReader, window: Window) -> tuple[PairWindow, str | None]:
-    """Read a window; where that fails, halve it until only the damage is left, and flag that.
-
-    Returns:
-        The window, damaged pixels with `Reason.UNREADABLE`, and the first error's text (None where all was read).
-    """
-    try:
-        return reader.read(window), None
-    except RasterUnreadable as error:
-        if max(window.height, window.width) <= SMALLEST_DAMAGE_PX:
-            shape = (window.height, window.width)
-            bands = reader.pair.before.source.n_bands, reader.pair.after.source.n_bands
-            before, after = (np.full((count, *shape), np.nan, np.float32) for count in bands)
-            return PairWindow(window, before, after, np.full(shape, Reason.UNREADABLE, np.uint8)), str(error)
-    vertical = window.height >= window.width
-    if vertical:
-        half = window.height // 2
-        parts = [
-            Window(window.row, window.col, half, window.width),
-            Window(window.row + half, window.col, window.height - half, window.width),
-        ]
-    else:
-        half = window.width // 2
-        parts = [
-            Window(window.row, window.col, window.height, half),
-            Window(window.row, window.col + half, window.height, window.width - half),
-        ]
-    (first, error_1), (second, error_2) = (read_around_damage(reader, part) for part in parts)
-    axis = 1 if vertical else 2
-    joined = PairWindow(
-        window,
-        np.concatenate([first.before, second.before], axis),
-        np.concatenate([first.after, second.after], axis),
-        np.concatenate([first.reason, second.reason], axis - 1),
-    )
-    return joined, error_1 or error_2

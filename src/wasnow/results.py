@@ -29,7 +29,7 @@ from wasnow.errors import InputError
 from wasnow.journal import Workspace
 from wasnow.plan import Plan
 from wasnow.raster.grid import Grid
-from wasnow.raster.pair import PlacedSource, read_placed
+from wasnow.raster.pair import PlacedSource, read_around_damage
 from wasnow.raster.radiometry import Stretch
 from wasnow.raster.read import RasterReader, RasterSource
 from wasnow.raster.survey import Shift
@@ -359,7 +359,7 @@ def picture(source: RasterSource, grid: Grid, side: int = PICTURE_SIDE) -> tuple
     thinned = full.source.thinned(max(1, math.floor(full.placement.scale)))
     placed = PlacedSource(thinned, PlacedSource.of(thinned, small).placement)
     with RasterReader(placed.source) as reader:
-        values = read_placed(reader, placed.placement, Window(0, 0, *small.shape))
+        values, _, _ = read_around_damage(reader, placed.placement, Window(0, 0, *small.shape))
     values = values[list(_shown_bands(source))]
     valid = np.asarray(np.isfinite(values).all(axis=0))
     stretch = Stretch.of_samples(values[:, valid].T, as_it_is=source.is_display_rgb)

@@ -1,5 +1,7 @@
 """Centre crop, blending and the change of resolution keep what is constant constant and what is a partition one."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -40,7 +42,7 @@ def test_neighbouring_cores_stay_neighbours_at_another_resolution(factor, length
     working = int(np.ceil(result / factor - 1e-9))
     edges[-1] = working
     edges = sorted({min(edge, working) for edge in edges})
-    ranges = [scaled_range(a, b, factor, result) for a, b in zip(edges, edges[1:], strict=False)]
+    ranges = [scaled_range(a, b, factor, result) for a, b in pairwise(edges)]
     covered = [pixel for start, stop in ranges for pixel in range(start, stop)]
     assert covered == list(range(result))
 

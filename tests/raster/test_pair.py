@@ -6,11 +6,11 @@ import rasterio
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
-from making import textured, write_raster
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as warp_transform
 
+from making import textured, write_raster
 from wasnow.raster.grid import Grid
 from wasnow.raster.pair import Pair, Reason
 from wasnow.raster.read import probe
@@ -81,7 +81,10 @@ def test_a_known_surface_is_found_at_the_right_place_through_every_transform(tmp
 
     def raster(name, transform, height, width):
         cols, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-        xs, ys = transform.a * cols + transform.b * rows + transform.c, transform.d * cols + transform.e * rows + transform.f
+        xs, ys = (
+            transform.a * cols + transform.b * rows + transform.c,
+            transform.d * cols + transform.e * rows + transform.f,
+        )
         return probe(write_raster(tmp_path / name, surface(xs, ys)[None].astype(np.float32), transform=transform))
 
     target = Affine.translation(500_060, 5_499_930) @ Affine.rotation(33) @ Affine.scale(1.5, -1.5)
@@ -105,7 +108,9 @@ def test_what_lies_beyond_after_is_flagged_so_and_nothing_else_is(tmp_path_facto
     values = textured(0, 40, 50).astype(np.uint8)
     before = probe(write_raster(folder / "before.tif", values))
     after = probe(
-        write_raster(folder / "after.tif", values, transform=Affine(2, 0, 500_000 + 2 * cols, 0, -2, 5_500_000 - 2 * rows))
+        write_raster(
+            folder / "after.tif", values, transform=Affine(2, 0, 500_000 + 2 * cols, 0, -2, 5_500_000 - 2 * rows)
+        )
     )
     with Pair.of(before, after, before.grid).open() as reader:
         seen = reader.read(Window(0, 0, 40, 50))
@@ -133,7 +138,9 @@ def test_missing_pixels_never_bleed_into_their_neighbours(tmp_path):
     values[:, 10:20, 10:20] = -9999
     before = probe(write_raster(tmp_path / "before.tif", np.full((1, 40, 50), 100, np.float32)))
     after = probe(
-        write_raster(tmp_path / "after.tif", values, nodata=-9999, transform=Affine(2, 0, 500_000.9, 0, -2, 5_499_999.1))
+        write_raster(
+            tmp_path / "after.tif", values, nodata=-9999, transform=Affine(2, 0, 500_000.9, 0, -2, 5_499_999.1)
+        )
     )
     with Pair.of(before, after, before.grid).open() as reader:
         seen = reader.read(Window(0, 0, 40, 50))
@@ -155,9 +162,7 @@ def test_a_projected_grid_across_the_antimeridian_reads_from_a_geographic_one(tm
     """UTM zone 60 reaches over 180 degrees; the other raster counts its longitudes on."""
     xs, ys = warp_transform("EPSG:4326", "EPSG:32660", [179.9], [10.2])
     grid = Grid(rasterio.crs.CRS.from_epsg(32660), Affine(500, 0, xs[0], 0, -500, ys[0]), 60, 60)
-    before = probe(
-        write_raster(tmp_path / "utm.tif", textured(0, 60, 60), crs="EPSG:32660", transform=grid.transform)
-    )
+    before = probe(write_raster(tmp_path / "utm.tif", textured(0, 60, 60), crs="EPSG:32660", transform=grid.transform))
     lons = np.broadcast_to(179.5 + 0.005 * (np.arange(300) + 0.5), (200, 300))[None].astype(np.float32)
     after = probe(
         write_raster(tmp_path / "deg.tif", lons, crs="EPSG:4326", transform=Affine(0.005, 0, 179.5, 0, -0.005, 10.5))

@@ -1,13 +1,13 @@
-"""What a file offers of bands, masks and orientation reaches the model as it should; GDAL's own reading is the oracle."""
+"""What a file offers of bands, masks and orientation reaches the model as it should."""
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from making import textured, write_raster
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Resampling
 
+from making import textured, write_raster
 from wasnow.errors import BandsUnclear, RasterUnreadable, RasterUnsuitable, UsageError
 from wasnow.raster.read import RasterReader, probe
 from wasnow.raster.tiles import Window

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import textured, write_raster
 from scipy.ndimage import shift as displaced
 
+from making import textured, write_raster
 from wasnow.errors import InputError, UsageError
 from wasnow.raster.pair import Pair, PairWindow
 from wasnow.raster.radiometry import Stretch

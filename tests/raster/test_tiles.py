@@ -48,7 +48,7 @@ def test_tiles_reach_beyond_the_raster_only_where_it_is_smaller_than_a_tile(leng
     parts = spans(length, **tiling)
     assert all(span.length % tiling["stride"] == 0 for span in parts)
     if length >= tiling["tile"]:
-        assert all(0 <= span.read_start and span.read_start + span.length <= length for span in parts)
+        assert all(span.read_start >= 0 and span.read_start + span.length <= length for span in parts)
         assert {span.length for span in parts} == {tiling["tile"]}
     else:
         assert len(parts) == 1

@@ -19,7 +19,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.warp import reproject
 from shapely.geometry import Polygon, box
 
@@ -31,6 +31,10 @@ from wasnow.raster.tiles import Window
 
 WARP_TOLERANCE_PX = 0.01
 """How far GDAL's approximate transformer may be off; its default of 0.125 would show at the seams between windows."""
+
+
+SMALLEST_DAMAGE_PX = 32
+"""Damage in a file is narrowed down to squares of this side."""
 
 
 class Reason(IntEnum):
@@ -166,6 +170,21 @@ class PairReader:
         """
         before = read_placed(self._before, self.pair.before.placement, window)
         after = read_placed(self._after, self.pair.after.placement, window)
+        return self._seen(window, before, after)
+
+    def read_around_damage(self, window: Window) -> tuple[PairWindow, str | None]:
+        """Read a window; where a file is damaged, flag just that.
+
+        Returns:
+            The window, damaged pixels with `Reason.UNREADABLE`, and the first error's text (None where all was read).
+        """
+        before, before_damage, before_error = read_around_damage(self._before, self.pair.before.placement, window)
+        after, after_damage, after_error = read_around_damage(self._after, self.pair.after.placement, window)
+        seen = self._seen(window, before, after)
+        seen.reason[before_damage | after_damage] = Reason.UNREADABLE
+        return seen, before_error or after_error
+
+    def _seen(self, window: Window, before: NDArray[np.float32], after: NDArray[np.float32]) -> PairWindow:
         reason = np.zeros((window.height, window.width), np.uint8)
         # What is written last wins: the before image's own gaps are named before the after image's.
         for values, placed, missing, outside in (
@@ -177,6 +196,27 @@ class PairReader:
                 reason[gaps] = missing
                 reason[gaps & placed.outside(window)] = outside
         return PairWindow(window, before, after, reason)
+
+
+def read_around_damage(
+    reader: RasterReader, placement: Placement, window: Window
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], str | None]:
+    """A window of the target grid; where reading fails, it is halved until only the damage is left.
+
+    Returns:
+        ``(C, h, w)`` values, NaN where missing or damaged; ``(h, w)`` damage; the first error's text or None.
+    """
+    shape = (window.height, window.width)
+    try:
+        return read_placed(reader, placement, window), np.zeros(shape, np.bool_), None
+    except RasterUnreadable as error:
+        if max(shape) <= SMALLEST_DAMAGE_PX:
+            nothing = np.full((reader.source.n_bands, *shape), np.nan, np.float32)
+            return nothing, np.ones(shape, np.bool_), str(error)
+    axis = 0 if window.height >= window.width else 1
+    one, other = (read_around_damage(reader, placement, half) for half in window.halves(axis, SMALLEST_DAMAGE_PX))
+    values = np.concatenate([one[0], other[0]], axis + 1)
+    return values, np.concatenate([one[1], other[1]], axis), one[2] or other[2]
 
 
 def read_placed(reader: RasterReader, placement: Placement, window: Window) -> NDArray[np.float32]:

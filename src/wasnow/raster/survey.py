@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wasnow.errors import InputError, RasterUnreadable
-from wasnow.raster.pair import PairReader, PairWindow
+from wasnow.errors import InputError
+from wasnow.raster.pair import PairReader, PairWindow, Reason
 from wasnow.raster.tiles import Window
 
 SQUARE = 256
@@ -116,18 +116,17 @@ def survey(
     for done, window in enumerate(windows):
         if progress is not None:
             progress(done, len(windows))
-        try:
-            seen = reader.read(window)
-        except RasterUnreadable:
-            if not skip_unreadable:
-                raise
-            continue
+        seen = reader.read_around_damage(window)[0] if skip_unreadable else reader.read(window)
         read_px += window.size
         valid = seen.valid
         valid_px += int(valid.sum())
         before.append(seen.before[:, valid][:, ::keep_every].T)
         after.append(seen.after[:, valid][:, ::keep_every].T)
-        if min(window.height, window.width) >= 64 and valid.mean() > 0.95:
+        if (
+            min(window.height, window.width) >= 64
+            and valid.mean() > 0.95
+            and not (seen.reason == Reason.UNREADABLE).any()
+        ):
             candidates.append((_texture(seen), window))
     if valid_px == 0:
         raise InputError(

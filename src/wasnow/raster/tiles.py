@@ -58,6 +58,22 @@ class Window:
             max(0, min(self.col_stop, other.col_stop) - col),
         )
 
+    def halves(self, axis: int, grain: int = 1) -> tuple[Window, Window]:
+        """Two parts, cut across the rows (axis 0) or columns (axis 1) at the multiple of ``grain`` nearest the middle."""
+        start, length = (self.row, self.height) if axis == 0 else (self.col, self.width)
+        cut = round((start + length / 2) / grain) * grain - start
+        if not 0 < cut < length:
+            cut = length // 2
+        if axis == 0:
+            return (
+                Window(self.row, self.col, cut, self.width),
+                Window(self.row + cut, self.col, self.height - cut, self.width),
+            )
+        return (
+            Window(self.row, self.col, self.height, cut),
+            Window(self.row, self.col + cut, self.height, self.width - cut),
+        )
+
     def within(self, outer: Window) -> tuple[slice, slice]:
         """Slices that cut this window out of an array that holds ``outer``."""
         row, col = self.row - outer.row, self.col - outer.col

@@ -1,0 +1,124 @@
+"""What a run will do is decided from headers, and said in words."""
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp
+
+from making import Toy, pair, textured, write_raster
+from wasnow.errors import BandsUnclear, RasterUnsuitable, UnknownModel, UsageError, VocabularyError
+from wasnow.plan import Options, make_plan
+
+
+def test_a_model_sees_the_pair_at_its_own_resolution_and_results_stay_on_the_target(tmp_path):
+    plan = make_plan(*pair(tmp_path), model=Toy(gsd_m=4.0))
+    # UTM metres are a little longer than metres on the ground here, so the last row and column are partly filled.
+    assert plan.pair.working.shape == (49, 65)
+    assert plan.result.shape == (96, 128)
+    assert plan.factor == pytest.approx(2, rel=0.01)
+
+
+def test_results_on_the_working_grid_are_an_option(tmp_path):
+    plan = make_plan(*pair(tmp_path), model=Toy(gsd_m=4.0), options=Options(grid="working"))
+    assert plan.result == plan.pair.working
+    assert plan.factor == 1
+
+
+def test_gsd_overrides_the_model(tmp_path):
+    plan = make_plan(*pair(tmp_path), model=Toy(gsd_m=4.0), options=Options(gsd=8.0))
+    assert plan.factor == pytest.approx(4, rel=0.01)
+
+
+def test_a_resolution_that_is_nearly_right_is_not_resampled(tmp_path):
+    assert make_plan(*pair(tmp_path), model=Toy(gsd_m=2.05)).factor == 1
+
+
+def test_images_without_crs_take_their_pixel_size_from_gsd(tmp_path):
+    paths = pair(tmp_path, crs=None)
+    assert any("do not say their scale" in w for w in make_plan(*paths, model=Toy(gsd_m=1.0)).warnings)
+    plan = make_plan(*paths, model=Toy(gsd_m=1.0), options=Options(gsd=0.5))
+    assert plan.factor == pytest.approx(2)
+    assert not any("scale" in w for w in plan.warnings)
+
+
+def test_colours_are_found_wherever_they_are(tmp_path):
+    for name in ("before.tif", "after.tif"):
+        write_raster(tmp_path / name, textured(0, 20, 20, 4).astype(np.uint16))
+    with rasterio.open(tmp_path / "after.tif", "r+") as raster:
+        raster.colorinterp = [ColorInterp.undefined, ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    plan = make_plan(tmp_path / "before.tif", tmp_path / "after.tif", model=Toy())
+    assert plan.pair.after.source.bands == (4, 3, 2)
+    assert plan.pair.before.source.bands == (1, 2, 3)
+    assert any("does not say its colours" in w and "before.tif" in w for w in plan.warnings)
+
+
+def test_different_band_counts_fall_back_to_common_colours_or_ask(tmp_path):
+    rgb = write_raster(tmp_path / "rgb.tif", textured(0, 20, 20).astype(np.uint8), photometric="RGB")
+    rgbn = write_raster(tmp_path / "rgbn.tif", textured(0, 20, 20, 4).astype(np.uint8), photometric="RGB", alpha="no")
+    plan = make_plan(rgb, rgbn)
+    assert plan.pair.after.source.bands == (1, 2, 3)
+    assert any("red, green, blue of both" in w for w in plan.warnings)
+    five = write_raster(tmp_path / "five.tif", textured(0, 20, 20, 5).astype(np.uint16))
+    with pytest.raises(BandsUnclear, match="--bands"):
+        make_plan(rgb, five)
+    assert make_plan(rgb, five, options=Options(bands=(2, 1))).pair.after.source.bands == (2, 1)
+
+
+def test_the_grid_can_be_that_of_another_file(tmp_path):
+    before, after = pair(tmp_path)
+    third = write_raster(
+        tmp_path / "grid.tif", np.zeros((1, 30, 40), np.uint8), transform=Affine(5, 0, 500_000, 0, -5, 5_500_000)
+    )
+    assert make_plan(before, after, options=Options(align=str(third))).result.shape == (30, 40)
+    with pytest.raises(UsageError, match="neither before, after, finest nor a raster"):
+        make_plan(before, after, options=Options(align="afterr"))
+
+
+def test_words_go_to_the_model_and_the_model_may_refuse(tmp_path):
+    paths = pair(tmp_path)
+    assert make_plan(*paths, model=Toy(), classes="a, b").vocabulary.words == ("a", "b")
+    with pytest.raises(VocabularyError, match="dragon"):
+        make_plan(*paths, model=Toy(), classes="dragon")
+    with pytest.raises(VocabularyError):
+        make_plan(*paths, model="irmad", classes="water")
+
+
+def test_an_unknown_model_is_answered_with_the_nearest(tmp_path):
+    with pytest.raises(UnknownModel, match="did you mean 'irmad'"):
+        make_plan(*pair(tmp_path), model="irmed")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gsd": 0},
+        {"gsd": -1},
+        {"gsd": float("nan")},
+        {"threshold": 1.0},
+        {"threshold": -0.1},
+        {"connectivity": 6},
+        {"min_area": -1},
+        {"batch": 0},
+        {"grid": "elsewhere"},
+        {"date_before": "june"},
+        {"date_after": "2017-13"},
+        {"date_after": "2017-02-30"},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options):
+    with pytest.raises(UsageError):
+        Options(**options)
+
+
+@pytest.mark.parametrize("date", ["2017", "2017-06", "2017-06-30"])
+def test_dates_may_be_as_coarse_as_a_year(date):
+    assert Options(date_before=date).date_before == date
+
+
+def test_one_missing_crs_names_the_file(tmp_path):
+    before, _ = pair(tmp_path)
+    (tmp_path / "x").mkdir()
+    _, after = pair(tmp_path / "x", crs=None)
+    with pytest.raises(RasterUnsuitable, match=r"x/after\.tif: has no CRS"):
+        make_plan(before, after)
