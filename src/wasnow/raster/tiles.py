@@ -59,7 +59,7 @@ class Window:
         )
 
     def halves(self, axis: int, grain: int = 1) -> tuple[Window, Window]:
-        """Two parts, cut across the rows (axis 0) or columns (axis 1) at the multiple of ``grain`` nearest the middle."""
+        """Two parts, cut across the rows (axis 0) or columns (axis 1) at a multiple of ``grain``."""
         start, length = (self.row, self.height) if axis == 0 else (self.col, self.width)
         cut = round((start + length / 2) / grain) * grain - start
         if not 0 < cut < length:

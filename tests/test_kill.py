@@ -1,0 +1,86 @@
+"""SIGKILL at random moments, the same call again: byte for byte what an undisturbed run gives.
+
+A harness process imports everything once and forks a child per attempt, so that a kill costs milliseconds and hits
+the run itself, from the checksums to the last rename, rather than the start of Python.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from making import pair
+
+HARNESS = """
+import json, os, random, signal, sys, time
+import rasterio, torch, scipy, shapely, pyogrio, pyarrow, jinja2, skimage.registration
+from pathlib import Path
+from wasnow import plan, results, engine
+from wasnow.report import html, stac, style
+import wasnow.vector
+from making import Toy
+
+before, after, folder, kills, seed = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
+small = plan.Tiling
+plan.Tiling = lambda *a, **k: small(*a, **k, block_side=32)
+
+def attempt(output, kill_after=None):
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)
+            engine.detect(before, after, output=output, model=Toy(tile=32))
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return status
+
+started = time.monotonic()
+assert attempt(folder / "whole") == 0
+whole = time.monotonic() - started
+rng = random.Random(seed)
+killed, stages, runs = 0, [], 0
+while killed < kills:
+    # A new folder whenever one is finished, so that kills fall on every stage, the finals included.
+    output = folder / f"run{runs}"
+    status = attempt(output, rng.uniform(0, whole))
+    if status == 0:
+        runs += 1
+        continue
+    assert os.WIFSIGNALED(status), status
+    killed += 1
+    journal = output / ".wasnow" / "journal.jsonl"
+    stages.append(len(journal.read_bytes().splitlines()) if journal.exists() else 0)
+    for name in results.OUTPUTS:
+        path = output / name
+        assert not path.exists() or path.stat().st_size > 0
+assert attempt(folder / f"run{runs}") == 0
+print(json.dumps({"killed": killed, "stages": stages, "runs": runs + 1}))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+@pytest.mark.parametrize("kills", [20])
+def test_sigkill_at_random_moments_and_again_gives_the_same_bytes(tmp_path, kills):
+    before, after = pair(tmp_path, height=160, width=200)
+    done = subprocess.run(
+        [sys.executable, "-c", HARNESS, str(before), str(after), str(tmp_path), str(kills), "1"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout)
+    assert told["killed"] == kills
+    assert len(set(told["stages"])) > 3, "the kills all fell on one stage"
+    for run in range(told["runs"]):
+        for name in ("change.tif", "confidence.tif", "changes.gpkg", "changes.parquet", "change.qml"):
+            assert (tmp_path / f"run{run}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
