@@ -68,7 +68,7 @@ print(json.dumps({"killed": killed, "stages": stages, "runs": runs + 1}))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-@pytest.mark.parametrize("kills", [20])
+@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_sigkill_at_random_moments_and_again_gives_the_same_bytes(tmp_path, kills):
     before, after = pair(tmp_path, height=160, width=200)
     done = subprocess.run(

@@ -13,6 +13,7 @@ import os
 import platform
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from rasterio.errors import NotGeoreferencedWarning
 from threadpoolctl import threadpool_limits
 
 import wasnow
@@ -99,7 +101,9 @@ def detect(
     if unknown:
         known = [each.name for each in dataclasses.fields(Options)]
         raise UsageError(f"detect() has no option {min(unknown)!r}{did_you_mean(min(unknown), known)}")
-    with gdal_settings():
+    with gdal_settings(), warnings.catch_warnings():
+        # Images without CRS are a case like any other here; rasterio need not warn of each file that has none.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         plan = make_plan(before, after, model=model, classes=classes, options=Options(**options))
         return run(plan, Path(output), overwrite=overwrite, progress=progress, command=command)
 
