@@ -67,7 +67,7 @@ def peak_mb() -> float:
 def measure(side: int, folder: Path) -> str:
     """One line of the table."""
     idle = peak_mb()
-    with rasterio.Env(GDAL_CACHEMAX=64):
+    with rasterio.Env(GDAL_CACHEMAX=64 * 2**20):
         start = time.process_time()
         traced = sum(len(batch) for batch in polygonize(folder / "change.tif", folder / "confidence.tif", WORDS))
         tracing = time.process_time() - start

@@ -9,7 +9,7 @@ from rasterio.enums import ColorInterp, Resampling
 
 from making import textured, write_raster
 from wasnow.errors import BandsUnclear, RasterUnreadable, RasterUnsuitable, UsageError
-from wasnow.raster.read import RasterReader, probe
+from wasnow.raster.read import RasterReader, gdal_settings, probe
 from wasnow.raster.tiles import Window
 
 
@@ -277,3 +277,10 @@ def test_one_band_shown_as_red_green_blue_has_colours_by_name(tmp_path):
     with rasterio.open(path, "r+") as raster:
         raster.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined]
     assert probe(path).band_names == ("blue", "green", "red", "band 4")
+
+
+def test_the_block_cache_of_gdal_holds_megabytes_not_bytes():
+    from rasterio.env import get_gdal_config
+
+    with gdal_settings():
+        assert get_gdal_config("GDAL_CACHEMAX") == 64 * 2**20

@@ -38,8 +38,9 @@ from wasnow.raster.tiles import Window
 
 MaskRule = Literal["nodata", "alpha", "mask", "none"]
 
-MAX_SIDE = 2**31 - 1
 MAX_BLOCK_BYTES = 2**31
+CACHE_BYTES = 64 * 2**20
+"""GDAL's block cache. rasterio passes the number on as bytes; a plain 64 would mean 64 bytes, and no cache at all."""
 
 
 @dataclass(frozen=True)
@@ -452,6 +453,6 @@ def _orient(array: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 @contextlib.contextmanager
 def gdal_settings() -> Iterator[None]:
-    """GDAL as wasnow wants it: a small block cache (reading is sequential), no directory scans, no sidecars written."""
-    with rasterio.Env(GDAL_CACHEMAX=64, GDAL_DISABLE_READDIR_ON_OPEN="TRUE_IF_REMOTE", GDAL_PAM_ENABLED="YES"):
+    """GDAL as wasnow wants it: a small block cache, since reading is sequential."""
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_PAM_ENABLED="YES"):
         yield
