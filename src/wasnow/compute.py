@@ -168,8 +168,7 @@ def _answers(
                 torch.from_numpy(np.stack([valid[None, rows, cols] for rows, cols in cuts])),
             )
             parts = [torch.sigmoid(logits.change.float())]
-            if logits.before is not None and logits.after is not None:
-                parts += [logits.before.float().softmax(dim=1), logits.after.float().softmax(dim=1)]
+            parts += [each.float().softmax(dim=1) for each in logits.land_cover or ()]
             probabilities = torch.cat(parts, dim=1).cpu().numpy()
         yield from zip(some, probabilities, strict=True)
 

@@ -4,11 +4,14 @@
     ├── UsageError            the request cannot be meant as written          exit 2
     │   ├── TilingError         tile, margin and stride do not fit together
     │   ├── UnknownModel        no model of that name
-    │   └── VocabularyError     class words empty, repeated, or not known to the model
+    │   ├── VocabularyError     class words empty, repeated, or not known to the model
+    │   ├── TrainingDiverged    the loss or a gradient is no longer a number
+    │   └── OutOfMemory         a batch does not fit; says which setting to lower
     ├── InputError            a file is not what it must be                   exit 3
     │   ├── RasterUnreadable    missing, truncated, damaged, or not a raster
     │   ├── RasterUnsuitable    readable, but complex, empty, without georeference, ...
     │   ├── BandsUnclear        which bands to use cannot be told
+    │   ├── CheckpointError     a checkpoint is missing, damaged, or of another format
     │   └── GridMismatch        the two rasters share no ground
     ├── OutputError           the result folder cannot be written             exit 4
     │   ├── OutputLocked        another run is writing there
@@ -62,6 +65,14 @@ class VocabularyError(UsageError):
     """Class words that are empty, repeated, or unknown to the model."""
 
 
+class TrainingDiverged(UsageError):
+    """The loss or a gradient is no longer a number; the last good state is kept."""
+
+
+class OutOfMemory(UsageError):
+    """A batch does not fit into memory with these settings."""
+
+
 class InputError(WasnowError):
     """A file is not what it must be."""
 
@@ -83,6 +94,15 @@ class RasterUnsuitable(RasterUnreadable):
 
 class BandsUnclear(InputError):
     """Which bands of a raster to use cannot be told."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint is missing, damaged, or of a format that this version does not read."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, advice: str = "") -> None:
+        self.path = os.fspath(path)
+        self.reason = reason
+        super().__init__(f"{self.path}: {reason}" + (f"; {advice}" if advice else ""))
 
 
 class GridMismatch(InputError):

@@ -11,8 +11,8 @@ p_t = softmax(s_t), and c_t its labelled class. V are the valid pixels, P and N 
 L_t the pixels with a labelled class at date t; |.| counts them over the whole batch. Both dates weigh the same.
 
 **The unchanged channel.** Most published models were trained with K + 1 class logits, channel 0 being "unchanged":
-labels never name it, yet it stands in the denominator of the softmax. For such answers pass
-``unchanged_channel=True``: class c of the labels is then channel c + 1. Without it, channel c.
+labels never name it, yet it stands in the denominator of the softmax. Such an answer says so itself
+(`ChangeLogits.unchanged_channel`): class c of the labels is then channel c + 1, and otherwise channel c.
 
 Every loss is finite, with a finite gradient, on any finite logits: where a set is empty, its term is 0 and still joined
 to the graph (a gradient of zeros, as distributed training needs). Half precision is computed in float32.
@@ -204,7 +204,7 @@ def change_lovasz_softmax(answer: ChangeLogits, target: Target) -> Tensor:
 # --------------------------------------------------------------------------------------------------- from what, to what
 
 
-def class_cross_entropy(answer: ChangeLogits, target: Target, *, unchanged_channel: bool = False) -> Tensor:
+def class_cross_entropy(answer: ChangeLogits, target: Target) -> Tensor:
     """Cross-entropy of the classes, averaged over the labelled pixels of each date, then over the two dates.
 
         1/2 sum_t 1/|L_t| sum_{L_t} -log p_t[c_t]
@@ -212,15 +212,13 @@ def class_cross_entropy(answer: ChangeLogits, target: Target, *, unchanged_chann
     The softmax runs over all channels, so an unchanged channel takes part in it.
     """
     terms = []
-    for logits, channels in _classes(answer, target, unchanged_channel):
+    for logits, channels in _classes(answer, target):
         total = functional.cross_entropy(logits, channels, ignore_index=NO_CLASS, reduction="sum")
         terms.append(_ratio(total, (channels != NO_CLASS).sum()))
     return torch.stack(terms).mean()
 
 
-def class_dice(
-    answer: ChangeLogits, target: Target, *, unchanged_channel: bool = False, smooth: float = SMOOTH
-) -> Tensor:
+def class_dice(answer: ChangeLogits, target: Target, *, smooth: float = SMOOTH) -> Tensor:
     """Soft Dice, averaged over the K classes and the two dates.
 
         1/(2K) sum_t sum_c 1 - (2 sum_{L_t} p_t[c] [c_t = c] + smooth) / (sum_{L_t} (p_t[c] + [c_t = c]) + smooth)
@@ -228,14 +226,14 @@ def class_dice(
     0..1. A class that no label names still pays for the probability that it is given. An unchanged channel takes
     part in the softmax, but has no term of its own.
     """
-    first = int(unchanged_channel)
+    first = int(answer.unchanged_channel)
     terms = []
-    for p, channels in _labelled(answer, target, unchanged_channel):
+    for p, channels in _labelled(answer, target):
         terms += [_dice(p[:, c], (channels == c).to(p.dtype), smooth) for c in range(first, p.shape[1])]
     return torch.stack(terms).mean()
 
 
-def class_lovasz_softmax(answer: ChangeLogits, target: Target, *, unchanged_channel: bool = False) -> Tensor:
+def class_lovasz_softmax(answer: ChangeLogits, target: Target) -> Tensor:
     """Lovasz-softmax: a surrogate of 1 - mean IoU, over the classes that the batch's labels name, then over the dates.
 
         1/2 sum_t mean_{c in labels of t} sum_i e_i g_i,      e = |[c_t = c] - p_t[c]| over L_t, sorted downwards
@@ -244,16 +242,14 @@ def class_lovasz_softmax(answer: ChangeLogits, target: Target, *, unchanged_chan
 
     Source: Berman et al. (CVPR 2018), section 3.2, with classes="present" and per_image=False of their code.
     """
-    dates = _labelled(answer, target, unchanged_channel)
+    dates = _labelled(answer, target)
     return torch.stack([_lovasz_softmax(p, channels) for p, channels in dates]).mean()
 
 
 # ----------------------------------------------------------------------------------------------- one date and the other
 
 
-def cosine_consistency(
-    answer: ChangeLogits, target: Target, *, margin: float = 0.0, unchanged_channel: bool = False
-) -> Tensor:
+def cosine_consistency(answer: ChangeLogits, target: Target, *, margin: float = 0.0) -> Tensor:
     """Class answers alike where nothing changed, and unlike where something did.
 
         1/|V| [ sum_N (1 - cos(p_1, p_2)) + sum_P max(0, cos(p_1, p_2) - margin) ]             0..1
@@ -263,7 +259,7 @@ def cosine_consistency(
 
     Source: "semantic consistency loss" of Ding et al., Bi-SRNet (2022; margin 0), and SCanNet (2024; margin 0.1).
     """
-    first, second = (logits[:, int(unchanged_channel) :].softmax(1) for logits in _both(answer, target))
+    first, second = (logits[:, int(answer.unchanged_channel) :].softmax(1) for logits in _both(answer, target))
     cosine = functional.cosine_similarity(first, second, dim=1)
     each = torch.where(target.change, functional.relu(cosine - margin), 1 - cosine)
     return _mean(each[target.valid])
@@ -287,19 +283,19 @@ def similarity_mse(answer: ChangeLogits, target: Target) -> Tensor:
 # -------------------------------------------------------------------------------------------------------------- recipes
 
 
-def ding_loss(answer: ChangeLogits, target: Target, *, margin: float = 0.0, unchanged_channel: bool = True) -> Loss:
+def ding_loss(answer: ChangeLogits, target: Target, *, margin: float = 0.0) -> Loss:
     """What SSCD-l, Bi-SRNet and TED were trained with; SCanNet too, with margin 0.1 (and pseudo-labels besides).
 
     class_cross_entropy + change_balanced_cross_entropy(0.25, 0.75) + cosine_consistency(margin)
     """
     return weighted(
-        classes=(1.0, class_cross_entropy(answer, target, unchanged_channel=unchanged_channel)),
+        classes=(1.0, class_cross_entropy(answer, target)),
         change=(1.0, change_balanced_cross_entropy(answer, target)),
-        consistency=(1.0, cosine_consistency(answer, target, margin=margin, unchanged_channel=unchanged_channel)),
+        consistency=(1.0, cosine_consistency(answer, target, margin=margin)),
     )
 
 
-def changemamba_loss(answer: ChangeLogits, target: Target, *, unchanged_channel: bool = True) -> Loss:
+def changemamba_loss(answer: ChangeLogits, target: Target) -> Loss:
     """What MambaSCD was trained with.
 
         CE_c + 1/2 (CE_1 + CE_2 + 1/2 MSE) + 3/4 (Lov_c + 1/2 (Lov_1 + Lov_2))
@@ -309,10 +305,10 @@ def changemamba_loss(answer: ChangeLogits, target: Target, *, unchanged_channel:
     """
     return weighted(
         change=(1.0, change_cross_entropy(answer, target)),
-        classes=(1.0, class_cross_entropy(answer, target, unchanged_channel=unchanged_channel)),
+        classes=(1.0, class_cross_entropy(answer, target)),
         similarity=(0.25, similarity_mse(answer, target)),
         change_lovasz=(0.75, change_lovasz_softmax(answer, target)),
-        class_lovasz=(0.75, class_lovasz_softmax(answer, target, unchanged_channel=unchanged_channel)),
+        class_lovasz=(0.75, class_lovasz_softmax(answer, target)),
     )
 
 
@@ -321,9 +317,9 @@ def change_loss(answer: ChangeLogits, target: Target) -> Loss:
     return weighted(change=(1.0, change_cross_entropy(answer, target)))
 
 
-def class_loss(answer: ChangeLogits, target: Target, *, unchanged_channel: bool = False) -> Loss:
+def class_loss(answer: ChangeLogits, target: Target) -> Loss:
     """Semantic-CD, second stage (eq. 6): cross-entropy over the land-cover classes of each date, the rest ignored."""
-    return weighted(classes=(1.0, class_cross_entropy(answer, target, unchanged_channel=unchanged_channel)))
+    return weighted(classes=(1.0, class_cross_entropy(answer, target)))
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts
@@ -363,28 +359,28 @@ def _both(answer: ChangeLogits, target: Target) -> tuple[Tensor, Tensor]:
     return _wide(answer.before), _wide(answer.after)
 
 
-def _classes(answer: ChangeLogits, target: Target, unchanged_channel: bool) -> list[tuple[Tensor, Tensor]]:
+def _classes(answer: ChangeLogits, target: Target) -> list[tuple[Tensor, Tensor]]:
     """For each date class logits ``(B, C, H, W)`` and labelled channels ``(B, H, W)``, `NO_CLASS` where none counts."""
     if target.before is None or target.after is None:
         raise UsageError("this loss needs labelled classes, and the labels say change alone; train with change_loss")
     dates = []
     for logits, classes in zip(_both(answer, target), (target.before, target.after), strict=True):
         counts = target.valid & (classes != NO_CLASS)
-        channels = torch.where(counts, classes + int(unchanged_channel), NO_CLASS)
+        channels = torch.where(counts, classes + int(answer.unchanged_channel), NO_CLASS)
         # Checked here because an index too large ends a whole process on a GPU, without saying why.
         if channels.numel() and (highest := int(channels.max())) >= logits.shape[1]:
             raise UsageError(
                 f"labels name channel {highest} and the model answers {logits.shape[1]} (0..{logits.shape[1] - 1}); "
-                f"check the number of classes and unchanged_channel={unchanged_channel}"
+                f"check the number of classes and unchanged_channel={answer.unchanged_channel}"
             )
         dates.append((logits, channels))
     return dates
 
 
-def _labelled(answer: ChangeLogits, target: Target, unchanged_channel: bool) -> list[tuple[Tensor, Tensor]]:
+def _labelled(answer: ChangeLogits, target: Target) -> list[tuple[Tensor, Tensor]]:
     """For each date class probabilities ``(|L_t|, C)`` and channels ``(|L_t|,)`` of the labelled pixels."""
     dates = []
-    for logits, channels in _classes(answer, target, unchanged_channel):
+    for logits, channels in _classes(answer, target):
         counts = channels != NO_CLASS
         dates.append((logits.movedim(1, -1)[counts].softmax(-1), channels[counts]))
     return dates

@@ -18,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wasnow.errors import VocabularyError
+from wasnow.vocabulary import Vocabulary
+
 PixelStream = Callable[[], Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]]
 """Starts one pass over the scene's valid pixels: chunks ``(N, Cb)`` and ``(N, Ca)``, always in the same order."""
 
@@ -26,19 +29,32 @@ PixelStream = Callable[[], Iterator[tuple[NDArray[np.float32], NDArray[np.float3
 class ChangeLogits:
     """A model's answer, before any threshold or softmax.
 
+    Most published networks answer K + 1 channels for K words, channel 0 being "unchanged": labels never name it, yet it
+    stands in the denominator of the softmax that they were trained with. Losses need it; a map never shows it.
+
     Attributes:
         change: ``(B, 1, H, W)``, log-odds that the ground changed.
-        before: ``(B, K, H, W)`` class logits of the first date, or None for a model without classes.
+        before: ``(B, C, H, W)`` class logits of the first date, C = K or K + 1; None for a model without classes.
         after: the same for the second date; None exactly where ``before`` is None.
+        unchanged_channel: whether channel 0 of ``before`` and ``after`` is "unchanged", so that C = K + 1.
     """
 
     change: Tensor
     before: Tensor | None = None
     after: Tensor | None = None
+    unchanged_channel: bool = False
 
     def __post_init__(self) -> None:
         if (self.before is None) != (self.after is None):
             raise ValueError("before and after class logits come together or not at all")
+
+    @property
+    def land_cover(self) -> tuple[Tensor, Tensor] | None:
+        """``(B, K, H, W)`` logits of the words alone, before and after; None for a model without classes."""
+        if self.before is None or self.after is None:
+            return None
+        first = int(self.unchanged_channel)
+        return self.before[:, first:], self.after[:, first:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +74,7 @@ class ModelCard:
         threshold: the change probability above which a pixel counts as changed, unless the user says otherwise.
         tile: default tile side in pixels.
         margin: pixels at each side of a tile that inform the answer but are not kept; 0 for a per-pixel method.
+        parameters: how many numbers it learns, running means of batch norms not counted; 0 without weights.
     """
 
     name: str
@@ -72,6 +89,7 @@ class ModelCard:
     threshold: float = 0.5
     tile: int = 512
     margin: int = 64
+    parameters: int = 0
 
 
 @runtime_checkable
@@ -100,6 +118,32 @@ class ChangeModel(Protocol):
             valid: ``(B, 1, H, W)`` bool; where False, ``before`` and ``after`` are filled with neutral numbers.
         """
         ...
+
+
+def some_words(classes: Sequence[str]) -> tuple[str, ...]:
+    """The words of a network that answers with classes.
+
+    Raises:
+        VocabularyError: there are none, or one is empty or there twice.
+    """
+    words = Vocabulary(tuple(classes)).words
+    if not words:
+        raise VocabularyError("this network answers with classes and is given no words; name at least one")
+    return words
+
+
+def keep_words(card: ModelCard, classes: Sequence[str]) -> None:
+    """Nothing, if these are the words of a fixed vocabulary, in its order and in any case.
+
+    Raises:
+        VocabularyError: they are not; names the model's own.
+    """
+    wanted = [" ".join(word.split()).casefold() for word in classes]
+    if wanted != [word.casefold() for word in card.classes]:
+        raise VocabularyError(
+            f"{card.name} was trained with the classes {', '.join(card.classes)} and cannot answer with "
+            f"{', '.join(classes) or 'none'}; leave the class words out, or choose a model with an open vocabulary"
+        )
 
 
 @runtime_checkable

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from wasnow.errors import BandsUnclear
+from wasnow.models.chance import Probability, Reading, SurvivalTable, consistency
 from wasnow.models.contract import ModelCard, PixelStream
 from wasnow.models.irmad import (
     FLAT,
@@ -38,12 +39,8 @@ from wasnow.models.irmad import (
     NOISE_FLOOR,
     Difference,
     FittedDifference,
-    Probability,
-    Reading,
     Reweighted,
-    SurvivalTable,
     check_reading,
-    consistency,
     describe,
     fitted_card,
     gather,
@@ -76,7 +73,7 @@ def normalise(mean: Floats, covariance: Floats, *, trimmed: float = 1.0) -> Norm
     Args:
         mean: ``(2 C,)``, the bands of the first date and then those of the second.
         covariance: ``(2 C, 2 C)`` likewise.
-        trimmed: the share of the noise variance that the weights left (`irmad.consistency`).
+        trimmed: the share of the noise variance that the weights left (`chance.consistency`).
     """
     bands = len(mean) // 2
     before_axes, after_axes = np.zeros((bands, bands)), np.zeros((bands, bands))

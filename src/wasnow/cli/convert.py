@@ -1,0 +1,50 @@
+"""``wasnow convert``: published weights to a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, verb
+
+EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
+    "  wasnow convert BiSRNet_SECOND.pth --model bisrnet -o bisrnet.safetensors\n\n"
+    "  wasnow convert landsat.pth --model sscd-l --classes 'farmland, desert, building, water' "
+    "--normalisation landsat-scd -o landsat.safetensors\n\n"
+    "  wasnow detect before.tif after.tif --model bisrnet.safetensors -o out/"
+)
+
+
+@verb
+def convert(
+    weights: Annotated[Path, typer.Argument(help="What the authors published: .pth or .safetensors.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="The network that it is of.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.", show_default=False)],
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Its class words in their order, 'water, building'; left out: those of the published one."),
+    ] = None,
+    normalisation: Annotated[
+        str | None,
+        typer.Option(help="imagenet, second, landsat-scd or none; left out: that of the published one."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")] = False,
+    quiet: bool = QUIET,
+    as_json: bool = JSON,
+    debug: bool = DEBUG,
+) -> None:
+    """Bring in weights that others published. Only names change; nothing that the file may hold besides is run."""
+    from wasnow.convert import convert as convert_weights
+    from wasnow.vocabulary import Vocabulary
+
+    words = None if classes is None else Vocabulary.parse(classes).words
+    made = convert_weights(weights, model, output, classes=words, normalisation=normalisation, overwrite=overwrite)
+    if as_json:
+        print_json({**asdict(made), "path": str(made.path)})
+    elif not quiet:
+        typer.echo(f"{made.path}: {made.model}, {made.parameters / 1e6:.2f} million parameters")
+        typer.echo(f"classes: {', '.join(made.classes)}; normalisation: {made.normalisation}")

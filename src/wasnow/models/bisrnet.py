@@ -1,0 +1,168 @@
+"""Bi-SRNet: SSCD-l, in which every place looks at all places of its own date, and then at all places of the other.
+
+L. Ding et al., "Bi-temporal semantic reasoning for the semantic change detection in HR remote sensing images", IEEE
+Transactions on Geoscience and Remote Sensing 60, 2022.
+
+    before ─ encoder ─ attention ─┬─────────────────┬─ cross ─> 1x1 ─> 1 + K  classes before
+                                  ├─ change branch ─│────────────────> 1      change
+    after  ─ encoder ─ attention ─┴─────────────────┴─ cross ─> 1x1 ─> 1 + K  classes after
+
+With N = h w places of d = 128 channels, and 1x1 convolutions for Q, K (d/8 channels) and V (d):
+
+    attention     Y  = X  + γ  softmax(Q K') V
+    cross         Y1 = X1 + γ1 softmax(Q1 K2') V2          Y2 = X2 + γ2 softmax(Q2 K1') V1
+
+All γ start at 0, so a new network is SSCD-l. The scores are not divided by √d: so it was published.
+
+The paper shares the attention within a date between the dates; the code that its authors compare with in their later
+work (SCanNet) has one for each, and so has this. Published weights of either kind fit: a shared one is two equal ones.
+Nothing here is symmetric in time, see `sscd_l`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
+from wasnow.models.sscd_l import SECOND_WORDS
+from wasnow.nn.normalise import Normalise
+from wasnow.nn.resnet import initialise
+from wasnow.nn.three_branches import STRIDE, WIDTH, ChangeBranch, Encoder, class_head, enlarge
+
+SCORES_AT_ONCE = 1 << 20
+"""Attention scores that are looked at together, per image: 4 MB, so that they stay in the cache. Of 512 x 512 px all
+scores are 16 times as many. Taking them at once is about twice as slow on two cores, and torch's own fused attention,
+which wants queries as wide as values, is slower still."""
+
+
+class Projections(nn.Module):
+    """Query, key and value of every place."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(width, width // 8, 1)
+        self.key = nn.Conv2d(width, width // 8, 1)
+        self.value = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``(B, d, h, w)`` to ``(B, N, d/8)``, ``(B, N, d/8)`` and ``(B, N, d)``."""
+        query, key, value = (part(x).flatten(2).transpose(1, 2) for part in (self.query, self.key, self.value))
+        return query, key, value
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, *, at_once: int = SCORES_AT_ONCE) -> Tensor:
+    """``softmax(Q K') V``: ``(B, N, d)``, ``(B, M, d)`` and ``(B, M, D)`` to ``(B, N, D)``.
+
+    Rows of the softmax do not know of each other, so taking some at a time is exact and bounds the memory.
+    """
+    parts = torch.split(query, max(1, at_once // key.shape[1]), dim=1)
+    return torch.cat([torch.softmax(some @ key.mT, dim=-1) @ value for some in parts], dim=1)
+
+
+class SpatialReasoning(nn.Module):
+    """Attention of one date's places to each other, added with the learned weight γ."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project = Projections(width)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, d, h, w)`` to the same."""
+        found = attend(*self.project(x))
+        return x + self.gamma * found.transpose(1, 2).reshape(x.shape)
+
+
+class CrossReasoning(nn.Module):
+    """Attention of each date's places to the other date's, added with learned weights γ1 and γ2."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project_before = Projections(width)
+        self.project_after = Projections(width)
+        self.gamma_before = nn.Parameter(torch.zeros(1))
+        self.gamma_after = nn.Parameter(torch.zeros(1))
+
+    def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, d, h, w)`` of both dates to the same."""
+        query1, key1, value1 = self.project_before(before)
+        query2, key2, value2 = self.project_after(after)
+        seen_before = attend(query1, key2, value2).transpose(1, 2).reshape(before.shape)
+        seen_after = attend(query2, key1, value1).transpose(1, 2).reshape(after.shape)
+        return before + self.gamma_before * seen_before, after + self.gamma_after * seen_after
+
+
+class BiSRNet(nn.Module):
+    """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
+
+    Args:
+        classes: the words that it answers with, in logit order.
+        normalisation: of `NORMALISATIONS`; ``imagenet`` for training from ImageNet weights or from none, and
+            ``second`` for the published weights.
+
+    Raises:
+        VocabularyError: there are no words, or one is empty or there twice.
+        UsageError: no normalisation has that name.
+    """
+
+    def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
+        super().__init__()
+        self.classes = some_words(classes)
+        self.normalise = Normalise(normalisation)
+        self.encoder = Encoder()
+        self.reason_before = SpatialReasoning(WIDTH)
+        self.reason_after = SpatialReasoning(WIDTH)
+        self.reason_across = CrossReasoning(WIDTH)
+        self.change = ChangeBranch()
+        self.classes_before = class_head(len(self.classes))
+        self.classes_after = class_head(len(self.classes))
+        for reason in (self.reason_before, self.reason_after, self.reason_across):
+            initialise(reason)
+
+    @property
+    def card(self) -> ModelCard:
+        """Colour images, at the resolution that they have."""
+        return ModelCard(
+            name="bisrnet",
+            summary="SSCD-l with attention within each date and between the dates",
+            source="Ding et al. 2022, IEEE TGRS 60, doi:10.1109/TGRS.2022.3154390",
+            classes=self.classes,
+            stride=STRIDE,
+            parameters=sum(each.numel() for each in self.parameters()),
+        )
+
+    def bind(self, classes: Sequence[str]) -> Self:
+        """Itself, for the words that it was trained with.
+
+        Raises:
+            VocabularyError: these are others.
+        """
+        keep_words(self.card, classes)
+        return self
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that build this network again, as plain JSON values."""
+        return {"classes": list(self.classes), "normalisation": self.normalise.name}
+
+    def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
+        """Answer a batch of any height and width; it is taken to the device of the weights.
+
+        Args:
+            before: ``(B, 3, H, W)``, red, green and blue in 0..1.
+            after: likewise.
+            valid: not looked at.
+        """
+        first = self.reason_before(self.encoder(self.normalise(before, "before")))
+        second = self.reason_after(self.encoder(self.normalise(after, "after")))
+        change = self.change(first, second)
+        first, second = self.reason_across(first, second)
+        return ChangeLogits(
+            change=enlarge(change, like=before),
+            before=enlarge(self.classes_before(first), like=before),
+            after=enlarge(self.classes_after(second), like=after),
+            unchanged_channel=True,
+        )

@@ -1,0 +1,71 @@
+"""What every answer promises, whatever model gives it."""
+
+import numpy as np
+import pytest
+import torch
+
+from making import Toy, textured
+from wasnow.compute import Feed, Rules, answer_block
+from wasnow.errors import VocabularyError
+from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
+from wasnow.raster.pair import PairWindow
+from wasnow.raster.radiometry import Stretch
+from wasnow.raster.tiles import Tiling, Window
+from wasnow.vocabulary import Vocabulary
+
+
+def test_land_cover_is_the_words_alone():
+    change, before, after = torch.randn(2, 1, 3, 4), torch.randn(2, 5, 3, 4), torch.randn(2, 5, 3, 4)
+    assert ChangeLogits(change).land_cover is None
+    assert [x.shape[1] for x in ChangeLogits(change, before, after).land_cover] == [5, 5]
+    cut = ChangeLogits(change, before, after, unchanged_channel=True).land_cover
+    assert torch.equal(torch.stack(cut), torch.stack([before[:, 1:], after[:, 1:]]))
+
+
+def test_classes_of_one_date_alone_are_no_answer():
+    with pytest.raises(ValueError, match="come together"):
+        ChangeLogits(torch.zeros(1, 1, 2, 2), torch.zeros(1, 3, 2, 2))
+
+
+class SureOfUnchanged(Toy):
+    """Toy with one channel more, which says "unchanged" everywhere, as a published network may."""
+
+    def __call__(self, before, after, valid):
+        plain = super().__call__(before, after, valid)
+        sure = torch.full_like(plain.change, 50.0)
+        return ChangeLogits(
+            plain.change, torch.cat([sure, plain.before], 1), torch.cat([sure, plain.after], 1), unchanged_channel=True
+        )
+
+
+def test_a_map_never_shows_the_unchanged_channel():
+    stretch = Stretch((0.0,) * 3, (255.0,) * 3)
+    feed = Feed(stretch, stretch, (0.5,) * 3, (0.5,) * 3)
+    before, after = textured(0, 48, 48), textured(0, 48, 48)
+    after[:, 10:30, 10:30] += 60
+    seen = PairWindow(Window(0, 0, 48, 48), before, after, np.zeros((48, 48), np.uint8))
+    (block,) = Tiling(48, 48, 64, 4)
+    answers = []
+    for model in (Toy(), SureOfUnchanged()):
+        rules = Rules(Vocabulary(model.card.classes), 0.5, 1.0, (48, 48), (48, 48))
+        answers.append(answer_block(model, feed, rules, block, seen))
+    plain, extended = answers
+    assert (plain.codes[2] > 0).any()
+    assert np.array_equal(plain.codes, extended.codes)
+    assert np.array_equal(plain.confidence, extended.confidence)
+
+
+def test_a_fixed_vocabulary_takes_its_own_words_in_any_case_and_no_others():
+    card = ModelCard("x", "", "", classes=("water", "low vegetation"))
+    keep_words(card, ["Water", " low  vegetation"])
+    for other in (["low vegetation", "water"], ["water"], ["water", "low vegetation", "road"], []):
+        with pytest.raises(VocabularyError, match="x was trained with the classes water, low vegetation"):
+            keep_words(card, other)
+
+
+def test_a_network_that_answers_with_classes_needs_some():
+    assert some_words(["water", "road"]) == ("water", "road")
+    with pytest.raises(VocabularyError, match="name at least one"):
+        some_words([])
+    with pytest.raises(VocabularyError, match="twice"):
+        some_words(["water", "Water"])

@@ -1,0 +1,242 @@
+"""What every network promises, whatever is inside it. A new row of `MODELS` is tested by being there.
+
+One network of each kind is made for the whole module, with random weights that are awake: batch norms have seen images,
+and no part stands still at 0, as attention that a training has yet to open would.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from making import textured
+from wasnow import checkpoint, models
+from wasnow.errors import InputError, UsageError, VocabularyError
+from wasnow.losses import Target, ding_loss
+from wasnow.models import MODELS
+from wasnow.models.contract import ChangeLogits, ChangeModel, SceneModel
+
+NETWORKS = [name for name, entry in MODELS.items() if entry.network]
+WORDS = ("water", "building", "low vegetation")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What differs between networks.
+
+    Attributes:
+        symmetric: whether its paper promises the same change, and exchanged classes, for exchanged dates.
+        unmoved: parameters that no loss can move, by what the equations say.
+    """
+
+    symmetric: bool = False
+    unmoved: tuple[str, ...] = ()
+
+
+PROMISES = {
+    "sscd-l": Promise(),
+    # A bias of the keys adds the same to all scores of a query, which its softmax does not see.
+    "bisrnet": Promise(unmoved=("*.key.bias",)),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request):
+    return awake(request.param)
+
+
+def awake(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    made = models.build(name, classes=WORDS)
+    norms = [part for part in made.modules() if isinstance(part, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for each in made.parameters():
+            if not each.any():
+                each.fill_(0.1)
+        usual = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.weight.fill_(0.25)  # forty layers at full strength and random amplify rounding; trained ones do not
+            norm.momentum = 1.0
+        made.train()(*images(64, 64, batch=2))
+        for norm, momentum in zip(norms, usual, strict=True):
+            norm.momentum = momentum
+    return made.eval()
+
+
+def images(height: int, width: int, *, batch: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Two dates of textures in 0..1, half of what is seen in common."""
+    scenes = [torch.from_numpy(textured(seed + i, height, width)) / 255 for i in range(3 * batch)]
+    common, first, second = (torch.stack(scenes[i::3]) for i in range(3))
+    return (common + first) / 2, (common + second) / 2
+
+
+@torch.no_grad()
+def ask(network: nn.Module, before: Tensor, after: Tensor) -> ChangeLogits:
+    answer = network(before, after, torch.ones_like(before[:, :1], dtype=torch.bool))
+    assert isinstance(answer, ChangeLogits)
+    return answer
+
+
+def parts(answer: ChangeLogits) -> list[Tensor]:
+    return [each for each in (answer.change, answer.before, answer.after) if each is not None]
+
+
+def difference(one: ChangeLogits, other: ChangeLogits) -> float:
+    """Largest difference, as a share of the largest logit."""
+    pairs = zip(parts(one), parts(other), strict=True)
+    return max(((x.double() - y.double()).abs().max() / y.abs().max()).item() for x, y in pairs)
+
+
+def test_every_network_says_what_it_promises():
+    assert set(PROMISES) == set(NETWORKS)
+
+
+def test_it_is_a_change_model(network):
+    assert isinstance(network, ChangeModel)
+    assert not isinstance(network, SceneModel)
+
+
+def test_its_card_is_sane(network):
+    card = network.card
+    assert card.name in NETWORKS
+    assert MODELS[card.name].network
+    assert card.summary
+    assert card.source
+    assert card.classes == WORDS
+    assert card.tile % card.stride == 0
+    assert card.margin % card.stride == 0
+    assert card.tile > 2 * card.margin
+    assert 0 < card.threshold < 1
+    assert card.scaling == "display"
+    assert card.parameters == sum(each.numel() for each in network.parameters()) > 0
+
+
+@pytest.mark.parametrize(("height", "width", "batch"), [(64, 64, 2), (33, 50, 1), (65, 31, 1), (8, 8, 1)])
+def test_it_answers_at_the_size_of_its_images(network, height, width, batch):
+    answer = ask(network, *images(height, width, batch=batch))
+    assert answer.change.shape == (batch, 1, height, width)
+    assert answer.land_cover is not None
+    for cover in answer.land_cover:
+        assert cover.shape == (batch, len(WORDS), height, width)
+    assert all(torch.isfinite(each).all() for each in parts(answer))
+
+
+def test_one_image_of_a_batch_knows_nothing_of_the_others(network):
+    before, after = images(64, 64, batch=2)
+    together, alone = ask(network, before, after), ask(network, before[1:], after[1:])
+    last = ChangeLogits(together.change[1:], together.before[1:], together.after[1:])
+    assert difference(last, alone) < 1e-4
+
+
+def test_the_same_question_has_the_same_answer(network):
+    pair = images(64, 64)
+    for one, other in zip(parts(ask(network, *pair)), parts(ask(network, *pair)), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_exchanged_dates_give_exchanged_answers_where_the_paper_promises_it(network):
+    before, after = images(64, 64)
+    there, back = ask(network, before, after), ask(network, after, before)
+    gap = difference(ChangeLogits(back.change, back.after, back.before), there)
+    if PROMISES[network.card.name].symmetric:
+        assert gap < 1e-4
+    else:
+        assert gap > 1e-2  # or the promise could be made
+
+
+def test_gradients_reach_all_that_should_train(network):
+    codes = torch.randint(0, len(WORDS) + 1, (2, 2, 64, 64), generator=torch.Generator().manual_seed(1))
+    target = Target.of_codes(*torch.where(codes[:1] > 0, codes.clamp(min=1), 0))
+    network.zero_grad()
+    ding_loss(network(*images(64, 64, batch=2)), target).total.backward()
+    unmoved = PROMISES[network.card.name].unmoved
+    still = []
+    for name, each in network.named_parameters():
+        assert each.grad is not None, name
+        assert torch.isfinite(each.grad).all(), name
+        if not each.grad.any() and not any(fnmatch(name, pattern) for pattern in unmoved):
+            still.append(name)
+    network.zero_grad()
+    assert not still
+
+
+def test_a_checkpoint_brings_back_the_same_network(network, tmp_path):
+    path = checkpoint.save(tmp_path / "it.safetensors", network, provenance={"origin": "a test"})
+    back = checkpoint.load(path)
+    assert back.card == network.card
+    assert back.config() == network.config() == json.loads(json.dumps(network.config()))
+    pair = images(33, 50)
+    for one, other in zip(parts(ask(back, *pair)), parts(ask(network, *pair)), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_bfloat16_is_close_to_float32(network):
+    before, after = images(64, 64)
+    exact = ask(network, before, after)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = ask(network, before, after)
+    half = ask(copy.deepcopy(network).bfloat16(), before, after)
+    assert difference(mixed, exact) < 0.15
+    assert difference(half, exact) < 0.25
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_constant_images_make_no_nan(network, level):
+    flat = torch.full((2, 3, 64, 64), level)
+    answer = ask(network, flat, flat)
+    assert all(torch.isfinite(each).all() for each in parts(answer))
+
+
+def test_training_on_constant_images_makes_no_nan(network):
+    learner = copy.deepcopy(network).train()
+    flat = torch.full((2, 3, 32, 32), 0.5)
+    ding_loss(learner(flat, flat), Target.of_codes(*torch.ones(2, 2, 32, 32, dtype=torch.uint8))).total.backward()
+    assert all(torch.isfinite(each.grad).all() for each in learner.parameters())
+
+
+def test_it_goes_with_its_weights_to_another_device(network):
+    answer = copy.deepcopy(network).to("meta")(*images(33, 50))
+    assert all(each.device.type == "meta" for each in parts(answer))
+    assert answer.change.shape == (1, 1, 33, 50)
+
+
+def test_it_answers_with_its_own_words_and_refuses_others(network):
+    assert network.bind(WORDS) is network
+    assert network.bind([word.title() for word in WORDS]) is network
+    with pytest.raises(VocabularyError, match=rf"{network.card.name} was trained with the classes {', '.join(WORDS)}"):
+        network.bind(["dragon"])
+
+
+def test_four_bands_are_refused_with_advice(network):
+    with pytest.raises(InputError, match="give red, green and blue"):
+        network(torch.zeros(1, 4, 32, 32), torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_not_ready_by_its_name_alone(name):
+    with pytest.raises(UsageError, match="knows nothing without weights"):
+        models.ready(name)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_refuses_options_that_it_does_not_know(name):
+    with pytest.raises(UsageError, match="did you mean 'imagenet'"):
+        models.build(name, normalisation="imagnet")
+
+
+def test_a_method_that_fits_itself_is_ready():
+    assert models.ready("irmad").card.name == "irmad"
