@@ -111,6 +111,7 @@ def test_public_names_are_these():
         "WasnowError",
         "__version__",
         "detect",
+        "load",
         "make_plan",
     ]
     for name in wasnow.__all__:

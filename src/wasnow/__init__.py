@@ -23,6 +23,7 @@ _HOME = {
     "Vocabulary": "wasnow.vocabulary",
     "WasnowError": "wasnow.errors",
     "detect": "wasnow.engine",
+    "load": "wasnow.checkpoint",
     "make_plan": "wasnow.plan",
 }
 
@@ -37,10 +38,12 @@ __all__ = [
     "WasnowError",
     "__version__",
     "detect",
+    "load",
     "make_plan",
 ]
 
 if TYPE_CHECKING:
+    from wasnow.checkpoint import load
     from wasnow.engine import detect
     from wasnow.errors import WasnowError
     from wasnow.models.contract import ChangeLogits, ChangeModel, ModelCard, SceneModel

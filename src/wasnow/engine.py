@@ -185,7 +185,7 @@ def _identity(plan: Plan, inputs: tuple[tuple[FileSum, ...], tuple[FileSum, ...]
         "after": {each.name: each.sha256 or each.size for each in inputs[1]},
         "model": _fingerprint(plan),
         "classes": list(plan.vocabulary.words),
-        "option": dataclasses.asdict(plan.options),
+        "option": {name: value for name, value in dataclasses.asdict(plan.options).items() if name != "device"},
         "tile": plan.tiling.tile,
         "margin": plan.tiling.margin,
     }

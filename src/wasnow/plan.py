@@ -49,6 +49,7 @@ class Options:
         simplify: tolerance in metres (pixels where there is no CRS) for polygon outlines; None keeps the pixels' edges.
         date_before, date_after: YYYY, YYYY-MM or YYYY-MM-DD; None takes the file's own.
         keep_going: flag what cannot be read and go on.
+        device: ``auto``, ``cpu``, ``cuda``... for checkpoints; the one choice that a resume may change.
     """
 
     align: str = "before"
@@ -68,6 +69,7 @@ class Options:
     date_before: str | None = None
     date_after: str | None = None
     keep_going: bool = False
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.gsd is not None and not (math.isfinite(self.gsd) and self.gsd > 0):
@@ -154,7 +156,7 @@ def make_plan(
         UsageError: options that do not fit each other, the files or the model.
     """
     options = options or Options()
-    built = models.build(model) if isinstance(model, str) else model
+    built = named_model(model, options.device) if isinstance(model, str) else model
     if classes is not None:
         built = built.bind(Vocabulary.parse(classes).words)
     card = built.card
@@ -190,6 +192,40 @@ def make_plan(
         dates=(options.date_before or chosen[0].date, options.date_after or chosen[1].date),
         warnings=tuple(warnings),
     )
+
+
+def named_model(name: str, device: str = "auto") -> ChangeModel | SceneModel:
+    """The model that ``--model`` means: a name of ``wasnow models``, a checkpoint, or the folder of a training run.
+
+    Raises:
+        UnknownModel: neither a name nor a path; says which are near.
+        UsageError: a network without weights.
+        CheckpointError: the checkpoint cannot be used.
+    """
+    looks_like_path = Path(name).exists() or "/" in name or name.endswith(".safetensors")
+    if name in models.MODELS or not looks_like_path:
+        return models.ready(name)
+    from wasnow import checkpoint
+
+    return checkpoint.load(name, device=chosen_device(device))
+
+
+def chosen_device(device: str) -> str:
+    """``auto`` is a GPU where torch finds one.
+
+    Raises:
+        UsageError: torch does not have that device.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {device} is not to be had here ({reason}); use --device cpu") from None
+    return device
 
 
 def choose_bands(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import typer
 
-from wasnow.cli import demo, detect, info, models
+from wasnow.cli import convert, demo, detect, info, models
 from wasnow.cli.console import print_version
 
 app = typer.Typer(
@@ -38,7 +38,8 @@ def wasnow(
 
 app.command("detect", epilog=detect.EXAMPLES)(detect.detect)
 app.command("info", epilog=info.EXAMPLES)(info.info)
-app.command("models")(models.models)
+app.add_typer(models.app, name="models")
+app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("demo")(demo.demo)
 
 

@@ -43,7 +43,12 @@ def detect(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Result folder; made if need be, resumed if unfinished.")
     ],
-    model: Annotated[str, typer.Option("--model", "-m", help="See wasnow models.", rich_help_panel=MODEL)] = "irmad",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="A name of wasnow models, a checkpoint, or a run folder.", rich_help_panel=MODEL
+        ),
+    ] = "irmad",
     classes: Annotated[
         str | None,
         typer.Option(help="Class words, such as 'water, building'.", rich_help_panel=MODEL, show_default=False),
@@ -101,6 +106,7 @@ def detect(
             rich_help_panel=POLYGONS,
         ),
     ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda: where a network runs.", rich_help_panel=RUN)] = "auto",
     date_before: Annotated[
         str | None, typer.Option(help="YYYY, YYYY-MM or YYYY-MM-DD; the file's own if left out.", rich_help_panel=RUN)
     ] = None,
@@ -135,6 +141,7 @@ def detect(
         "date_before": date_before,
         "date_after": date_after,
         "keep_going": keep_going,
+        "device": device,
     }
     carry_out(
         before,

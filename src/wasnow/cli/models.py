@@ -1,19 +1,28 @@
-"""``wasnow models``: what can be named with ``--model``."""
+"""``wasnow models``: what can be named with ``--model``; ``wasnow models show``: the card of a checkpoint."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated
+
+import typer
 
 from wasnow.cli.console import DEBUG, JSON, print_json, verb
 
+app = typer.Typer(help="List the models, or show the card of one.", invoke_without_command=True)
 
+
+@app.callback()
 @verb
-def models(as_json: bool = JSON, debug: bool = DEBUG) -> None:
+def models(context: typer.Context, as_json: bool = JSON, debug: bool = DEBUG) -> None:
     """List the models."""
+    if context.invoked_subcommand is not None:
+        return
     from wasnow.models import MODELS
 
     if as_json:
-        print_json({name: {k: v for k, v in asdict(entry).items() if k != "factory"} for name, entry in MODELS.items()})
+        hidden = ("factory", "network")
+        print_json({name: {k: v for k, v in asdict(one).items() if k not in hidden} for name, one in MODELS.items()})
         return
     from rich.console import Console
     from rich.table import Table
@@ -24,3 +33,31 @@ def models(as_json: bool = JSON, debug: bool = DEBUG) -> None:
     for name, entry in MODELS.items():
         table.add_row(name, entry.answers, entry.weights, entry.summary)
     Console().print(table)
+
+
+@app.command()
+@verb
+def show(
+    path: Annotated[str, typer.Argument(help="A checkpoint, or the folder of a training run.", show_default=False)],
+    as_json: bool = JSON,
+    debug: bool = DEBUG,
+) -> None:
+    """Print the card of a checkpoint: what it answers, where it comes from, how it scored."""
+    from wasnow.checkpoint import describe
+
+    sections = describe(path)
+    if as_json:
+        print_json(sections)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    for title, lines in sections.items():
+        table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+        table.add_column()
+        table.add_column(overflow="fold")
+        for name, value in lines.items():
+            table.add_row(Text(name, style="bold"), Text(value))
+        console.print(table)
