@@ -278,6 +278,8 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         raise CheckpointError(
             found, f"its weights do not fit its model ({reason})", f"it was written by wasnow {header.wasnow}"
         ) from None
+    # Two checkpoints of one model are two models: a resumed detection must see the same one.
+    model.fingerprint = header.digest  # type: ignore[assignment]
     return cast(ChangeModel, model.eval().to(device))
 
 

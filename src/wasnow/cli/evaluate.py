@@ -1,0 +1,159 @@
+"""``wasnow evaluate``: a checkpoint and a dataset folder in, scores in every protocol out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, progress, verb, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wasnow.checkpoint import Header
+    from wasnow.data.samples import Samples
+    from wasnow.evaluation import Evaluation
+
+EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
+    "  wasnow evaluate runs/a --data SECOND/\n\n"
+    "  wasnow evaluate best.safetensors --data SECOND/ --split val -o scores/ --json"
+)
+
+HELD_BACK = "held-back"
+
+
+@verb
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run folder.", show_default=False)],
+    data: Annotated[str, typer.Option("--data", "-d", help="Dataset folder with labels.", show_default=False)],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Which pairs: test, val, train, all, or held-back from training; test if there is one.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where results go; beside the checkpoint if left out.", show_default=False),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Change probability from which a pixel counts; the model's own if left out.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Class encoding, where the values cannot tell it.", show_default=False)
+    ] = None,
+    tile: Annotated[int | None, typer.Option(help="Cut pictures into tiles of this side.", show_default=False)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    quiet: bool = QUIET,
+    as_json: bool = JSON,
+    debug: bool = DEBUG,
+) -> None:
+    """Score a model on labelled pairs: both protocols, every class, every image, with confidence intervals."""
+    from wasnow.checkpoint import load, read_header, resolve
+    from wasnow.data.dataset import open_dataset
+
+    found = resolve(checkpoint)
+    header = read_header(found)
+    recipe = header.provenance.recipe or {}
+    dataset = open_dataset(
+        data,
+        encoding=encoding or recipe.get("encoding"),
+        tile=tile or recipe.get("tile"),
+        split=recipe.get("split"),
+    )
+    for note in dataset.warnings:
+        warn(note)
+    name, samples = choose_split(dataset.splits, split, header)
+    if header.provenance.data_fingerprint == samples.fingerprint and name != HELD_BACK:
+        warn(f"these pairs ({name}) were trained on, so the scores say little about others")
+    import torch
+
+    from wasnow.evaluation import evaluate as score
+
+    on = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    with progress(quiet or as_json) as tell:
+        result = score(
+            load(found, device=on),
+            samples,
+            split=name,
+            threshold=threshold,
+            progress=lambda done, total: tell("scoring", done, total),
+        )
+    folder = output or (checkpoint if checkpoint.is_dir() else found.with_suffix("")) / "evaluation" / name
+    paths = result.write(folder)
+    for note in result.notes:
+        warn(note)
+    if as_json:
+        print_json(result.as_dict())
+    elif not quiet:
+        _show(result)
+        typer.echo(", ".join(map(str, paths)))
+
+
+def choose_split(splits: Mapping[str, Samples], wanted: str | None, header: Header) -> tuple[str, Samples]:
+    """The pairs to score and what they are called.
+
+    Raises:
+        UsageError: no such split, or nothing was held back from this data.
+    """
+    from wasnow.errors import UsageError, did_you_mean
+
+    if wanted == HELD_BACK:
+        from wasnow.training.feed import hold_back
+
+        train = next((splits[name] for name in ("train", "all") if name in splits), None)
+        recipe = header.provenance.recipe or {}
+        chosen_on = header.provenance.selected_on or ""
+        same = train is not None and train.fingerprint == header.provenance.data_fingerprint
+        if train is None or not same or not chosen_on.startswith("held back"):
+            raise UsageError(
+                f"nothing is known to be held back from this data; the checkpoint was trained on "
+                f"{header.provenance.trained_on or 'data that it does not name'}; choose --split {' or '.join(splits)}"
+            )
+        return HELD_BACK, hold_back(train, recipe["holdback"], recipe["seed"])[1]
+    if wanted is not None:
+        if wanted not in splits:
+            known = [*splits, HELD_BACK]
+            raise UsageError(f"the data has no split {wanted!r}, only {', '.join(splits)}{did_you_mean(wanted, known)}")
+        return wanted, splits[wanted]
+    name = next((one for one in ("test", "val", "all") if one in splits), next(iter(splits)))
+    return name, splits[name]
+
+
+def _show(result: Evaluation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from wasnow.evaluation import PROTOCOLS, summary_rows
+
+    console = Console()
+    console.print(
+        f"{result.model} on {result.split}: {len(result.per_image)} images, threshold {result.threshold:g}; "
+        "in per cent, 95 % intervals over images",
+        highlight=False,
+    )
+    rows = summary_rows(result)
+    for protocol, meaning in PROTOCOLS.items():
+        own = [row for row in rows if row[0].partition(".")[0] == protocol]
+        if not own or all(row[1] == "undefined" for row in own):
+            continue
+        table = Table(title=f"{protocol}: {meaning}", title_justify="left", box=None, pad_edge=False, show_header=False)
+        table.add_column(min_width=14)
+        table.add_column(justify="right")
+        table.add_column(style="dim")
+        for name, value, between in own:
+            table.add_row(name.partition(".")[2], value, between)
+        console.print(table)
+    if result.vocabulary.words:
+        table = Table(title="classes, both dates", title_justify="left", box=None, pad_edge=False)
+        for head in ("class", "F1", "IoU", "precision", "recall"):
+            table.add_column(head, justify="left" if head == "class" else "right")
+        for one in result.scores.classes:
+            values = (one.f1, one.iou, one.precision, one.recall)
+            word = result.vocabulary.words[one.after - 1]
+            table.add_row(word, *("-" if value != value else f"{100 * value:.2f}" for value in values))
+        console.print(table)

@@ -1,0 +1,98 @@
+"""``wasnow train``: a recipe and a dataset folder in, a checkpoint out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, verb, warn
+
+if TYPE_CHECKING:
+    from wasnow.training.watch import Watch
+
+EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
+    "  wasnow train sscd-l --data SECOND/ -o runs/a\n\n"
+    "  wasnow train sscd-l-small --data SECOND/ -o runs/b --set batch_size=4 --set crop=128 --set epochs=20\n\n"
+    "  wasnow train my-recipe.yaml   # may name its own data and output\n\n"
+    "Run the same command with --resume to go on after an interruption; open runs/a/report.html at any time."
+)
+
+
+@verb
+def train(
+    recipe: Annotated[str, typer.Argument(help="A name from wasnow recipes, or a YAML file.", show_default=False)],
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="Dataset folder (see wasnow data check).", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder; runs/NAME if left out.", show_default=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting, as batch_size=4 or optimizer.lr=0.01.", show_default=False),
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Class encoding, where the values cannot tell it.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, if any.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the run in the folder, if any.")] = False,
+    quiet: bool = QUIET,
+    as_json: bool = JSON,
+    debug: bool = DEBUG,
+) -> None:
+    """Train a network on a dataset; the best weights are chosen on the validation split, never on the test split."""
+    from wasnow.errors import UsageError
+    from wasnow.training.recipes import recipe as find
+
+    config = find(recipe, settings or [])
+    folder = data or config.data
+    if folder is None:
+        raise UsageError(f"no dataset to train {config.name} on; name its folder with --data")
+    if resume and overwrite:
+        raise UsageError("--resume goes on with a run and --overwrite drops it; choose one")
+    from wasnow.data.dataset import open_dataset
+
+    dataset = open_dataset(folder, encoding=encoding or config.encoding, tile=config.tile, split=config.split)
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # each device runs this command; the first one speaks
+    for note in dataset.warnings if first else ():
+        warn(note)
+    from wasnow.training.loop import train as run
+
+    trained = run(
+        config,
+        dataset.splits,
+        output or Path(config.output or f"runs/{config.name}"),
+        resume=resume,
+        overwrite=overwrite,
+        data_name=Path(folder).resolve().name,
+        watch=_watch(quiet),
+    )
+    if not first:
+        return
+    if as_json:
+        print_json(
+            {
+                "folder": str(trained.folder),
+                "checkpoint": str(trained.checkpoint),
+                "select": trained.select,
+                "score": trained.score,
+                "step": trained.step,
+            }
+        )
+    elif not quiet:
+        chosen = "" if trained.score is None else f" ({trained.select} {100 * trained.score:.2f}, step {trained.step})"
+        typer.echo(f"{trained.checkpoint}{chosen}")
+        typer.echo(f"next: wasnow evaluate {trained.folder} --data {folder}")
+
+
+def _watch(quiet: bool) -> Watch:
+    from wasnow.training.watch import Bars, Lines, Silent
+
+    if quiet:
+        return Silent()
+    return Bars() if sys.stderr.isatty() else Lines()
