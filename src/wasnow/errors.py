@@ -12,6 +12,9 @@
     │   ├── RasterUnsuitable    readable, but complex, empty, without georeference, ...
     │   ├── BandsUnclear        which bands to use cannot be told
     │   ├── CheckpointError     a checkpoint is missing, damaged, or of another format
+    │   ├── DatasetError        a folder is no dataset, or one with faults (all of them listed)
+    │   │   └── SingleDated       images with masks of one date: pairs can be made of them
+    │   ├── UnknownLabels       a label file holds values that its encoding does not have
     │   └── GridMismatch        the two rasters share no ground
     ├── OutputError           the result folder cannot be written             exit 4
     │   ├── OutputLocked        another run is writing there
@@ -26,7 +29,7 @@ Each message is one line: what was found, what was wanted, what to do.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 EXIT_OK = 0
@@ -103,6 +106,37 @@ class CheckpointError(InputError):
         self.path = os.fspath(path)
         self.reason = reason
         super().__init__(f"{self.path}: {reason}" + (f"; {advice}" if advice else ""))
+
+
+class DatasetError(InputError):
+    """A folder is no dataset, or one with faults.
+
+    Attributes:
+        faults: all that were found; empty where the folder is not understood at all.
+    """
+
+    def __init__(self, message: str, faults: Sequence[object] = ()) -> None:
+        self.faults = tuple(faults)
+        super().__init__(message)
+
+
+class SingleDated(DatasetError):
+    """A folder of images with masks of one date: no dataset of pairs, but pairs can be made of it."""
+
+
+class UnknownLabels(InputError):
+    """A label file holds values that its encoding does not know."""
+
+    def __init__(self, path: str | os.PathLike[str], values: Mapping[str, int], encoding: str) -> None:
+        self.path = path
+        self.values = dict(values)
+        shown = ", ".join(f"{value} in {count} px" for value, count in list(values.items())[:4])
+        more = f" and {len(values) - 4} more" if len(values) > 4 else ""
+        kind = "colours" if any("," in value for value in values) else "values"
+        super().__init__(
+            f"{os.fspath(path)}: unknown label {kind} {shown}{more}: {encoding} does not have them; "
+            "correct the file, choose another --encoding, or describe the values in a dataset.yaml"
+        )
 
 
 class GridMismatch(InputError):

@@ -284,3 +284,11 @@ def test_the_block_cache_of_gdal_holds_megabytes_not_bytes():
 
     with gdal_settings():
         assert get_gdal_config("GDAL_CACHEMAX") == 64 * 2**20
+
+
+@pytest.mark.parametrize(("driver", "suffix"), [("PNG", "png"), ("JPEG", "jpg")])
+def test_half_a_picture_is_refused_not_taken_for_black_ground(tmp_path, driver, suffix):
+    path = write_raster(tmp_path / f"r.{suffix}", textured(1, 200, 300).astype(np.uint8), crs=None, driver=driver)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(RasterUnreadable), gdal_settings():
+        read_all(path)

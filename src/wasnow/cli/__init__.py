@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import typer
 
-from wasnow.cli import convert, demo, detect, info, models
+from wasnow.cli import convert, data, demo, detect, evaluate, info, models, recipes, train
 from wasnow.cli.console import print_version
 
 app = typer.Typer(
@@ -39,6 +39,10 @@ def wasnow(
 app.command("detect", epilog=detect.EXAMPLES)(detect.detect)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
+app.command("train", epilog=train.EXAMPLES)(train.train)
+app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("recipes", epilog=recipes.EXAMPLES)(recipes.recipes)
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("demo")(demo.demo)
 

@@ -49,7 +49,7 @@ class Blender:
 
     def result(self) -> Array:
         """The weighted mean ``(C, h, w)``; 0 where nothing was added."""
-        return self._sum / np.where(self._weight == 0, np.float32(1), self._weight)
+        return np.asarray(self._sum / np.where(self._weight == 0, np.float32(1), self._weight), np.float32)
 
 
 def scaled_range(start: int, stop: int, factor: float, length: int) -> tuple[int, int]:

@@ -33,6 +33,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from wasnow.errors import BandsUnclear, RasterUnreadable, RasterUnsuitable, UsageError
 from wasnow.raster.grid import Grid
+from wasnow.raster.png import check_png
 from wasnow.raster.tiff import check_tiff
 from wasnow.raster.tiles import Window
 
@@ -179,6 +180,7 @@ def probe(path: str | os.PathLike[str], *, assume_crs: str | None = None) -> Ras
     """
     path = os.fspath(path)
     check_tiff(path)
+    check_png(path)
     with open_raster(path) as raster:
         if raster.count == 0:
             parts = [name.rsplit("/", 1)[-1] for name in raster.subdatasets[:3]]
@@ -453,6 +455,6 @@ def _orient(array: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 @contextlib.contextmanager
 def gdal_settings() -> Iterator[None]:
-    """GDAL as wasnow wants it: a small block cache, since reading is sequential."""
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_PAM_ENABLED="YES"):
+    """GDAL as wasnow wants it: a small block cache, since reading is sequential; half a JPEG is an error."""
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_ERROR_ON_LIBJPEG_WARNING=True):
         yield

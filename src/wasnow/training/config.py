@@ -140,7 +140,7 @@ class TrainConfig(_Strict):
     data: str | None = Field(default=None, description="dataset folder, where the command line names none")
     encoding: str | None = Field(default=None, description="class encoding, where the values cannot tell it")
     tile: int | None = Field(default=None, ge=8, description="cut the dataset's pictures into tiles of this side")
-    split: str | None = Field(default=None, description="a published cut of the training folder, by its name")
+    split: str | None = Field(default=None, description="a text file of the ids in the training folder that become val")
     output: str | None = Field(default=None, description="run folder, where the command line names none")
 
     crop: int = Field(default=256, ge=8, description="side of the training crops, in pixels")

@@ -1,0 +1,237 @@
+"""``wasnow data``: what a dataset folder is, what it looks like, and pairs made of images of one date."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wasnow.cli.console import DEBUG, JSON, QUIET, fail, print_json, progress, terminated_like_interrupted, verb, warn
+from wasnow.errors import EXIT_INPUT, SingleDated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wasnow.data.dataset import Examination
+    from wasnow.data.faults import Fault
+    from wasnow.data.singles import MaskFolder
+
+app = typer.Typer(no_args_is_help=True, help="Look at a dataset folder, or make one of single-date images.")
+
+FOLDER = typer.Argument(help="A dataset folder, or a dataset.yaml that describes one.", show_default=False)
+ENCODING = typer.Option(help="How label values are meant, such as e1, e2 or nonzero; see docs/datasets.md.")
+SPLIT = typer.Option(help="Text file of the ids in the training folder that become val.")
+TILE = typer.Option(help="Cut pictures into tiles of this side; only very large ones are cut if left out.", min=16)
+
+CHECK_EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
+    "  wasnow data check SECOND/\n\n"
+    "  wasnow data check SECOND/ --encoding e2\n\n"
+    "Ends with 'ready', or with exit code 3 and all faults."
+)
+PREVIEW_EXAMPLES = "[bold]Example[/bold]\n\n  wasnow data preview SECOND/ -o second.html"
+PAIRS_EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
+    "  wasnow data pairs landcover/ -o pairs/ --count 2000 --size 512\n\n"
+    "  wasnow data pairs landcover/ -o pairs/ --hold-back Tile_7 --seed 1\n\n"
+    "The pairs lie in the layout of SECOND, with a dataset.yaml that says what the numbers mean."
+)
+
+
+@app.command("check", epilog=CHECK_EXAMPLES)
+@verb
+def check(
+    folder: Annotated[Path, FOLDER],
+    encoding: Annotated[str | None, ENCODING] = None,
+    split: Annotated[str | None, SPLIT] = None,
+    tile: Annotated[int | None, TILE] = None,
+    as_json: bool = JSON,
+    quiet: bool = QUIET,
+    debug: bool = DEBUG,
+) -> None:
+    """Say what layout and encoding a folder has, and all that is wrong with it, file by file."""
+    from wasnow.data.dataset import open_dataset
+
+    try:
+        dataset = open_dataset(folder, encoding=encoding, split=split, tile=tile, strict=False)
+    except SingleDated:
+        _check_masks(folder, encoding, as_json=as_json, quiet=quiet)
+        return
+    with terminated_like_interrupted(), progress(quiet or as_json) as report:
+        found = dataset.examine(report)
+    facts = dataset.describe()
+    if as_json:
+        print_json({"dataset": facts, **_examined(found)})
+    else:
+        if not quiet:
+            _show(facts)
+            _show_shares(found, dataset.vocabulary.words)
+            for warning in found.warnings:
+                warn(warning)
+        _show_faults(found.faults)
+    _finish(found.faults, silent=as_json or quiet, ready="ready")
+
+
+@app.command("preview", epilog=PREVIEW_EXAMPLES)
+@verb
+def preview(
+    folder: Annotated[Path, FOLDER],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")],
+    pairs: Annotated[int, typer.Option(help="How many pairs to show.", min=1, max=200)] = 12,
+    encoding: Annotated[str | None, ENCODING] = None,
+    split: Annotated[str | None, SPLIT] = None,
+    tile: Annotated[int | None, TILE] = None,
+    quiet: bool = QUIET,
+    debug: bool = DEBUG,
+) -> None:
+    """Write one HTML page: pairs and labels side by side, shares of change, of classes and of transitions."""
+    from wasnow.data.dataset import open_dataset
+    from wasnow.data.preview import write_preview
+
+    dataset = open_dataset(folder, encoding=encoding, split=split, tile=tile, strict=False)
+    with terminated_like_interrupted(), progress(quiet) as report:
+        write_preview(dataset, output, shown=pairs, progress=report)
+    if not quiet:
+        for warning in dataset.warnings:
+            warn(warning)
+        typer.echo(f"wrote {output}")
+
+
+@app.command("pairs", epilog=PAIRS_EXAMPLES)
+@verb
+def pairs(
+    masks: Annotated[Path, typer.Argument(help="Images with land-cover masks of one date.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write, in the layout of SECOND.")],
+    count: Annotated[int, typer.Option(help="Training pairs.", min=1)] = 1000,
+    val: Annotated[int, typer.Option(help="Validation pairs, made of the held-back images only.", min=0)] = 100,
+    size: Annotated[int, typer.Option(help="Side of the pictures, pixels.", min=16)] = 512,
+    seed: Annotated[int, typer.Option(help="Another seed makes other pairs.", min=0)] = 0,
+    hold_back: Annotated[
+        list[str] | None,
+        typer.Option(help="A folder of images for validation; repeat for several. The last one if left out."),
+    ] = None,
+    transplant: Annotated[
+        float, typer.Option(help="Share of pairs by transplanted segments; the others re-pair images.", min=0, max=1)
+    ] = 0.75,
+    encoding: Annotated[str | None, ENCODING] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that holds files.")] = False,
+    quiet: bool = QUIET,
+    debug: bool = DEBUG,
+) -> None:
+    """Make pairs with exact from-to labels out of images that have land-cover masks of one date only."""
+    from wasnow.data.export import export_second
+    from wasnow.data.pairs import MadePairs, Recipe
+    from wasnow.data.samples import Samples
+    from wasnow.data.singles import open_masks
+
+    folder = open_masks(masks, encoding=encoding)
+    recipe = Recipe(size=size, transplant=transplant)
+    splits: dict[str, Samples] = {}
+    kept, held = folder.split(hold_back) if val else (folder, None)
+    splits["train"] = MadePairs(kept, count, seed, recipe)
+    if held is not None:
+        splits["val"] = MadePairs(held, val, seed, recipe)
+    notes = {
+        "made by": f"wasnow data pairs, seed {seed}, size {size}, transplant {transplant:g}",
+        "train from": ", ".join(kept.groups),
+        "val from": ", ".join(held.groups) if held is not None else "nothing",
+        "images": folder.fingerprint,
+    }
+    with terminated_like_interrupted(), progress(quiet) as report:
+        name = f"pairs made of {folder.root.resolve().name}"
+        export_second(splits, output, name=name, provenance=notes, overwrite=overwrite, progress=report)
+    if not quiet:
+        said = ", ".join(f"{split} {len(samples)}" for split, samples in splits.items())
+        typer.echo(f"wrote {output}: {said} pairs of {', '.join(folder.vocabulary.words)}")
+        if held is not None:
+            typer.echo(f"val is made of {', '.join(held.groups)} alone")
+
+
+def _check_masks(folder: Path, encoding: str | None, *, as_json: bool, quiet: bool) -> None:
+    """The same check for images of one date."""
+    from wasnow.data.singles import open_masks
+
+    masks: MaskFolder = open_masks(folder, encoding=encoding, strict=False)
+    faults = masks.check()
+    if as_json:
+        print_json({"dataset": masks.describe(), "ready": not faults, "faults": [asdict(fault) for fault in faults]})
+    else:
+        if not quiet:
+            _show(masks.describe())
+            if not faults:
+                total = masks.census.sum(axis=0)
+                shares = [
+                    (word, f"{n / total.sum():.1%}") for word, n in zip(masks.vocabulary.words, total, strict=True)
+                ]
+                _show(dict(shares), "of the labelled pixels")
+        _show_faults(faults)
+    _finish(faults, silent=as_json or quiet, ready="ready, for wasnow data pairs")
+
+
+def _finish(faults: tuple[Fault, ...], *, silent: bool, ready: str) -> None:
+    if faults:
+        files = len({fault.file for fault in faults})
+        fail(f"not ready: {len(faults)} {_many('fault', faults)} in {files} {'file' if files == 1 else 'files'}")
+        raise typer.Exit(EXIT_INPUT)
+    if not silent:
+        typer.echo(ready)
+
+
+def _many(word: str, things: tuple[Any, ...]) -> str:
+    return word if len(things) == 1 else f"{word}s"
+
+
+def _examined(found: Examination) -> dict[str, Any]:
+    return {
+        "ready": found.ready,
+        "faults": [asdict(fault) for fault in found.faults],
+        "warnings": list(found.warnings),
+        "splits": {
+            split: {
+                "pairs": tally.images,
+                "changed_px": tally.changed,
+                "unchanged_px": tally.unchanged,
+                "no_label_px": tally.no_label,
+                "transitions_px": tally.transitions[1:, 1:].tolist(),
+            }
+            for split, tally in found.tallies.items()
+        },
+    }
+
+
+def _show(facts: Mapping[str, str], title: str | None = None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(Text(name, style="bold"), Text(value))
+    Console().print(table)
+
+
+def _show_shares(found: Examination, words: tuple[str, ...]) -> None:
+    for split, tally in found.tallies.items():
+        if tally.changed + tally.unchanged == 0:
+            continue
+        facts = {"changed": f"{tally.change_share:.2%} of the labelled pixels"}
+        every = tally.changed + tally.unchanged + tally.no_label
+        if tally.no_label:
+            facts["no label"] = f"{tally.no_label / every:.2%} of all pixels"
+        before, after = tally.class_shares()
+        facts |= {
+            word: f"{first:.1%} of changed pixels before, {second:.1%} after"
+            for word, first, second in zip(words, before, after, strict=True)
+        }
+        _show(facts, f"{split}, {tally.images} pairs")
+
+
+def _show_faults(faults: tuple[Fault, ...]) -> None:
+    from wasnow.data.faults import listed
+
+    for line in listed(faults):
+        typer.echo(line, err=True)

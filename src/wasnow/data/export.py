@@ -1,0 +1,106 @@
+"""Any samples with classes as files in the layout of SECOND, which most public code for the task reads.
+
+    DIR/train/im1/000000.png    DIR/train/label1/000000.png    0 unchanged, 1..K classes, 255 no label
+    DIR/train/im2/000000.png    DIR/train/label2/000000.png
+    DIR/dataset.yaml            what the numbers mean; written last, so a folder without it is unfinished
+
+The same samples give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from wasnow.data.images import write_png
+from wasnow.data.layouts.described import FILE_NAME, NO_LABEL_WORD, UNCHANGED_WORD
+from wasnow.data.samples import Samples
+from wasnow.errors import OutputError, UsageError
+from wasnow.raster.write import failures_named
+from wasnow.vocabulary import NO_LABEL
+
+Progress = Callable[[str, int, int], None]
+
+
+def export_second(
+    splits: Mapping[str, Samples],
+    folder: Path,
+    *,
+    name: str = "",
+    provenance: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda phase, done, total: None,
+) -> Path:
+    """Write samples as a dataset folder that `wasnow.data.dataset.open_dataset` reads back equal.
+
+    Args:
+        splits: ``train``, ``val``, ... -> samples with class labels; all of one vocabulary.
+        folder: new, or empty.
+        name: of the dataset, for its description.
+        provenance: what the samples were made of and how; noted at the head of the description.
+        overwrite: write into a folder that holds files; those of the same names are replaced.
+        progress: called with ``"export"``, how many samples are written, and how many there are.
+
+    Returns:
+        The description, ``folder/dataset.yaml``.
+
+    Raises:
+        OutputError: the folder holds something, or cannot be written.
+        UsageError: samples without classes, or of different classes.
+    """
+    vocabularies = {samples.vocabulary for samples in splits.values()}
+    if len(vocabularies) != 1 or not next(iter(vocabularies)).words:
+        raise UsageError(
+            "the layout of SECOND needs the same class words in all splits; these samples have none or several"
+        )
+    words = vocabularies.pop().words
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
+        raise OutputError(f"{folder} is not empty; choose a new folder, or pass --overwrite")
+    described = folder / FILE_NAME
+    with failures_named(folder):
+        described.unlink(missing_ok=True)
+        for split in splits:
+            for role in ("im1", "im2", "label1", "label2"):
+                (folder / split / role).mkdir(parents=True, exist_ok=True)
+    jobs = [(split, samples, index) for split, samples in splits.items() for index in range(len(samples))]
+
+    def write(job: tuple[str, Samples, int]) -> None:
+        split, samples, index = job
+        sample = samples[index]
+        if sample.before_classes is None or sample.after_classes is None:
+            raise UsageError(f"{sample.name} has no class labels, and the layout of SECOND is made of them")
+        files = {
+            "im1": sample.before,
+            "im2": sample.after,
+            "label1": sample.before_classes,
+            "label2": sample.after_classes,
+        }
+        for role, values in files.items():
+            path = folder / split / role / f"{sample.name.replace('/', '_')}.png"
+            with failures_named(path):
+                write_png(path, np.asarray(values))
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for done, _ in enumerate(pool.map(write, jobs), 1):
+            progress("export", done, len(jobs))
+    values: dict[int, str] = {0: UNCHANGED_WORD, **dict(enumerate(words, 1)), NO_LABEL: NO_LABEL_WORD}
+    content: dict[str, Any] = {
+        "name": name,
+        "before": "{split}/im1/{name}.png",
+        "after": "{split}/im2/{name}.png",
+        "before_label": "{split}/label1/{name}.png",
+        "after_label": "{split}/label2/{name}.png",
+        "classes": list(words),
+        "values": values,
+    }
+    notes = [f"# {key}: {value}" for key, value in (provenance or {}).items()]
+    text = "\n".join([*notes, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)])
+    with failures_named(described):
+        described.write_text(text, encoding="utf-8")
+    return described

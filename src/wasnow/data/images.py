@@ -1,0 +1,280 @@
+"""Pictures and label files as arrays, through GDAL: PNG, JPEG, TIFF, BMP, JPEG 2000 and what else it opens.
+
+    picture   8-bit RGB (H, W, 3); one band is shown as grey, a palette as its colours, alpha dropped; other types
+              need to be told which numbers are black and white (`Look.stretch`)
+    label     what the file holds, untouched: numbers (H, W), and colours (H, W, 3) where it has any
+
+Pictures are read as they are stored. A file that ends too early is an error, not a grey half.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterioWindow
+
+from wasnow.errors import RasterUnreadable, RasterUnsuitable
+from wasnow.raster.png import check_png
+from wasnow.raster.read import CACHE_BYTES, nodata_is_also_a_color, open_raster
+from wasnow.raster.tiff import check_tiff
+from wasnow.raster.tiles import Window
+from wasnow.vocabulary import Encoding
+
+_COPY_AGAIN = "Copy or download it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a dataset's pictures are shown as 8-bit RGB.
+
+    Attributes:
+        bands: 1-based; the bands that are red, green and blue. None goes by what the file says, else 1, 2, 3.
+        stretch: the two numbers that are black and white; None for 8-bit pictures as they are.
+    """
+
+    bands: tuple[int, int, int] | None = None
+    stretch: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a raster says of itself before any pixel is read."""
+
+    height: int
+    width: int
+    bands: int
+    dtype: str
+    driver: str
+    crs: CRS | None
+    transform: Affine
+
+    @property
+    def georeferenced(self) -> bool:
+        """Whether it says where it lies."""
+        return self.crs is not None and self.transform != Affine.identity()
+
+
+@dataclass(frozen=True)
+class RawLabel:
+    """What a label file holds, before any encoding.
+
+    Attributes:
+        numbers: ``(H, W)``; None for a file of colours only.
+        colors: ``(H, W, 3)`` uint8, of an RGB file or of the palette; None for a file of plain numbers.
+        lossy: whether the file was saved as JPEG, which smears what it holds.
+    """
+
+    numbers: NDArray[Any] | None
+    colors: NDArray[np.uint8] | None
+    lossy: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        held = self.numbers if self.numbers is not None else self.colors
+        assert held is not None
+        return held.shape[0], held.shape[1]
+
+    def values_for(self, encoding: Encoding) -> NDArray[Any]:
+        """The numbers or the colours, whichever the encoding speaks of. Numbers of an RGB file are its grey levels;
+        a pixel with a hue then has the number -1, which no encoding knows."""
+        if encoding.of_colors:
+            if self.colors is not None:
+                return self.colors
+            assert self.numbers is not None
+            grey = np.clip(self.numbers, 0, 255).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        return self.grey
+
+    @property
+    def grey(self) -> NDArray[Any]:
+        """``(H, W)``: the numbers, or the grey levels of an RGB file with -1 wherever a pixel has a hue."""
+        if self.numbers is not None:
+            return self.numbers
+        assert self.colors is not None
+        red = self.colors[..., 0]
+        if self.lossy:
+            return red
+        same = (red == self.colors[..., 1]) & (red == self.colors[..., 2])
+        return red if same.all() else np.where(same, red.astype(np.int16), np.int16(-1))
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """GDAL for many small files: no scan of the folder at every opening, and no half-read JPEG."""
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_DISABLE_READDIR_ON_OPEN=True, GDAL_ERROR_ON_LIBJPEG_WARNING=True):
+        yield
+
+
+def header(path: Path) -> Header:
+    """Size, type and place of a raster.
+
+    Raises:
+        RasterUnreadable: it cannot be opened, or ends too early to hold what it declares.
+    """
+    check_complete(path)
+    with open_raster(str(path)) as raster:
+        if not raster.count:
+            raise RasterUnsuitable(path, "has no bands of its own", "Give the raster inside it")
+        return Header(
+            raster.height, raster.width, raster.count, raster.dtypes[0], raster.driver, raster.crs, raster.transform
+        )
+
+
+def check_complete(path: Path) -> None:
+    """Refuse a PNG or TIFF that was cut off.
+
+    Raises:
+        RasterUnreadable: the file ends before its last part. Other formats are left to GDAL.
+    """
+    check_tiff(str(path))
+    check_png(str(path))
+
+
+def read_picture(
+    path: Path, look: Look = Look(), window: Window | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+    """A picture, and where it shows anything.
+
+    Args:
+        path: any raster.
+        look: which bands, and how numbers become grey levels.
+        window: part of it; None for all.
+
+    Returns:
+        ``(H, W, 3)`` uint8, and ``(H, W)`` bool; None where every pixel is valid.
+
+    Raises:
+        RasterUnreadable: missing, damaged, ends too early.
+        RasterUnsuitable: not 8-bit and no stretch is given; a band does not exist; numbers are complex.
+    """
+    check_complete(path)
+    with open_raster(str(path)) as raster:
+        bands = _rgb_bands(raster, path, look)
+        if raster.dtypes[0] != "uint8" and look.stretch is None:
+            raise RasterUnsuitable(
+                path,
+                f"holds {raster.dtypes[0]}, and pictures are 8-bit",
+                "Say which numbers are black and white: stretch: [0, 3000] in a dataset.yaml",
+            )
+        at = _window(window)
+        values = _read(raster, path, bands, at)
+        valid = _validity(raster, path, bands, values, at)
+        if raster.colorinterp[bands[0] - 1] == ColorInterp.palette:
+            table = _palette(raster, bands[0])
+            return np.ascontiguousarray(table[values[0]][..., :3]), valid
+    if look.stretch is not None:
+        low, high = look.stretch
+        with np.errstate(invalid="ignore"):
+            scaled = np.nan_to_num((values.astype(np.float32) - low) * (255 / (high - low)), posinf=255, neginf=0)
+        values = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    if len(bands) == 1:
+        return np.repeat(values[0][..., None], 3, axis=2), valid
+    return np.ascontiguousarray(np.moveaxis(values, 0, -1)), valid
+
+
+def read_label(path: Path, window: Window | None = None) -> RawLabel:
+    """What a label raster holds.
+
+    Raises:
+        RasterUnreadable: missing, damaged, ends too early.
+        RasterUnsuitable: neither one band of numbers nor three of colours.
+    """
+    check_complete(path)
+    with open_raster(str(path)) as raster:
+        lossy = raster.driver == "JPEG"
+        colors = [i for i, color in enumerate(raster.colorinterp, 1) if color != ColorInterp.alpha]
+        at = _window(window)
+        if len(colors) == 1:
+            numbers = _read(raster, path, colors, at)[0]
+            if raster.colorinterp[0] == ColorInterp.palette:
+                return RawLabel(numbers, np.ascontiguousarray(_palette(raster, 1)[numbers][..., :3]), lossy)
+            return RawLabel(numbers, None, lossy)
+        if len(colors) < 3 or raster.dtypes[0] != "uint8":
+            raise RasterUnsuitable(
+                path,
+                f"has {len(colors)} bands of {raster.dtypes[0]}, and a label has one of numbers or three of colours",
+                "Save it as one band, or as 8-bit RGB",
+            )
+        return RawLabel(None, np.ascontiguousarray(np.moveaxis(_read(raster, path, colors[:3], at), 0, -1)), lossy)
+
+
+def write_png(path: Path, values: NDArray[np.uint8]) -> None:
+    """``(H, W)`` or ``(H, W, 3)`` as a PNG; the same values give the same bytes. No sidecar file."""
+    bands = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
+    with warnings.catch_warnings(), rasterio.Env(GDAL_PAM_ENABLED="NO"):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        count, height, width = bands.shape
+        # Level 3 writes photographs twice as fast as the default 6, and hardly larger.
+        with rasterio.open(
+            path, "w", driver="PNG", count=count, height=height, width=width, dtype="uint8", ZLEVEL=3
+        ) as raster:
+            raster.write(np.ascontiguousarray(bands))
+
+
+def _window(window: Window | None) -> RasterioWindow | None:
+    return None if window is None else RasterioWindow(window.col, window.row, window.width, window.height)
+
+
+def _rgb_bands(raster: Any, path: Path, look: Look) -> list[int]:
+    if np.dtype(raster.dtypes[0]).kind == "c":
+        raise RasterUnsuitable(path, f"holds complex values ({raster.dtypes[0]})", "Give amplitude or intensity")
+    if look.bands is not None:
+        if max(look.bands) > raster.count:
+            raise RasterUnsuitable(path, f"has {raster.count} bands, and bands: {list(look.bands)} was asked for")
+        return list(look.bands)
+    where = {color: band for band, color in enumerate(raster.colorinterp, 1)}
+    named = [where.get(color) for color in (ColorInterp.red, ColorInterp.green, ColorInterp.blue)]
+    if all(named):
+        return [band for band in named if band]
+    shown = [band for band, color in enumerate(raster.colorinterp, 1) if color != ColorInterp.alpha]
+    return shown[:3] if len(shown) >= 3 else shown[:1]
+
+
+def _read(raster: Any, path: Path, bands: list[int], at: RasterioWindow | None) -> NDArray[Any]:
+    try:
+        values: NDArray[Any] = raster.read(bands, window=at)
+    except RasterioError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise RasterUnreadable(path, f"is damaged: {reason}", _COPY_AGAIN) from None
+    return values
+
+
+def _palette(raster: Any, band: int) -> NDArray[np.uint8]:
+    table = np.zeros((256, 4), np.uint8)
+    for index, color in raster.colormap(band).items():
+        table[index] = color
+    return table
+
+
+def _validity(
+    raster: Any, path: Path, bands: list[int], values: NDArray[Any], at: RasterioWindow | None
+) -> NDArray[np.bool_] | None:
+    """Where alpha, mask file or nodata say that there is a picture; the rules of `wasnow.raster.read`."""
+    flags = raster.mask_flag_enums[bands[0] - 1]
+    valid: NDArray[np.bool_] = np.ones(values.shape[1:], np.bool_)
+    if MaskFlags.nodata in flags:
+        nodata = tuple(raster.nodatavals[band - 1] for band in bands)
+        missing = np.stack([band == value for band, value in zip(values, nodata, strict=True)])
+        both = nodata_is_also_a_color(nodata, raster.dtypes[0])
+        valid = np.logical_not(missing.all(axis=0) if both else missing.any(axis=0))
+    elif MaskFlags.alpha in flags or MaskFlags.per_dataset in flags:
+        try:
+            valid = raster.read_masks(bands[0], window=at) != 0
+        except RasterioError as error:
+            raise RasterUnreadable(path, f"has a damaged mask: {error}", _COPY_AGAIN) from None
+    if values.dtype.kind == "f":
+        valid &= np.isfinite(values).all(axis=0)
+    return None if valid.all() else valid

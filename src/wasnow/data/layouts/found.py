@@ -1,0 +1,110 @@
+"""What a layout module finds in a folder, and the looking around that all of them share."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from wasnow.data.faults import Fault
+from wasnow.data.images import Look
+from wasnow.data.samples import Entry
+from wasnow.data.vectors import VECTOR_SUFFIXES, Columns
+from wasnow.vocabulary import Encoding
+
+RASTER_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".img", ".vrt"})
+LIST_SUFFIXES = frozenset({".txt", ".lst"})
+
+_SPLITS = (
+    ("train", re.compile(r"(^|[^a-z])(train|training|tr)([^a-z]|$)")),
+    ("val", re.compile(r"(^|[^a-z])(val|valid|validation|dev|hold|holdout)([^a-z]|$)")),
+    ("test", re.compile(r"(^|[^a-z])(test|testing)([^a-z]|$)")),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A dataset as it lies on disk, before any pixel is understood.
+
+    Attributes:
+        layout: which, for a person.
+        splits: ``train``, ``val``, ``test``, or ``all``; complete pairs only, sorted by name.
+        faults: missing halves, names in lists that do not exist, and the like.
+        notes: what was assumed.
+        classes: the encoding of class labels, where the layout fixes it.
+        change: the encoding of change labels, likewise.
+        words: class words in code order, where a description gives them.
+        columns: of polygon files.
+        look: how pictures are shown.
+        tile: side of the tiles that the description or the layout wants.
+    """
+
+    layout: str
+    splits: Mapping[str, tuple[Entry, ...]]
+    faults: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
+    classes: Encoding | None = None
+    change: Encoding | None = None
+    words: tuple[str, ...] | None = None
+    columns: Columns | None = None
+    look: Look = field(default_factory=Look)
+    tile: int | None = None
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Of all splits."""
+        return [entry for entries in self.splits.values() for entry in entries]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Every file under a folder that could belong to a dataset, as sorted paths relative to it."""
+
+    root: Path
+    rasters: tuple[PurePosixPath, ...]
+    vectors: tuple[PurePosixPath, ...]
+    lists: tuple[PurePosixPath, ...]
+
+    def __truediv__(self, path: PurePosixPath) -> Path:
+        return self.root / path
+
+
+def look_around(root: Path) -> Listing:
+    """All rasters, polygon files and lists under ``root``; hidden folders and files are passed over."""
+    rasters: list[PurePosixPath] = []
+    vectors: list[PurePosixPath] = []
+    lists: list[PurePosixPath] = []
+    for folder, inner, files in os.walk(root, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
+        here = PurePosixPath(Path(folder).relative_to(root).as_posix())
+        for name in sorted(files):
+            path = here / name
+            suffix = path.suffix.lower()
+            if name.startswith("."):
+                continue
+            if suffix in RASTER_SUFFIXES:
+                rasters.append(path)
+            elif suffix in VECTOR_SUFFIXES:
+                vectors.append(path)
+            elif suffix in LIST_SUFFIXES:
+                lists.append(path)
+    return Listing(root, tuple(rasters), tuple(vectors), tuple(lists))
+
+
+def split_of(name: str) -> str | None:
+    """``train`` for ``SECOND_train_set``, ``val`` for ``valid_list``; None for a name that says nothing."""
+    spaced = re.sub(r"[_\-. ]+", " ", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)).casefold()
+    said = [split for split, pattern in _SPLITS if pattern.search(spaced)]
+    return said[0] if len(said) == 1 else None
+
+
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that sorts ``tile_2`` before ``tile_10``."""
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part)
+
+
+def sorted_entries(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """By name, numbers by value."""
+    return tuple(sorted(entries, key=lambda entry: natural(entry.name)))

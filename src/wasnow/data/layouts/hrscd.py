@@ -1,0 +1,76 @@
+"""HRSCD (Daudt et al. 2019, "Multitask learning for large-scale semantic change detection"): 291 pairs of 10000 px.
+
+    images_2006/2006/D14/14-2005-0415-6890-LA93.tif          labels_land_cover_2006/2006/D14/14-2005-...tif
+    images_2012/2012/D14/14-2012-0415-6890-LA93.tif          labels_land_cover_2012/2012/D14/14-2012-...tif
+                                                             labels_change/D14/14-2012-...tif
+
+Land cover is given everywhere at both dates; what changed is in a map of its own, which is believed where the two
+disagree. The year within a file name is when it was flown, so pairs share all of the name but that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import PurePosixPath
+
+from wasnow.data.faults import Fault
+from wasnow.data.layouts.found import Found, Listing, sorted_entries
+from wasnow.data.samples import Entry
+from wasnow.vocabulary import ENCODINGS
+
+TILE = 1000
+"""10000 px do not fit a network: each pair is cut into 100."""
+
+_IMAGES = re.compile(r"images_(\d{4})")
+_COVERS = re.compile(r"labels_land_?cover_(\d{4})")
+_CHANGES = re.compile(r"labels_change")
+_YEAR = re.compile(r"(?<=-)(19|20)\d\d-")
+
+
+def find(listing: Listing) -> Found | None:
+    """HRSCD's pairs; None where its folders are not there."""
+    years: set[str] = set()
+    placed: dict[str, dict[str, PurePosixPath]] = defaultdict(dict)
+    for path in listing.rasters:
+        key = _YEAR.sub("", path.stem)
+        for part in map(str.casefold, path.parts[:-1]):
+            if match := _IMAGES.fullmatch(part):
+                years.add(match[1])
+                placed[key][f"image {match[1]}"] = path
+            elif match := _COVERS.fullmatch(part):
+                placed[key][f"land cover {match[1]}"] = path
+            elif _CHANGES.fullmatch(part):
+                placed[key]["change"] = path
+    if len(years) != 2:
+        return None
+    first, second = sorted(years)
+    wanted = [f"image {first}", f"image {second}"]
+    wanted += sorted({kind for files in placed.values() for kind in files} - set(wanted))
+    entries, faults = [], []
+    for key, files in placed.items():
+        missing = [kind for kind in wanted if kind not in files]
+        some = next(iter(files.values()))
+        faults += [Fault(str(some), f"has no {kind}: looked for {key} with any year") for kind in missing]
+        if missing:
+            continue
+        paths = {kind: listing / path for kind, path in files.items()}
+        entries.append(
+            Entry(
+                key,
+                paths[wanted[0]],
+                paths[wanted[1]],
+                paths.get(f"land cover {first}"),
+                paths.get(f"land cover {second}"),
+                None,
+                paths.get("change"),
+            )
+        )
+    return Found(
+        "HRSCD",
+        {"all": sorted_entries(entries)} if entries else {},
+        tuple(faults),
+        ("HRSCD has no published split: train on list files of your own (splits: in a dataset.yaml)",),
+        classes=ENCODINGS["hrscd"],
+        tile=TILE,
+    )

@@ -1,0 +1,384 @@
+"""Folders that are named for the role of what is in them, in any nesting and any case.
+
+    train/im1/0003.png          A/train_36.png             T1/0003.tif          before/town.tif
+    train/im2/0003.png          B/train_36.png             T2/0003.tif          after/town.tif
+    train/label1/0003.png       label/train_36.png         GT_CD/0003.tif       labels/town.geojson
+    train/label2/0003.png       (list/train.txt)           test.txt             (or one changes.gpkg for all)
+
+A path is read part by part: one part names the role, one may name the split, the rest and the stem name the sample.
+The split comes from a folder, else from a list file, else from the first word of the file names, else there is only
+``all``. Where no folder is named for a role, two folders of photographs with the same file names are taken for the two
+dates, in order of their names, and folders of few colours for their labels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from wasnow.data.faults import Fault
+from wasnow.data.images import header, read_label, reading
+from wasnow.data.layouts.found import RASTER_SUFFIXES, Found, Listing, natural, sorted_entries, split_of
+from wasnow.data.samples import Entry
+from wasnow.data.vectors import Columns, is_vector, read_polygons
+from wasnow.errors import DatasetError, InputError
+from wasnow.vocabulary import pack_colors
+
+BEFORE, AFTER, CHANGE = "before", "after", "change_label"
+FIRST, SECOND = "before_label", "after_label"
+PICTURES = (BEFORE, AFTER)
+
+_NAMES: dict[str, tuple[str, ...]] = {
+    BEFORE: ("a", "im1", "img1", "image1", "images1", "t1", "time1", "before", "pre", "date1", "imagea", "imga", "ima"),
+    AFTER: ("b", "im2", "img2", "image2", "images2", "t2", "time2", "after", "post", "date2", "imageb", "imgb", "imb"),
+    FIRST: (
+        "label1",
+        "labels1",
+        "labela",
+        "labelsa",
+        "gtt1",
+        "gt1",
+        "mask1",
+        "masks1",
+        "lc1",
+        "t1label",
+        "labelbefore",
+    ),
+    SECOND: (
+        "label2",
+        "labels2",
+        "labelb",
+        "labelsb",
+        "gtt2",
+        "gt2",
+        "mask2",
+        "masks2",
+        "lc2",
+        "t2label",
+        "labelafter",
+    ),
+    CHANGE: (
+        *("label", "labels", "gt", "gtcd", "mask", "masks", "out", "cd", "change", "changes", "changelabel"),
+        *("changelabels", "changemask", "labelcd", "labelbcd", "labelchange", "groundtruth", "target", "targets"),
+    ),
+}
+_ROLE = {name: role for role, names in _NAMES.items() for name in names}
+_UNNUMBERED = {"images": (BEFORE, "images2"), "image": (BEFORE, "image2"), "img": (BEFORE, "img2")}
+_FIRST_OF_TWO = {"labels": "labels2", "label": "label2", "masks": "masks2", "mask": "mask2", "gt": "gt2"}
+_COLORED = re.compile(r"[_\-. ]?(rgb|color|colour|vis)$", re.IGNORECASE)
+_STEM_ROLE = re.compile(
+    r"(?:(?:^|[_\-. ])(?:a|b|t[12]|im[12]|img[12]|[12]|before|after|pre|post|labels?|gt|mask|change|cd))+$",
+    re.IGNORECASE,
+)
+
+
+def find(listing: Listing) -> Found | None:
+    """The pairs of a folder of role folders; None where it is none."""
+    roles = _roles_of(listing)
+    if not {BEFORE, AFTER} <= set(roles.values()):
+        by_content = _roles_by_content(listing)
+        if by_content is None:
+            return None
+        roles, note = by_content
+        return _found(listing, roles, (note,))
+    colored = [name for name in roles if _COLORED.search(name)]
+    plain = {name: role for name, role in roles.items() if name not in colored}
+    twice = [name for name in colored if roles[name] in plain.values()]
+    roles = {name: role for name, role in roles.items() if name not in twice}
+    notes = (f"{' and '.join(sorted(twice))} left aside: the same labels in colour",) if twice else ()
+    return _found(listing, roles, notes)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[_\-. ]", "", name).casefold()
+
+
+def _roles_of(listing: Listing) -> dict[str, str]:
+    """Folder name as written -> role, for every folder on the way to a file."""
+    names = {part for path in (*listing.rasters, *listing.vectors) for part in path.parts[:-1]}
+    normal = {_normal(_COLORED.sub("", name)): name for name in names}
+    roles: dict[str, str] = {}
+    for name in names:
+        key = _normal(_COLORED.sub("", name))
+        if key in _UNNUMBERED and _UNNUMBERED[key][1] in normal:
+            roles[name] = _UNNUMBERED[key][0]
+        elif key in _FIRST_OF_TWO and _FIRST_OF_TWO[key] in normal and f"{key}1" not in normal:
+            roles[name] = FIRST
+        elif key in _ROLE:
+            roles[name] = _ROLE[key]
+    return roles
+
+
+def _found(listing: Listing, roles: Mapping[str, str], notes: tuple[str, ...]) -> Found:
+    """Sort all files by split, name and role, and pair them."""
+    placed: dict[tuple[str | None, str], dict[str, list[PurePosixPath]]] = defaultdict(lambda: defaultdict(list))
+    shared: list[PurePosixPath] = []
+    for path in (*listing.rasters, *listing.vectors):
+        at = next((i for i, part in reversed(list(enumerate(path.parts[:-1]))) if part in roles), None)
+        if at is None:
+            if path in listing.vectors:
+                shared.append(path)
+            continue
+        split, rest = _split_and_rest((*path.parts[:at], *path.parts[at + 1 : -1]))
+        role = roles[path.parts[at]]
+        if role in PICTURES and path in listing.vectors:
+            continue
+        placed[split, "/".join((*rest, path.stem))][role].append(path)
+    placed = _joined_by_role_suffix(placed)
+    faults: list[Fault] = []
+    whole = _one_for_all(placed, shared)
+    entries: dict[str | None, list[Entry]] = defaultdict(list)
+    folders = {role: [name for name, r in roles.items() if r == role] for role in _NAMES}
+    labelled: dict[str | None, set[str]] = defaultdict(set)
+    for (split, _), files in placed.items():
+        labelled[split] |= set(files) - set(PICTURES)
+    for (split, name), files in sorted(placed.items(), key=lambda item: (item[0][0] or "", natural(item[0][1]))):
+        twice = {role: paths for role, paths in files.items() if len(paths) > 1}
+        for same in twice.values():
+            faults.append(Fault(str(same[0]), f"there twice: {', '.join(str(path) for path in same[1:])}"))
+        # A split without any labels may be meant so (hidden test labels); one file of polygons serves all pairs.
+        missing = [role for role in (*PICTURES, *sorted(labelled[split])) if role not in files]
+        if whole is not None:
+            missing = [role for role in missing if role in PICTURES]
+        if not any(role in files for role in PICTURES) and whole is not None:
+            continue
+        some = next(iter(files.values()))[0]
+        for role in missing:
+            where = " or ".join(sorted(folders[role]))
+            faults.append(
+                Fault(str(some), f"has no {_spoken(role)}: looked for {PurePosixPath(name).name}.* in {where}")
+            )
+        if missing or twice:
+            continue
+        paths = {role: listing / one[0] for role, one in files.items()}
+        label = paths.get(CHANGE) if whole is None else listing / whole
+        entries[split].append(
+            Entry(name, paths[BEFORE], paths[AFTER], paths.get(FIRST), paths.get(SECOND), None, label)
+        )
+    splits, list_faults, list_notes = _into_splits(listing, entries)
+    faults += list_faults
+    if not any(splits.values()) and not faults:
+        raise DatasetError(f"{listing.root}: its folders {', '.join(sorted(roles))} hold no pair of pictures")
+    bare = [split or "all" for split in entries if not labelled[split] and whole is None]
+    if bare:
+        list_notes.append(f"{' and '.join(sorted(bare))} has no labels: it can be detected in, not learned or scored")
+    found = Found(_describe(roles), splits, tuple(faults), (*notes, *list_notes))
+    return _with_polygons(found)
+
+
+def _split_and_rest(parts: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
+    """The split that one of these folders names, and the others that tell samples apart."""
+    named = [(i, split) for i, part in enumerate(parts) if (split := split_of(part)) is not None]
+    if not named:
+        return None, tuple(parts)
+    at, split = named[0]
+    # What lies above the split's folder wraps the whole dataset and tells nothing apart.
+    return split, tuple(parts[at + 1 :])
+
+
+def _joined_by_role_suffix(
+    placed: Mapping[tuple[str | None, str], dict[str, list[PurePosixPath]]],
+) -> dict[tuple[str | None, str], dict[str, list[PurePosixPath]]]:
+    """Where no two roles share a name, ``town_A`` and ``town_B`` are one name, and so are single files."""
+    files = dict(placed)
+    if any(all(role in found for role in PICTURES) for found in files.values()):
+        return files
+    joined: dict[tuple[str | None, str], dict[str, list[PurePosixPath]]] = defaultdict(lambda: defaultdict(list))
+    for (split, name), found in files.items():
+        for role, paths in found.items():
+            joined[split, _STEM_ROLE.sub("", name) or "pair"][role] += paths
+    if any(all(role in found for role in PICTURES) for found in joined.values()):
+        return dict(joined)
+    lone: dict[tuple[str | None, str], dict[str, list[PurePosixPath]]] = defaultdict(lambda: defaultdict(list))
+    for (split, _), found in files.items():
+        for role, paths in found.items():
+            lone[split, split or "pair"][role] += paths
+    single = all(len(paths) == 1 for found in lone.values() for paths in found.values())
+    return dict(lone) if single and lone else files
+
+
+def _one_for_all(
+    placed: Mapping[tuple[str | None, str], Mapping[str, Sequence[PurePosixPath]]], shared: Sequence[PurePosixPath]
+) -> PurePosixPath | None:
+    """The only file of polygons, if it is not named for one of several pairs."""
+    pairs = [files for files in placed.values() if any(role in files for role in PICTURES)]
+    labels = [p for files in placed.values() for role, ps in files.items() if role not in PICTURES for p in ps]
+    lonely = [p for p in labels if is_vector(Path(p))]
+    if len(labels) == 1 and lonely and not any(p in files.get(CHANGE, ()) for files in pairs for p in lonely):
+        return lonely[0]
+    return shared[0] if len(shared) == 1 and not labels else None
+
+
+def _into_splits(
+    listing: Listing, entries: Mapping[str | None, list[Entry]]
+) -> tuple[dict[str, tuple[Entry, ...]], list[Fault], list[str]]:
+    """Splits by folder, else by list files, else by the first word of the names, else ``all``."""
+    if set(entries) - {None}:
+        splits = {split or "all": sorted_entries(found) for split, found in entries.items()}
+        return _in_order(splits), [], []
+    everything = entries.get(None, [])
+    by_list = read_lists(listing, everything)
+    if by_list is not None:
+        return by_list
+    words = {entry.name: split_of(re.split(r"[_\-]", PurePosixPath(entry.name).name)[0]) for entry in everything}
+    if everything and all(words.values()):
+        splits = {
+            split: sorted_entries(entry for entry in everything if words[entry.name] == split)
+            for split in dict.fromkeys(filter(None, words.values()))
+        }
+        return _in_order(splits), [], ["splits by the first word of the file names"]
+    return {"all": sorted_entries(everything)} if everything else {}, [], []
+
+
+def _in_order(splits: Mapping[str, tuple[Entry, ...]]) -> dict[str, tuple[Entry, ...]]:
+    order = ["train", "val", "test"]
+    return {name: splits[name] for name in sorted(splits, key=lambda n: order.index(n) if n in order else 9)}
+
+
+def read_lists(
+    listing: Listing, entries: Sequence[Entry], lists: Mapping[str, Path] | None = None
+) -> tuple[dict[str, tuple[Entry, ...]], list[Fault], list[str]] | None:
+    """Splits as list files have them; None where there are none that speak of these pairs.
+
+    A line names a sample, with or without suffix and folders; of several files in a line the first counts.
+
+    Args:
+        listing: where to look for ``train.txt``, ``list/val_list.txt``, ...
+        entries: all pairs.
+        lists: split -> list file, instead of looking.
+    """
+    known = {entry.name: entry for entry in entries} | {PurePosixPath(entry.name).name: entry for entry in entries}
+    if lists is None:
+        asked = False
+        looked: dict[str, Path] = {}
+        for one in sorted(listing.lists, key=lambda p: (len(p.stem), str(p))):
+            named = split_of(one.stem)
+            if named is not None and named not in looked:
+                looked[named] = listing / one
+        lists = looked
+    else:
+        asked = True
+    splits: dict[str, tuple[Entry, ...]] = {}
+    faults: list[Fault] = []
+    for split, path in lists.items():
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            faults.append(Fault(str(path), f"cannot be read as a list of names: {error}"))
+            continue
+        chosen: dict[str, Entry] = {}
+        lost: list[str] = []
+        for line in filter(None, map(str.strip, text.splitlines())):
+            entry = next((known[name] for name in _names_in(line) if name in known), None)
+            if entry is None:
+                lost.append(line)
+            else:
+                chosen[entry.name] = entry
+        if not chosen and not asked:
+            continue
+        splits[split] = tuple(chosen.values())
+        faults += [Fault(_relative(path, listing.root), f"names {line!r}, and there is no such pair") for line in lost]
+    if not splits:
+        return (splits, faults, []) if faults and asked else None
+    left = len(entries) - len({entry.name for chosen in splits.values() for entry in chosen})
+    notes = [f"splits by the lists {', '.join(_relative(path, listing.root) for path in lists.values())}"]
+    if left:
+        notes.append(f"{left} pairs are in no list and left aside")
+    return _in_order(splits), faults, notes
+
+
+def _names_in(line: str) -> list[str]:
+    """What a line of a list may call a sample, the likeliest first."""
+    names: list[str] = []
+    for text in (line, re.split(r"[\s,;]+", line)[0]):
+        path = PurePosixPath(text.replace("\\", "/"))
+        stem = path.with_suffix("") if path.suffix.lower() in RASTER_SUFFIXES else path
+        names += [str(stem), stem.name]
+    return names
+
+
+def _with_polygons(found: Found) -> Found:
+    """Where a change label holds polygons that name classes, it tells both dates."""
+    entries = found.entries
+    labels = [entry.change_label for entry in entries if entry.change_label is not None]
+    if not labels or not all(is_vector(path) for path in labels):
+        return found
+    try:
+        with_classes = any(read_polygons(path).has_classes for path in dict.fromkeys(labels[:8]))
+    except InputError:
+        with_classes = False  # the check reads the file again, and says what is wrong with it
+    if not with_classes:
+        return replace(found, columns=Columns(), layout=found.layout + ", labels are polygons")
+    splits = {
+        split: tuple(replace(e, joint_label=e.change_label, change_label=None) for e in some)
+        for split, some in found.splits.items()
+    }
+    return replace(found, splits=splits, layout=found.layout + ", labels are polygons with classes")
+
+
+def _roles_by_content(listing: Listing) -> tuple[dict[str, str], str] | None:
+    """Two folders of photographs that share most names, and folders of few colours that do too."""
+    by_folder: dict[str, list[PurePosixPath]] = defaultdict(list)
+    for path in listing.rasters:
+        if len(path.parts) > 1:
+            by_folder[path.parts[-2]].append(path)
+    photos: list[str] = []
+    labels: list[str] = []
+    for folder in sorted(by_folder, key=natural):
+        kind = _kind_of(listing, by_folder[folder])
+        if kind is not None:
+            (photos if kind == "photo" else labels).append(folder)
+    if len(photos) != 2 or len(labels) > 3:
+        return None
+    stems = [{path.stem for path in by_folder[name]} for name in photos]
+    if len(stems[0] & stems[1]) < 0.6 * max(len(stems[0]), len(stems[1])):
+        return None
+    wanted: tuple[str, ...] = {0: (), 1: (CHANGE,), 2: (FIRST, SECOND), 3: (FIRST, SECOND, CHANGE)}[len(labels)]
+    roles = dict(zip((*photos, *labels), (*PICTURES, *wanted), strict=True))
+    said = ", ".join(f"{name} for {_spoken(role)}" for name, role in roles.items())
+    return roles, f"no folder is named for a role: took {said}, by their content and the order of their names"
+
+
+def _kind_of(listing: Listing, paths: Sequence[PurePosixPath]) -> str | None:
+    """``photo`` or ``label``, by how many colours a few of the files hold; None where none can be read."""
+    for path in paths[:: max(1, len(paths) // 3)][:3]:
+        try:
+            with reading():
+                if header(listing / path).dtype not in ("uint8", "int8", "uint16", "int16"):
+                    return "photo"
+                raw = read_label(listing / path)
+        except InputError:
+            continue
+        held = raw.numbers if raw.numbers is not None else pack_colors(raw.colors) if raw.colors is not None else None
+        return "label" if held is not None and np.unique(held).size <= 40 else "photo"
+    return None
+
+
+def looks_single_dated(listing: Listing) -> bool:
+    """Whether this is a folder of images with one mask each: nothing to detect change in, but to make pairs of."""
+    names = {_normal(part) for path in listing.rasters for part in path.parts[:-1]}
+    return bool(names & {"images", "image", "img", "imgs"}) and bool(names & {"masks", "mask", "labels", "label"})
+
+
+def _describe(roles: Mapping[str, str]) -> str:
+    named = {role: "/".join(sorted(n for n, r in roles.items() if r == role)) for role in _NAMES}
+    return "role folders " + ", ".join(named[role] for role in (BEFORE, AFTER, FIRST, SECOND, CHANGE) if named[role])
+
+
+def _spoken(role: str) -> str:
+    return {
+        BEFORE: "before image",
+        AFTER: "after image",
+        FIRST: "label of the first date",
+        SECOND: "label of the second date",
+        CHANGE: "change label",
+    }[role]
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

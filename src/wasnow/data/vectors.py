@@ -1,0 +1,227 @@
+"""Labels that are polygons: burnt into the pixel grid of their pair at the moment they are asked for.
+
+    changes.gpkg   ┐  polygons in any CRS    reprojected,       (H, W) class codes of the first date
+    0001.geojson   ├─ columns from, to    ─> pixel centres  ─>  (H, W) class codes of the second date
+    0001.json      ┘  (or none: change)      inside             0 outside all polygons
+
+A pixel belongs to the polygon that holds its centre; where polygons overlap, the later in the file wins. A polygon
+whose class is empty counts as changed, without a class label at that date. Pixel coordinates (xBD's JSON) need no CRS.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError, ProjError
+from rasterio.features import rasterize
+
+from wasnow.data.images import Header
+from wasnow.errors import InputError
+from wasnow.raster.tiles import Window
+from wasnow.vocabulary import NO_LABEL
+
+VECTOR_SUFFIXES = frozenset({".geojson", ".gpkg", ".shp", ".fgb", ".parquet", ".json"})
+
+_FROM_COLUMNS = ("from", "before", "class_before", "from_class", "before_class")
+_TO_COLUMNS = ("to", "after", "class_after", "to_class", "after_class")
+_LAYERS = ("changes",)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns name the classes of the two dates; None for polygons that only say *changed*."""
+
+    before: str | None = None
+    after: str | None = None
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """One file of polygons as it is: shapes, the words of both dates (None where not given), and the CRS."""
+
+    shapes: NDArray[np.object_]
+    before: tuple[str | None, ...]
+    after: tuple[str | None, ...]
+    crs: str | None
+    has_classes: bool
+
+
+def is_vector(path: Path) -> bool:
+    """Whether a label file holds polygons, by its suffix."""
+    return path.suffix.lower() in VECTOR_SUFFIXES
+
+
+def words_in(paths: Sequence[Path], columns: Columns | None) -> tuple[str, ...]:
+    """All class words of these files, sorted; empty where polygons only say *changed*."""
+    found: set[str] = set()
+    for path in paths:
+        polygons = read_polygons(path, columns)
+        found.update(word for word in (*polygons.before, *polygons.after) if word)
+    return tuple(sorted(found))
+
+
+def read_polygons(path: Path, columns: Columns | None = None) -> Polygons:
+    """The polygons of a file; the last few files are kept in memory, since one file often serves all pairs.
+
+    Args:
+        path: anything that OGR reads, or xBD's JSON.
+        columns: None looks for ``from`` and ``to`` (as ``wasnow detect`` writes them) and their relatives.
+
+    Raises:
+        InputError: not readable, or a column that was asked for is not there.
+    """
+    try:
+        return _read_polygons(path, columns, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=8)
+def _read_polygons(path: Path, columns: Columns | None, mtime_ns: int) -> Polygons:
+    if path.suffix.lower() == ".json" and (xbd := _xbd(path)) is not None:
+        return xbd
+    try:
+        layers = [str(row[0]) for row in pyogrio.list_layers(path)]
+        layer = next((name for name in _LAYERS if name in layers), layers[0] if layers else None)
+        meta, _, shapes, fields = pyogrio.raw.read(path, layer=layer)
+    except (DataSourceError, DataLayerError, OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as polygons: {' '.join(str(error).split())}") from None
+    table = dict(zip(meta["fields"], fields, strict=True))
+    if columns is None:
+        lower = {name.casefold(): name for name in table}
+        columns = Columns(
+            next((lower[name] for name in _FROM_COLUMNS if name in lower), None),
+            next((lower[name] for name in _TO_COLUMNS if name in lower), None),
+        )
+        if columns.after is None:
+            columns = Columns()
+    absent = [name for name in (columns.before, columns.after) if name is not None and name not in table]
+    if absent:
+        raise InputError(f"{path}: has no column {absent[0]!r}; its columns are {', '.join(table) or 'none'}")
+    geometry = shapely.from_wkb(shapes) if shapes is not None else np.empty(0, object)
+    there = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
+
+    def words(name: str | None) -> tuple[str | None, ...]:
+        if name is None:
+            return (None,) * int(there.sum())
+        return tuple(None if value is None or value != value else str(value) for value in table[name][there])
+
+    return Polygons(
+        geometry[there], words(columns.before), words(columns.after), meta["crs"], columns.after is not None
+    )
+
+
+def burn(
+    polygons: Polygons, head: Header, codes: Mapping[str, int], window: Window | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], dict[str, int]]:
+    """Class codes of both dates on the grid of a picture.
+
+    Args:
+        polygons: from `read_polygons`.
+        head: the grid.
+        codes: class word, casefolded -> 1..K; empty for polygons that only say *changed*, which burn as 1.
+        window: part of the grid; None for all of it.
+
+    Returns:
+        Codes of the first and of the second date, ``(H, W)`` each, and the words that ``codes`` lacks with their
+        number of polygons (burnt as 255).
+
+    Raises:
+        InputError: the polygons cannot be brought onto the grid.
+    """
+    at = window or Window(0, 0, head.height, head.width)
+    shapes = _on_grid(polygons, head)
+    unknown: dict[str, int] = {}
+
+    def code(word: str | None) -> int:
+        if not codes:
+            return 1
+        if word is None:
+            return NO_LABEL
+        known = codes.get(word.casefold())
+        if known is None:
+            unknown[word] = unknown.get(word, 0) + 1
+        return NO_LABEL if known is None else known
+
+    corners = np.array([at.col, at.row, at.col_stop, at.row_stop], np.float64)
+    near = [i for i, shape in enumerate(shapes) if shapely.box(*corners).intersects(shape)]
+
+    def burnt(words: Sequence[str | None]) -> NDArray[np.uint8]:
+        values = [(shapes[i], code(words[i])) for i in near]
+        if not values:
+            return np.zeros((at.height, at.width), np.uint8)
+        out: NDArray[np.uint8] = rasterize(
+            values, out_shape=(at.height, at.width), transform=Affine.translation(at.col, at.row), dtype="uint8"
+        )
+        return out
+
+    return burnt(polygons.before), burnt(polygons.after), unknown
+
+
+def _on_grid(polygons: Polygons, head: Header) -> list[Any]:
+    """The shapes in pixel coordinates: x is columns, y is rows."""
+    if polygons.crs is None or head.crs is None or not head.georeferenced:
+        if polygons.crs is not None and not _looks_like_pixels(polygons, head):
+            raise InputError("the polygons have a CRS and the pictures have none; give georeferenced pictures")
+        return list(polygons.shapes)
+    inverse, target = ~head.transform, head.crs.to_wkt()
+    try:
+        same = CRS.from_user_input(polygons.crs).equals(CRS.from_user_input(target), ignore_axis_order=True)
+        to_crs = None if same else Transformer.from_crs(polygons.crs, target, always_xy=True)
+    except (CRSError, ProjError) as error:
+        raise InputError(f"the CRS of the polygons is not understood: {error}") from None
+
+    def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = points[:, 0], points[:, 1]
+        if to_crs is not None:
+            x, y = to_crs.transform(x, y)
+        return np.column_stack([inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f])
+
+    return [shapely.transform(shape, move) for shape in polygons.shapes]
+
+
+def _looks_like_pixels(polygons: Polygons, head: Header) -> bool:
+    """GeoJSON is WGS 84 by definition, also where somebody wrote pixel coordinates: those exceed any longitude."""
+    bounds = shapely.total_bounds(polygons.shapes)
+    return bool(bounds[2] > 180 or bounds[3] > 90) and bool(bounds[2] <= head.width and bounds[3] <= head.height)
+
+
+_XBD_WORDS: dict[str, tuple[str | None, str | None]] = {
+    "minor-damage": ("building", "minor damage"),
+    "major-damage": ("building", "major damage"),
+    "destroyed": ("building", "destroyed"),
+    "un-classified": (None, None),
+}
+
+
+def _xbd(path: Path) -> Polygons | None:
+    """xBD's own JSON: WKT in pixel coordinates with a damage level; None for any other JSON."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from None
+    if not (isinstance(content, dict) and isinstance(content.get("features"), dict) and "xy" in content["features"]):
+        return None
+    shapes, words = [], []
+    for feature in content["features"]["xy"]:
+        level = feature.get("properties", {}).get("subtype", "no-damage")
+        if level in _XBD_WORDS:
+            shapes.append(shapely.from_wkt(feature["wkt"]))
+            words.append(_XBD_WORDS[level])
+        elif level != "no-damage":
+            raise InputError(f"{path}: damage level {level!r} is none of xBD's; correct the file")
+    array = np.empty(len(shapes), object)
+    array[:] = shapes
+    return Polygons(array, tuple(w[0] for w in words), tuple(w[1] for w in words), None, True)

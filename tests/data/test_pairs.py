@@ -1,0 +1,244 @@
+"""Pairs made of single dates: exact labels under blending and shift, and nothing but seed and index decides."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.fakes import PURE, masks, nearest_pure, save, truncate
+from wasnow.data.dataset import open_dataset
+from wasnow.data.export import export_second
+from wasnow.data.pairs import MadePairs, Recipe, blend, from_to
+from wasnow.data.samples import Sample
+from wasnow.data.singles import MaskFolder, open_masks
+from wasnow.errors import DatasetError, OutputError, UsageError
+from wasnow.vocabulary import NO_LABEL
+
+STILL = Recipe(size=32, light=None, noise=0, shift_px=0, segment_share=(0.02, 0.3))
+SEEDS = st.integers(0, 2**31)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> MaskFolder:
+    root = tmp_path_factory.mktemp("landcover")
+    masks(root)
+    # The pictures of the fakes are their classes in pure colours, so a picture tells what its labels must be.
+    return open_masks(root)
+
+
+def arrays(sample: Sample) -> list[np.ndarray]:
+    every = (sample.before, sample.after, sample.before_classes, sample.after_classes, sample.change)
+    return [array for array in every if array is not None]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=SEEDS, transplant=st.sampled_from([0.0, 1.0]), feather=st.sampled_from([0.0, 0.7, 2.0]))
+def test_labels_are_what_gives_most_of_each_pixels_colour(
+    folder: MaskFolder, seed: int, transplant: float, feather: float
+) -> None:
+    recipe = replace(STILL, transplant=transplant, feather_px=(feather, feather))
+    sample = MadePairs(folder, 1, seed, recipe).pair(0)
+    assert sample.before_classes is not None
+    assert sample.after_classes is not None
+    assert sample.change is not None
+    assert (sample.change != NO_LABEL).all()
+    shown_before, shown_after = nearest_pure(sample.before), nearest_pure(sample.after)
+    # A pixel of two materials, nearly half and half, rounds to either colour: only these may differ.
+    sure = clear(sample.before) & clear(sample.after)
+    np.testing.assert_array_equal((shown_before != shown_after)[sure], sample.change[sure] == 1)
+    changed = sure & (sample.change == 1)
+    np.testing.assert_array_equal(sample.before_classes[changed], shown_before[changed])
+    np.testing.assert_array_equal(sample.after_classes[changed], shown_after[changed])
+    assert sure.mean() > 0.9
+
+
+def clear(picture: np.ndarray) -> np.ndarray:
+    """Where one pure colour is nearer than any other by more than rounding."""
+    apart = np.sort(((picture[..., None, :].astype(float) - PURE[1:].astype(float)) ** 2).sum(-1), axis=-1)
+    return np.asarray(apart[..., 1] - apart[..., 0] > 2000)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_a_shift_of_half_a_pixel_moves_no_label(folder: MaskFolder, seed: int) -> None:
+    still = replace(STILL, transplant=1.0)
+    one, other = (MadePairs(folder, 1, seed, recipe).pair(0) for recipe in (still, replace(still, shift_px=0.5)))
+    for name in ("before", "before_classes", "after_classes", "change"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    # Away from edges of what is shown, the displaced picture shows the same.
+    inside = same_around(one.after)
+    np.testing.assert_allclose(one.after[inside].astype(int), other.after[inside], atol=1)
+
+
+def same_around(picture: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
+    low, high = (f(picture, size=(3, 3, 1)) for f in (ndimage.minimum_filter, ndimage.maximum_filter))
+    inside = (low == high).all(axis=-1)
+    inside[[0, -1]] = inside[:, [0, -1]] = False  # the shift may bring in what lies beyond the picture
+    return np.asarray(inside)
+
+
+@given(SEEDS, st.floats(0, 3))
+def test_blending_obeys_its_equation(seed: int, sigma: float) -> None:
+    from scipy import ndimage
+
+    rng = np.random.default_rng(seed)
+    host, canvas = rng.integers(0, 256, (2, 20, 20, 3)).astype(np.uint8)
+    host_classes, canvas_classes = rng.integers(1, 6, (2, 20, 20)).astype(np.uint8)
+    core = np.zeros((20, 20), bool)
+    core[5:13, 4:15] = True
+    picture, classes = blend(host, host_classes, canvas, canvas_classes, core, sigma)
+    a = ndimage.gaussian_filter(core.astype(float), sigma, truncate=3, mode="nearest") if sigma else core.astype(float)
+    np.testing.assert_allclose(picture, a[..., None] * canvas + (1 - a[..., None]) * host, atol=0.51)
+    sure = np.abs(a - 0.5) > 1e-4
+    np.testing.assert_array_equal(classes[sure], np.where(a >= 0.5, canvas_classes, host_classes)[sure])
+
+
+def test_a_pixel_that_one_date_has_no_label_for_has_none_at_both() -> None:
+    first, second = np.array([[1, 255, 2, 255, 3]], np.uint8), np.array([[1, 1, 255, 255, 2]], np.uint8)
+    before, after, change = from_to(first, second)
+    assert change.tolist() == [[0, 255, 255, 255, 1]]
+    assert before.tolist() == [[0, 255, 255, 255, 3]]
+    assert after.tolist() == [[0, 255, 255, 255, 2]]
+
+
+def test_unlabelled_ground_stays_without_a_label(tmp_path: Path) -> None:
+    masks(tmp_path)
+    for path in sorted(tmp_path.glob("*/masks/*.png")):
+        mask = np.full((64, 64, 3), 155, np.uint8)
+        mask[:, :32] = (132, 41, 246)
+        mask[:20, :32] = (226, 169, 41)
+        save(path, mask)
+        picture = np.zeros((64, 64, 3), np.uint8)
+        picture[:, :32] = 100
+        save(path.parent.parent / "images" / path.name, picture)
+    pairs = MadePairs(open_masks(tmp_path), 12, 0, replace(STILL, feather_px=(0, 0)))
+    seen = 0
+    for sample in (pairs[i] for i in range(12)):
+        hidden = (sample.before[..., 0] == 0) | (sample.after[..., 0] == 0)
+        np.testing.assert_array_equal(sample.change == NO_LABEL, hidden)
+        seen += int(hidden.sum())
+    assert seen
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, st.integers(0, 10**6))
+def test_seed_and_index_decide_everything(folder: MaskFolder, seed: int, index: int) -> None:
+    recipe = Recipe(size=32)
+    once = MadePairs(folder, 1, seed, recipe).pair(index)
+    other = pickle.loads(pickle.dumps(MadePairs(folder, 5, seed, recipe)))
+    other.pair(index + 1)
+    for one, two in zip(arrays(once), arrays(other.pair(index)), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert (MadePairs(folder, 1, seed + 1, recipe).pair(index).before != once.before).any()
+
+
+def test_threads_make_the_same_pairs(folder: MaskFolder) -> None:
+    pairs = MadePairs(folder, 16, 3, Recipe(size=32))
+    with ThreadPoolExecutor(4) as pool:
+        threaded = list(pool.map(pairs.__getitem__, range(16)))
+    for index, sample in enumerate(threaded):
+        np.testing.assert_array_equal(sample.after, pairs[index].after)
+
+
+def test_rare_classes_are_set_in_as_often_as_common_ones(tmp_path: Path) -> None:
+    masks(tmp_path, groups=("g",), each=3, side=64)
+    for number, path in enumerate(sorted(tmp_path.glob("g/masks/*.png"))):
+        mask = np.full((64, 64, 3), (132, 41, 246), np.uint8)
+        if number == 0:
+            mask[30:38, 30:38] = (110, 193, 228)
+        save(path, mask)
+    folder = open_masks(tmp_path)
+    pairs = MadePairs(folder, 60, 0, replace(STILL, transplant=1.0, segments=(1, 1)))
+    road = folder.vocabulary.words.index("road") + 1
+    with_road = sum(
+        bool(((s.before_classes == road) | (s.after_classes == road)).any()) for s in map(pairs.pair, range(60))
+    )
+    assert with_road > 15
+
+
+def test_held_back_groups_are_never_seen_in_training(folder: MaskFolder) -> None:
+    kept, held = folder.split(["north"])
+    assert kept.groups == ("south",)
+    assert held.groups == ("north",)
+    assert not {entry.name for entry in kept.entries} & {entry.name for entry in held.entries}
+    assert folder.split()[1].groups == ("south",)
+    with pytest.raises(UsageError, match="did you mean 'south'"):
+        folder.split(["soth"])
+    with pytest.raises(UsageError, match="nothing is left"):
+        folder.split(["north", "south"])
+
+
+def test_fingerprints_tell_recipes_and_seeds_apart(folder: MaskFolder) -> None:
+    prints = {MadePairs(folder, 4, seed, recipe).fingerprint for seed in (0, 1) for recipe in (STILL, Recipe(size=32))}
+    assert len(prints) == 4
+    assert MadePairs(folder, 4, 0, STILL).fingerprint in prints
+
+
+def test_export_is_read_back_equal_and_twice_the_same_bytes(folder: MaskFolder, tmp_path: Path) -> None:
+    kept, held = folder.split()
+    splits = {"train": MadePairs(kept, 5, 1, Recipe(size=32)), "val": MadePairs(held, 2, 1, Recipe(size=32))}
+    for name in ("one", "two"):
+        export_second(splits, tmp_path / name, provenance={"seed": 1})
+    dataset = open_dataset(tmp_path / "one")
+    assert dataset.check() == ()
+    assert dataset.vocabulary == folder.vocabulary
+    for split, made in splits.items():
+        for index in range(len(made)):
+            for one, two in zip(arrays(dataset.splits[split][index]), arrays(made[index]), strict=True):
+                np.testing.assert_array_equal(one, two)
+    files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
+    assert len(files) == 7 * 4 + 1
+    assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files)
+    with pytest.raises(OutputError, match="not empty"):
+        export_second(splits, tmp_path / "one")
+
+
+def test_masks_without_images_are_listed(tmp_path: Path) -> None:
+    masks(tmp_path)
+    (tmp_path / "north" / "images" / "part_0.png").unlink()
+    truncate(tmp_path / "south" / "masks" / "part_1.png")
+    with pytest.raises(DatasetError, match=r"part_0\.png: has no image"):
+        open_masks(tmp_path)
+    faults = open_masks(tmp_path, strict=False).check()
+    assert [fault.file for fault in faults] == ["north/masks/part_0.png", "south/masks/part_1.png"]
+
+
+def test_numbers_in_masks_are_explained_by_a_masks_yaml(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        save(tmp_path / "pic" / f"{name}.png", rng.integers(0, 255, (40, 40, 3)).astype(np.uint8))
+        save(tmp_path / "seg" / f"{name}.png", rng.integers(0, 3, (5, 5)).astype(np.uint8).repeat(8, 0).repeat(8, 1))
+    with pytest.raises(DatasetError, match=r"masks\.yaml"):
+        open_masks(tmp_path)
+    (tmp_path / "masks.yaml").write_text(
+        "image: 'pic/{name}.png'\nmask: 'seg/{name}.png'\nvalues: {0: no label, 1: field, 2: wood}\n"
+    )
+    folder = open_masks(tmp_path)
+    assert folder.vocabulary.words == ("field", "wood")
+    assert set(np.unique(folder[0].classes)) == {1, 2, NO_LABEL}
+    (tmp_path / "masks.yaml").write_text("image: 'pic/{name}.png'\nmasks: 'seg/{name}.png'\nvalues: {0: field}\n")
+    with pytest.raises(DatasetError, match="did you mean 'mask'"):
+        open_masks(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({"shift_px": 0.8}, "would make labels wrong"),
+        ({"size": 4}, "at least 16"),
+        ({"segments": (0, 2)}, "do not rise"),
+        ({"segment_share": (0.5, 0.1)}, "does not rise"),
+        ({"swap": 2.0}, "no probability"),
+        ({"noise": -1.0}, "negative"),
+    ],
+)
+def test_recipes_that_cannot_be_meant_are_refused(options: dict[str, object], advice: str) -> None:
+    with pytest.raises(UsageError, match=advice):
+        Recipe(**options)  # type: ignore[arg-type]

@@ -1,0 +1,85 @@
+"""The same on real pixels; these are not part of the project, so each test says why it is skipped."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from making import needs_real
+from wasnow.data.dataset import open_dataset
+from wasnow.data.pairs import MadePairs, Recipe
+from wasnow.data.preview import write_preview
+from wasnow.data.singles import MaskFolder, open_masks
+from wasnow.errors import DatasetError, SingleDated
+from wasnow.vocabulary import DUBAI, NO_LABEL
+
+pytestmark = pytest.mark.real
+
+
+def test_levir_cd_is_ready() -> None:
+    dataset = open_dataset(needs_real("levir-cd"))
+    assert dataset.check() == ()
+    assert {split: len(samples) for split, samples in dataset.splits.items()} == {"train": 3, "val": 1}
+    assert dataset.splits["train"][0].before.shape == (256, 256, 3)
+
+
+def test_dsifn_cd_is_ready() -> None:
+    dataset = open_dataset(needs_real("dsifn-cd"))
+    assert dataset.check() == ()
+    assert len(dataset.splits["all"]) == 5
+
+
+def test_french_buildings_are_pairs_in_geotiff(tmp_path: Path) -> None:
+    folder = needs_real("france-buildings")
+    found = open_dataset(folder / "binary").examine()
+    assert found.ready
+    assert 0.02 < found.tallies["train"].change_share < 0.3
+    with pytest.raises(DatasetError, match="change_values"):
+        open_dataset(folder / "instances")
+    described = tmp_path / "dataset.yaml"
+    described.write_text(
+        "before: before/{name}.tif\nafter: after/{name}.tif\nchange_label: label/{name}.tif\n"
+        "change_values: {0: unchanged, 1: changed, 2: changed, 3: unchanged}\n"
+    )
+    for role in ("before", "after", "label"):
+        (tmp_path / role).symlink_to((folder / "instances" / role).resolve())
+    assert open_dataset(tmp_path).check() == ()
+
+
+@pytest.fixture(scope="module")
+def dubai() -> MaskFolder:
+    return open_masks(needs_real("dubai-landcover"))
+
+
+def test_dubai_is_single_dated_in_five_groups_with_all_its_classes(dubai: MaskFolder) -> None:
+    with pytest.raises(SingleDated):
+        open_dataset(dubai.root)
+    assert dubai.faults == ()
+    assert dubai.groups == ("Tile_1", "Tile_3", "Tile_4", "Tile_6", "Tile_7")
+    assert dubai.vocabulary.words == DUBAI
+    # Tile_4 has palettes where the others have RGB, Tile_1 grey pixels that nobody labelled.
+    assert set(np.unique(dubai[[e.group for e in dubai.entries].index("Tile_4")].classes)) <= {1, 2, 3, 4, 5}
+    first = [dubai[i].classes for i, entry in enumerate(dubai.entries) if entry.group == "Tile_1"]
+    assert sum(int((classes == NO_LABEL).sum()) for classes in first) == 39985
+
+
+def test_pairs_of_dubai_change_from_and_to_every_class(dubai: MaskFolder) -> None:
+    kept, held = dubai.split(["Tile_3", "Tile_4", "Tile_6", "Tile_7"])[::-1]
+    assert held.groups == ("Tile_1",)
+    pairs = MadePairs(held, 12, 0, Recipe(size=128))
+    seen = np.zeros((6, 6), bool)
+    for sample in (pairs[i] for i in range(12)):
+        assert sample.before_classes is not None
+        assert sample.after_classes is not None
+        here = sample.change == 1
+        assert (sample.before_classes[here] != sample.after_classes[here]).all()
+        seen[sample.before_classes[here], sample.after_classes[here]] = True
+    assert seen[1:].any(axis=1).sum() >= 4
+    assert seen[:, 1:].any(axis=0).sum() >= 4
+    assert not seen[0].any()
+    assert len(kept.groups) == 4
+
+
+def test_the_preview_of_real_pairs_fits_in_a_mail(tmp_path: Path) -> None:
+    page = write_preview(open_dataset(needs_real("levir-cd")), tmp_path / "page.html")
+    assert page.stat().st_size < 500_000

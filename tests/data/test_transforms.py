@@ -1,0 +1,154 @@
+"""Transforms: one geometry for everything, a light of its own for each date, the same for the same generator."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from wasnow.data.samples import Sample
+from wasnow.data.transforms import Augment, Light, resample, swapped
+from wasnow.errors import UsageError
+from wasnow.vocabulary import NO_LABEL
+
+SEEDS = st.integers(0, 2**31)
+
+
+def sample(height: int, width: int, seed: int = 0) -> Sample:
+    """Every array says where each pixel came from: pictures in two bands, labels in their codes."""
+    row, col = np.indices((height, width))
+    place = np.dstack([row, col, (row + col) % 7]).astype(np.uint8)
+    first = ((row * 3 + col) % 5 + 1).astype(np.uint8)
+    second = ((row + col * 2) % 5 + 1).astype(np.uint8)
+    change = ((row + col) % 2).astype(np.uint8)
+    return Sample("s", place, place.copy(), first, second, change)
+
+
+AUGMENTS = st.builds(
+    Augment,
+    crop=st.sampled_from([None, 8, 20, 40]),
+    flips=st.booleans(),
+    quarter_turns=st.booleans(),
+    swap=st.just(0.0),
+)
+
+
+@settings(deadline=None)
+@given(AUGMENTS, st.integers(6, 30), st.integers(6, 30), SEEDS)
+def test_pictures_and_labels_stay_together(augment: Augment, height: int, width: int, seed: int) -> None:
+    given_ = sample(height, width)
+    seen = augment(given_, np.random.default_rng(seed))
+    assert seen.before.shape[:2] == seen.change.shape == seen.before_classes.shape == seen.after_classes.shape
+    np.testing.assert_array_equal(seen.before, seen.after)
+    labelled = seen.change != NO_LABEL
+    rows, cols = seen.before[..., 0][labelled], seen.before[..., 1][labelled]
+    assert labelled.any()
+    for name in ("before_classes", "after_classes", "change"):
+        np.testing.assert_array_equal(getattr(seen, name)[labelled], getattr(given_, name)[rows, cols])
+        assert (getattr(seen, name)[~labelled] == NO_LABEL).all()
+
+
+@given(SEEDS)
+def test_the_same_generator_gives_the_same_sample_and_the_input_is_left_alone(seed: int) -> None:
+    given_ = sample(24, 30)
+    copy = given_.before.copy()
+    augment = Augment(crop=16, scale=(0.8, 1.25), light=Light())
+    once, twice = (augment(given_, np.random.default_rng(seed)) for _ in range(2))
+    for name in ("before", "after", "before_classes", "after_classes", "change"):
+        np.testing.assert_array_equal(getattr(once, name), getattr(twice, name))
+    np.testing.assert_array_equal(given_.before, copy)
+
+
+def test_all_eight_symmetries_of_the_square_are_drawn() -> None:
+    rng = np.random.default_rng(0)
+    seen = {Augment(swap=0)(sample(5, 5), rng).before.tobytes() for _ in range(300)}
+    assert len(seen) == 8
+
+
+def test_a_picture_that_is_not_square_keeps_its_shape() -> None:
+    rng = np.random.default_rng(0)
+    assert {Augment()(sample(6, 9), rng).before.shape for _ in range(20)} == {(6, 9, 3)}
+
+
+def test_dates_change_places_with_their_labels() -> None:
+    given_ = sample(6, 6)
+    seen = Augment(flips=False, quarter_turns=False, swap=1.0)(given_, np.random.default_rng(0))
+    assert seen.before is given_.after
+    assert seen.before_classes is given_.after_classes
+    assert seen.after_classes is given_.before_classes
+    assert seen.change is given_.change
+    assert swapped(swapped(given_)) == given_
+
+
+def test_each_date_has_its_own_light_and_labels_have_none() -> None:
+    given_ = sample(16, 16)
+    seen = Augment(flips=False, quarter_turns=False, swap=0, light=Light())(given_, np.random.default_rng(3))
+    assert (seen.before != seen.after).any()
+    np.testing.assert_array_equal(seen.before_classes, given_.before_classes)
+
+
+@given(SEEDS)
+def test_light_keeps_the_order_of_grey_levels(seed: int) -> None:
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    lit = Light(saturation=0)(ramp, np.random.default_rng(seed)).astype(int)
+    assert (np.diff(lit, axis=1) >= 0).all()
+
+
+def test_light_without_variation_changes_nothing() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (9, 9, 3)).astype(np.uint8)
+    still = Light(0, 0, 0, 0, 0)
+    np.testing.assert_allclose(still(rgb, np.random.default_rng(1)).astype(int), rgb, atol=1)
+
+
+def test_light_is_as_bright_as_asked() -> None:
+    grey = np.full((4, 4, 3), 128, np.uint8)
+    means = [Light(0.1, 0, 0, 0, 0)(grey, np.random.default_rng(seed)).mean() for seed in range(200)]
+    assert min(means) >= 128 - 0.1 * 255 - 1
+    assert max(means) <= 128 + 0.1 * 255 + 1
+    assert np.ptp(means) > 40
+
+
+@given(st.floats(0, 20), st.floats(0, 20), SEEDS)
+def test_resampling_agrees_with_scipy(row: float, col: float, seed: int) -> None:
+    rgb = np.random.default_rng(seed).integers(0, 256, (12, 14, 3)).astype(np.uint8)
+    rows, cols = row + np.arange(5) * 0.7, col + np.arange(6) * 1.3
+    expected = np.stack(
+        [
+            ndimage.map_coordinates(
+                rgb[..., band].astype(float), np.meshgrid(rows, cols, indexing="ij"), order=1, mode="mirror"
+            )
+            for band in range(3)
+        ],
+        axis=-1,
+    )
+    np.testing.assert_allclose(resample(rgb, rows, cols).astype(float), expected, atol=0.51)
+
+
+@settings(deadline=None)
+@given(SEEDS, st.floats(0.5, 2.0))
+def test_scaled_labels_lie_on_what_the_scaled_picture_shows(seed: int, factor: float) -> None:
+    blocks = np.random.default_rng(seed).integers(0, 2, (6, 6)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    picture = np.repeat(blocks[..., None] * np.uint8(200), 3, axis=2)
+    augment = Augment(crop=24, scale=(factor, factor), swap=0)
+    seen = augment(Sample("s", picture, picture, None, None, blocks), np.random.default_rng(seed))
+    shown = (seen.before[..., 0] > 100).astype(np.uint8)
+    pure = np.isin(seen.before[..., 0], (0, 200))
+    sure = (seen.change != NO_LABEL) & pure
+    assert sure.any()
+    np.testing.assert_array_equal(seen.change[sure], shown[sure])
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({"scale": (0.8, 1.2)}, "give a crop as well"),
+        ({"scale": (2.0, 1.0), "crop": 8}, "does not rise"),
+        ({"crop": 0}, "holds nothing"),
+        ({"swap": 1.5}, "no probability"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(options: dict[str, object], advice: str) -> None:
+    with pytest.raises(UsageError, match=advice):
+        Augment(**options)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="outside"):
+        Light(brightness=3)
