@@ -305,7 +305,8 @@ def _survey_state(plan: Plan, looked: Survey, clock: _Clock) -> dict[str, Any]:
 
 def shift_warnings(plan: Plan, shift: Shift | None) -> Iterator[str]:
     """A sentence where the dates lie so far apart that edges will look like change."""
-    if shift is None or shift.length_px <= SHIFT_WARNING_PX or shift.spread_px > shift.length_px / 2:
+    # Windows that disagree saw seasons or new buildings, not a displacement.
+    if shift is None or shift.length_px <= SHIFT_WARNING_PX or shift.spread_px > shift.length_px / 5:
         return
     gsd = plan.pair.working.gsd_m
     metres = f" ({shift.length_px * gsd:.1f} m)" if gsd is not None else ""

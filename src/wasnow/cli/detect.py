@@ -195,7 +195,7 @@ def carry_out(
     if not result.complete:
         fail(
             f"parts could not be read and are flagged ({', '.join(sorted(result.record.pixels.not_processed))}); "
-            f"see {result.report}, repair the files and run again"
+            f"see {result.report}; repair the files, then run again with --overwrite"
         )
         raise typer.Exit(EXIT_PARTIAL)
 

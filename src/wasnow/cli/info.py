@@ -128,7 +128,7 @@ def _look(plan: Plan) -> tuple[dict[str, Any], list[str]]:
         facts["shift"] = "cannot be told: too little texture in common"
     else:
         shift = looked.shift
-        sure = "sure" if shift.spread_px <= 0.5 else "roughly" if shift.spread_px <= shift.length_px / 2 else "unsure"
+        sure = "sure" if shift.spread_px <= 0.5 else "roughly" if shift.spread_px <= shift.length_px / 5 else "unsure"
         facts["shift"] = (
             f"{shift.rows_px:+.2f} rows, {shift.cols_px:+.2f} cols "
             f"({sure}: spread {shift.spread_px:.2f} px over {shift.windows} windows)"

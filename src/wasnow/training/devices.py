@@ -156,6 +156,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def loading_was_killed(error: BaseException) -> bool:
+    """Whether a worker process of the data loader died of a signal: torch says so only in words."""
+    return "DataLoader worker" in str(error) and "killed by signal" in str(error)
+
+
 def memory_advice(config: TrainConfig, device: torch.device, step: int) -> str:
     """Which setting to lower, the one that changes least first."""
     share = config.batch_size // (config.accumulate * config.devices)

@@ -43,6 +43,7 @@ from wasnow.training.devices import (
     Answers,
     deterministic,
     is_out_of_memory,
+    loading_was_killed,
     make_fabric,
     memory_advice,
     memory_mb,
@@ -150,6 +151,11 @@ def train(
         try:
             return run.go(resume=resume)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if loading_was_killed(error):
+                raise OutOfMemory(
+                    f"a process that loads pairs was killed at step {run.step + 1}, as happens when memory runs out; "
+                    f"lower --set workers={config.workers} and go on with --resume"
+                ) from error
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemory(memory_advice(config, fabric.device, run.step)) from error
