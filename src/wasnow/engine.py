@@ -36,7 +36,7 @@ from wasnow.plan import Options, Plan, make_plan
 from wasnow.raster.pair import PairReader, PairWindow
 from wasnow.raster.radiometry import Stretch
 from wasnow.raster.read import gdal_settings
-from wasnow.raster.survey import Shift, Survey, survey
+from wasnow.raster.survey import BUDGET_PX, LIGHT_BUDGET_PX, Shift, Survey, survey
 from wasnow.raster.tiles import Block
 from wasnow.raster.write import sha256
 from wasnow.record import BlockRecord, FileSum
@@ -236,6 +236,7 @@ def _surveyed(plan: Plan, space: Workspace, reader: PairReader, tell: Progress, 
     if state is None:
         looked = survey(
             reader,
+            budget_px=BUDGET_PX if isinstance(plan.model, SceneModel) else LIGHT_BUDGET_PX,
             skip_unreadable=plan.options.keep_going,
             progress=lambda done, total: tell("survey", done, total),
         )

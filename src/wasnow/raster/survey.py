@@ -20,6 +20,8 @@ from wasnow.raster.tiles import Window
 SQUARE = 256
 BUDGET_PX = 2**24
 """Pixels that are read at most: 256 squares."""
+LIGHT_BUDGET_PX = 2**22
+"""Pixels that are enough where only the stretch and the shift are wanted, and nothing is fitted."""
 KEPT_BYTES = 160 * 2**20
 """Bytes of samples that are kept at most, both dates together."""
 SHIFT_SQUARES = 25
