@@ -26,6 +26,7 @@ from wasnow.raster.grid import Grid
 from wasnow.raster.tiles import Window
 
 BLOCK = 512
+NEARLY_FULL_BYTES = 2**24
 
 
 class RasterWriter:
@@ -108,7 +109,8 @@ def as_output_error(path: Path, error: BaseException) -> OutputError:
     if not full and not isinstance(error, OSError):
         with suppress(OSError):
             status = os.statvfs(path.parent)
-            full = status.f_bavail * status.f_frsize < 2**20
+            # GDAL does not say why it could not write; little room left is the likeliest reason.
+            full = status.f_bavail * status.f_frsize < NEARLY_FULL_BYTES
     if full:
         return DiskFull(f"{path}: no space left on the disk; free some and run the same command again to go on")
     if isinstance(error, PermissionError):
