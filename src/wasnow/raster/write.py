@@ -106,7 +106,7 @@ def as_output_error(path: Path, error: BaseException) -> OutputError:
     """`DiskFull` where the disk is, else `OutputError`, each with the advice that helps."""
     text = " ".join(str(error.__cause__ or error).split())
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text
-    if not full and not isinstance(error, OSError):
+    if not full and getattr(error, "errno", None) is None:
         with suppress(OSError):
             status = os.statvfs(path.parent)
             # GDAL does not say why it could not write; little room left is the likeliest reason.
