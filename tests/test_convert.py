@@ -213,7 +213,9 @@ def test_weights_from_before_batches_were_counted_fit(tmp_path):
     resnet = ResNet34()
     old = {name: each for name, each in resnet.state_dict().items() if not name.endswith("num_batches_tracked")}
     torch.save(old, tmp_path / "old.pth")
-    load_backbone(ResNet34(), tmp_path / "old.pth")
+    loaded = ResNet34()
+    load_backbone(loaded, tmp_path / "old.pth")
+    torch.testing.assert_close(loaded.state_dict()["layer4.0.conv1.weight"], old["layer4.0.conv1.weight"])
 
 
 # ---------------------------------------------------------------------------------------------------------- the command
