@@ -122,3 +122,17 @@ def test_one_missing_crs_names_the_file(tmp_path):
     _, after = pair(tmp_path / "x", crs=None)
     with pytest.raises(RasterUnsuitable, match=r"x/after\.tif: has no CRS"):
         make_plan(before, after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "warned"),
+    [
+        ("2017", "2009", True),
+        ("2009", "2017-06", False),
+        ("2017-06-30", "2017", False),
+        ("2017-07", "2017-06-30", True),
+    ],
+)
+def test_dates_the_wrong_way_round_are_pointed_out(tmp_path, before, after, warned):
+    plan = make_plan(*pair(tmp_path), model=Toy(), options=Options(date_before=before, date_after=after))
+    assert any("swapped" in warning for warning in plan.warnings) == warned

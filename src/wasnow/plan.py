@@ -171,6 +171,9 @@ def make_plan(
     working, remark = _working_grid(target, card, options.gsd)
     warnings += remark
     result = working if options.grid == "working" else target
+    dates = (options.date_before or chosen[0].date, options.date_after or chosen[1].date)
+    if dates[0] is not None and dates[1] is not None and dates[0][: len(dates[1])] > dates[1][: len(dates[0])]:
+        warnings.append(f"before is dated {dates[0]}, after {dates[1]}: are the two files swapped?")
     tile = card.tile if options.tile is None else options.tile
     margin = card.margin if options.margin is None else options.margin
     if options.margin is None and options.tile is not None:
@@ -189,7 +192,7 @@ def make_plan(
         tiling=tiling,
         vocabulary=Vocabulary(card.classes),
         threshold=options.threshold,
-        dates=(options.date_before or chosen[0].date, options.date_after or chosen[1].date),
+        dates=dates,
         warnings=tuple(warnings),
     )
 
