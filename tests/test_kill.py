@@ -27,7 +27,12 @@ before, after, folder, kills, seed = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 small = plan.Tiling
 plan.Tiling = lambda *a, **k: small(*a, **k, block_side=32)
 
-def attempt(output, kill_after=None):
+def lines(output):
+    journal = output / ".wasnow" / "journal.jsonl"
+    return len(journal.read_bytes().splitlines()) if journal.exists() else 0
+
+def attempt(output, line=None, after_line=0.0):
+    # With a line: kill so many seconds after the journal has it.
     child = os.fork()
     if child == 0:
         try:
@@ -37,33 +42,42 @@ def attempt(output, kill_after=None):
             print(repr(error), file=sys.stderr)
             os._exit(1)
         os._exit(0)
-    if kill_after is not None:
-        time.sleep(kill_after)
+    if line is not None:
+        while lines(output) < line:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return status
+            time.sleep(0.0005)
+        time.sleep(after_line)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return status
 
 started = time.monotonic()
 assert attempt(folder / "whole") == 0
-whole = time.monotonic() - started
+whole, everything = time.monotonic() - started, lines(folder / "whole")
+assert everything > 10
 rng = random.Random(seed)
 killed, stages, runs = 0, [], 0
 while killed < kills:
-    # A new folder whenever one is finished, so that kills fall on every stage, the finals included.
+    # Each folder: twice at chosen lines of the journal, so that the blocks are hit however fast the machine is, twice
+    # at any moment, the finals included; then the run may finish, and the next folder begins.
     output = folder / f"run{runs}"
-    status = attempt(output, rng.uniform(0, whole))
-    if status == 0:
-        runs += 1
-        continue
-    assert os.WIFSIGNALED(status), status
-    killed += 1
-    journal = output / ".wasnow" / "journal.jsonl"
-    stages.append(len(journal.read_bytes().splitlines()) if journal.exists() else 0)
-    for name in results.OUTPUTS:
-        path = output / name
-        assert not path.exists() or path.stat().st_size > 0
-assert attempt(folder / f"run{runs}") == 0
-print(json.dumps({"killed": killed, "stages": stages, "runs": runs + 1}))
+    runs += 1
+    moments = [(line, rng.uniform(0, 0.004)) for line in sorted(rng.sample(range(1, everything), 2))]
+    moments += [(0, rng.uniform(0, whole)) for _ in range(2)]
+    for line, wait in moments:
+        status = attempt(output, line, wait)
+        if status == 0:
+            break
+        assert os.WIFSIGNALED(status), status
+        killed += 1
+        stages.append(lines(output))
+        for name in results.OUTPUTS:
+            path = output / name
+            assert not path.exists() or path.stat().st_size > 0
+    assert attempt(output) == 0
+print(json.dumps({"killed": killed, "stages": stages, "runs": runs}))
 """
 
 
@@ -79,8 +93,8 @@ def test_sigkill_at_random_moments_and_again_gives_the_same_bytes(tmp_path, kill
     )
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout)
-    assert told["killed"] == kills
-    assert len(set(told["stages"])) > 3, "the kills all fell on one stage"
+    assert told["killed"] >= kills
+    assert len(set(told["stages"])) > kills // 4, "the kills all fell on one stage"
     for run in range(told["runs"]):
         for name in ("change.tif", "confidence.tif", "changes.gpkg", "changes.parquet", "change.qml"):
             assert (tmp_path / f"run{run}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -187,11 +188,18 @@ STAGES = (Stage(loss="ding", steps=8), Stage(name="heads", loss="ding", steps=6,
 def run(output: str, settings: Sequence[str], environment: dict[str, str] | None = None) -> None:
     """One resumable run in this process: for tests that kill it, or need two of them."""
     from wasnow.training.loop import train
+    from wasnow.training.watch import Progress, Silent
+
+    class Unhurried(Silent):
+        """Long enough a step that a kill aimed at one falls before the last."""
+
+        def step(self, progress: Progress) -> None:
+            time.sleep(0.03)
 
     os.environ.update(environment or {})
     torch.set_num_threads(1)
     register()
-    train(config(*settings, stages=STAGES), splits(), Path(output), resume=True, transform=mirror)
+    train(config(*settings, stages=STAGES), splits(), Path(output), resume=True, transform=mirror, watch=Unhurried())
 
 
 def process(output: Path, *settings: str, **environment: str) -> BaseProcess:
