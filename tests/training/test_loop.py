@@ -386,3 +386,17 @@ def test_a_score_that_is_not_there_is_refused_before_training(tmp_path: Path):
 def test_a_model_with_classes_on_data_without_is_refused(tmp_path: Path):
     with pytest.raises(UsageError, match="the data has none; choose a model of change alone"):
         run(tmp_path, data={"all": Blobs(4, words=())})
+
+
+def test_tensorboard_holds_the_numbers_of_the_log(tmp_path: Path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    told = {event.step: event.value for event in events.Scalars("train/loss")}
+    written = {int(row["step"]): float(row["loss"]) for row in rows(tmp_path / "log.csv")}
+    assert told == pytest.approx(written, rel=1e-4)
+    validated = {int(row["step"]): float(row["binary.f1"]) for row in rows(tmp_path / "validations.csv")}
+    assert {e.step: e.value for e in events.Scalars("validation/binary.f1")} == pytest.approx(validated, rel=1e-4)
