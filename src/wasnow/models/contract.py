@@ -120,6 +120,25 @@ class ChangeModel(Protocol):
         ...
 
 
+@runtime_checkable
+class Encoding(Protocol):
+    """A network that looks at the images once and can then answer with any words: an open vocabulary, made fast.
+
+    ``forward(before, after, valid)`` equals ``answer(encode(before, after, valid), (H, W))``.
+    """
+
+    encoder_parts: tuple[str, ...]
+    """Beginnings of the names of all parameters that `encode` uses."""
+
+    def encode(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Everything that depends on the images and not on the words, batch first; arguments as in `ChangeModel`."""
+        ...
+
+    def answer(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> ChangeLogits:
+        """The answer at (H, W), the size of the images that `encode` saw, for the words that are bound."""
+        ...
+
+
 def some_words(classes: Sequence[str]) -> tuple[str, ...]:
     """The words of a network that answers with classes.
 
