@@ -23,6 +23,8 @@ SMALL: dict[str, tuple[tuple[str, ...], ...]] = {
     "polygons.py": (("2048",),),
     "scores.py": (("50",),),
     "loading.py": (("16",),),
+    "prompter.py": (("2", "--naive", "1"),),
+    "semantic_cd.py": (("pair", "--clip", "vit-b-32", "--side", "256", "--repeat", "1"),),
     "training.py": (("--crop", "64", "--steps", "3"),),
 }
 """The arguments of each run of a script; docs/benchmarks.md says which larger ones its figures come from."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +114,59 @@ class Toy:
         mix = torch.from_numpy(rng.standard_normal((k, 3, 1, 1)).astype(np.float32)) * 8
         logits = [torch.nn.functional.conv2d(m - 0.5, mix) for m in means]
         return ChangeLogits(change, *logits)
+
+
+TINY_SEMANTIC_CD: dict[str, Any] = {
+    "clip": {
+        "image_width": 32,
+        "image_layers": 4,
+        "image_heads": 2,
+        "patch": 14,
+        "image_size": 56,
+        "image_mlp": 64,
+        "text_width": 24,
+        "text_layers": 2,
+        "text_heads": 2,
+        "text_mlp": 48,
+        "text_positions": 77,
+        "vocabulary": 49408,
+        "embed": 16,
+        "activation": "gelu",
+    },
+    "width": 16,
+    "head_width": 12,
+    "cost_width": 8,
+    "context": 16,
+    "filter_grid": (4, 4),
+}
+"""Options of a Semantic-CD that is made and asked in milliseconds."""
+
+
+@dataclass(frozen=True)
+class ToyEncoding(Toy):
+    """A `Toy` that looks at the images once and answers any words from what it saw; counts the tiles it looked at."""
+
+    fingerprint: str = "toy 1"
+    seen: list[int] = field(default_factory=list, compare=False)
+    encoder_parts: tuple[str, ...] = ("encoder",)
+
+    def __call__(self, before: Tensor, after: Tensor, valid: Tensor) -> ChangeLogits:
+        return self.answer(self.encode(before, after, valid), (before.shape[-2], before.shape[-1]))
+
+    def encode(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> tuple[Tensor, ...]:
+        assert torch.isfinite(before).all()
+        self.seen.append(len(before))
+        side = 2 * self.radius + 1
+        smooth = torch.full((3, 1, side, side), 1 / side**2)
+        means = [torch.nn.functional.conv2d(x, smooth, padding=self.radius, groups=3) for x in (before, after)]
+        return *means, torch.full((len(before), 1), before.shape[-1])
+
+    def answer(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> ChangeLogits:
+        first, second, width = features
+        assert first.dtype == torch.float32
+        assert set(width.ravel().tolist()) == {size[1]}
+        change = 40 * (first - second).abs().mean(1, keepdim=True) - 2
+        # A word means the same whatever the others are.
+        seeds = [np.random.default_rng(list(word.encode())) for word in self.classes]
+        mix = torch.from_numpy(np.stack([rng.standard_normal((3, 1, 1)) for rng in seeds]).astype(np.float32)) * 8
+        return ChangeLogits(change, *(torch.nn.functional.conv2d(each - 0.5, mix) for each in (first, second)))

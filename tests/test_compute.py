@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 
 from making import Toy, textured
+from wasnow.calibration import moved_threshold
 from wasnow.compute import Feed, Rules, answer_block
 from wasnow.models.contract import ChangeLogits
 from wasnow.raster.pair import PairWindow, Reason
@@ -27,7 +30,12 @@ def scene(height: int, width: int, *, holes: bool = True, seed: int = 0) -> Pair
     return PairWindow(Window(0, 0, height, width), before, after, reason)
 
 
-def answer(model, whole, tiling, *, factor=1.0, result=None, blend=False, batch=1, threshold=0.5):
+def answer(model, whole, tiling, *, factor=1.0, result=None, blend=False, batch=1, threshold=0.5, **more):
+    answers = answered(model, whole, tiling, factor, result, blend=blend, batch=batch, threshold=threshold, **more)
+    return answers["codes"], answers["confidence"]
+
+
+def answered(model, whole, tiling, factor=1.0, result=None, *, threshold=0.5, **more):
     shape = whole.reason.shape
     rules = Rules(
         vocabulary=Vocabulary(model.card.classes),
@@ -35,11 +43,11 @@ def answer(model, whole, tiling, *, factor=1.0, result=None, blend=False, batch=
         factor=factor,
         result_shape=result or shape,
         working_shape=shape,
-        blend=blend,
-        batch=batch,
+        **more,
     )
     codes = np.full((3, *rules.result_shape), 77, rules.vocabulary.dtype)
     confidence = np.full((3 if model.card.classes else 1, *rules.result_shape), 77, np.uint8)
+    landcover = np.full((2, *rules.result_shape), 77, rules.vocabulary.dtype)
     for block in tiling:
         cut = block.read.clip(*shape)
         part = cut.within(whole.window)
@@ -50,7 +58,9 @@ def answer(model, whole, tiling, *, factor=1.0, result=None, blend=False, batch=
         place = got.window.within(Window(0, 0, *rules.result_shape))
         codes[(slice(None), *place)] = got.codes
         confidence[(slice(None), *place)] = got.confidence
-    return codes, confidence
+        if got.landcover is not None:
+            landcover[(slice(None), *place)] = got.landcover
+    return {"codes": codes, "confidence": confidence, "landcover": landcover}
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([24, 32, 48]), st.integers(20, 100), st.integers(1, 3))
@@ -145,3 +155,92 @@ def test_the_model_never_sees_a_gap():
     whole.after[:, 1:] = np.nan
     codes, _ = answer(Toy(), whole, Tiling(40, 40, 32, 4))
     assert (codes[2, 1:] == 255).all()
+
+
+# --- class maps, thresholds of classes, temperatures --------------------------------------------------------------
+
+
+@settings(max_examples=12)
+@given(st.integers(20, 70), st.integers(20, 70), st.sampled_from([24, 48]), st.sampled_from([1.0, 1.7]), st.booleans())
+def test_class_maps_say_what_the_change_map_says_where_it_changed_and_never_zero(height, width, tile, factor, blend):
+    model, whole, size = Toy(radius=3), scene(height, width), (round(height * factor), round(width * factor))
+    tiling = Tiling(height, width, tile, 8, blend=blend)
+    got = answered(model, whole, tiling, factor, size, blend=blend, landcover=True)
+    codes, cover = got["codes"], got["landcover"]
+    flagged = codes[2] == 255
+    changed = (codes[2] > 0) & ~flagged
+    np.testing.assert_array_equal(cover[:, changed], codes[:2, changed])
+    assert (cover[:, flagged] == 255).all()
+    assert ((cover[:, ~flagged] >= 1) & (cover[:, ~flagged] <= 3)).all()
+
+
+def test_class_maps_are_the_largest_logits():
+    whole = scene(40, 40, holes=False)
+    cover = answered(Toy(), whole, Tiling(40, 40, 48, 4), landcover=True)["landcover"]
+    fed = [torch.from_numpy(each / np.float32(255))[None] for each in (whole.before, whole.after)]
+    logits = Toy()(*fed, torch.ones(1, 1, 40, 40).bool())
+    for date, expected in enumerate((logits.before, logits.after)):
+        assert (cover[date] == expected[0].argmax(0).numpy() + 1).mean() > 0.999
+
+
+def test_class_maps_are_made_only_where_they_are_asked_for():
+    block = Tiling(30, 30, 32, 4)[0]
+    rules = Rules(Vocabulary(Toy().classes), 0.5, 1.0, (30, 30), (30, 30))
+    assert answer_block(Toy(), FEED, rules, block, scene(30, 30)).landcover is None
+
+
+@settings(max_examples=12)
+@given(st.lists(st.floats(0, 0.99), min_size=3, max_size=3), st.floats(0.01, 0.99))
+def test_a_pixel_counts_where_it_is_above_the_common_threshold_and_those_of_both_classes(own, common):
+    model, whole, tiling = Toy(), scene(40, 44), Tiling(40, 44, 32, 4)
+    everything = answered(model, whole, tiling, threshold=0.0, landcover=True)
+    got = answered(model, whole, tiling, threshold=common, class_thresholds=tuple(own))
+    probability, cover = everything["confidence"][0] / 254, everything["landcover"].astype(int)
+    seen = probability <= 1
+    limit = np.maximum(common, np.asarray(own)[np.where(seen, cover - 1, 0)].max(0))
+    sure = seen & (np.abs(probability - limit) > 0.004)  # the raster holds probabilities in steps of 1/254
+    np.testing.assert_array_equal(got["codes"][2][sure] > 0, (probability > limit)[sure])
+
+
+def test_thresholds_of_classes_that_are_no_higher_than_the_common_one_change_nothing():
+    whole, tiling = scene(40, 44), Tiling(40, 44, 32, 4)
+    plain = answered(Toy(), whole, tiling, threshold=0.6)
+    same = answered(Toy(), whole, tiling, threshold=0.6, class_thresholds=(0.6, 0.0, 0.3))
+    np.testing.assert_array_equal(plain["codes"], same["codes"])
+
+
+@settings(max_examples=12)
+@given(st.floats(0.3, 20), st.floats(0.3, 20), st.floats(0.05, 0.95))
+def test_calibration_changes_how_sure_the_map_is_and_not_the_map(change, classes, threshold):
+    whole, tiling = scene(40, 44), Tiling(40, 44, 32, 4)
+    plain = answered(Toy(), whole, tiling, threshold=threshold, landcover=True)
+    tempered = answered(
+        Toy(),
+        whole,
+        tiling,
+        threshold=moved_threshold(threshold, change),
+        landcover=True,
+        change_temperature=change,
+        class_temperature=classes,
+    )
+    # Only a probability that float32 rounds onto the threshold may fall on its other side.
+    assert (plain["codes"] != tempered["codes"]).mean() < 0.002
+    assert (plain["landcover"] != tempered["landcover"]).mean() < 0.002
+
+
+def test_temperatures_divide_the_logits():
+    whole = scene(30, 30, holes=False)
+    got = answered(Toy(), whole, Tiling(30, 30, 32, 4), change_temperature=2.5, class_temperature=4.0)
+    # A raster smaller than a tile is answered as it is.
+    fed = [torch.from_numpy(each / np.float32(255))[None] for each in (whole.before, whole.after)]
+    logits = Toy()(*fed, torch.ones(1, 1, 30, 30).bool())
+    expected = [torch.sigmoid(logits.change / 2.5)[0, 0]]
+    expected += [(each / 4.0).softmax(1).amax(1)[0] for each in (logits.before, logits.after)]
+    assert np.abs(got["confidence"] / 254 - torch.stack(expected).numpy()).max() < 0.5 / 254 + 1e-4
+
+
+@given(st.floats(0, 1), st.floats(0.01, 100))
+def test_a_moved_threshold_is_the_sigmoid_of_the_divided_logit(threshold, temperature):
+    moved = moved_threshold(threshold, temperature)
+    assert moved == pytest.approx(expit(logit(threshold) / temperature), abs=1e-12)
+    assert moved_threshold(threshold, 1.0) == pytest.approx(threshold, abs=1e-12)

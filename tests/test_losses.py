@@ -31,6 +31,7 @@ from wasnow.losses import (
     class_lovasz_softmax,
     cosine_consistency,
     ding_loss,
+    joint_loss,
     similarity_mse,
     weighted,
 )
@@ -497,6 +498,13 @@ def test_a_target_of_wrong_shape_or_type_is_refused(change, valid, classes, word
 def test_classes_of_one_date_alone_are_refused():
     with pytest.raises(ValueError, match="together or not at all"):
         Target(torch.zeros(1, 1, 1).bool(), torch.ones(1, 1, 1).bool(), torch.zeros(1, 1, 1).long())
+
+
+def test_one_stage_minimises_the_sum_of_the_two_and_tells_both():
+    answer, target = answers(), labels()
+    joint, change, classes = (loss(answer, target) for loss in (joint_loss, change_loss, class_loss))
+    assert torch.allclose(joint.total, change.total + classes.total)
+    assert joint.parts == {**change.parts, **classes.parts}
 
 
 def test_a_class_loss_refuses_what_has_no_classes_with_advice():

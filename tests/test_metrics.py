@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wasnow.errors import InputError, UsageError
-from wasnow.metrics import Confusion, ProtocolScores, Scores, bootstrap, protocol_scores
+from wasnow.metrics import Confusion, ProtocolScores, Scores, bootstrap, protocol_scores, word_scores
 from wasnow.vocabulary import Vocabulary
 
 Pair = tuple[NDArray[np.integer], NDArray[np.integer]]
@@ -545,3 +545,52 @@ def test_undefined_resamples_are_left_out_and_counted():
     all_quiet = bootstrap([nothing, nothing], n=10)
     assert all_quiet["binary.oa"].low == 1
     assert all_quiet["binary.f1"].defined == 0
+
+
+# ------------------------------------------------------------------------------------------ each word against the rest
+
+
+@SOME
+@given(both(consistent=False, ignore=True))
+def test_a_word_is_scored_on_the_pixels_whose_label_names_a_class(maps: tuple[Pair, Pair]):
+    predicted, labelled = maps
+    found = Confusion.of_classes(predicted, labelled, 3).words()
+    for one in found:
+        tp = fp = fn = 0
+        for said, known in zip(predicted, labelled, strict=True):
+            for i in range(len(said)):
+                lost = 255 in (predicted[0][i], predicted[1][i], labelled[0][i], labelled[1][i])
+                if lost or known[i] == 0:
+                    continue
+                tp += said[i] == known[i] == one.code
+                fp += said[i] == one.code != known[i]
+                fn += known[i] == one.code != said[i]
+        assert (one.predicted, one.labelled, one.correct) == (tp + fp, tp + fn, tp)
+        for value, part, whole in (
+            (one.precision, tp, tp + fp),
+            (one.recall, tp, tp + fn),
+            (one.f1, 2 * tp, 2 * tp + fp + fn),
+            (one.iou, tp, tp + fp + fn),
+        ):
+            assert same(value, part / whole if whole else math.nan)
+        names = {name for name in ("precision", "recall", "f1", "iou") if math.isnan(getattr(one, name))}
+        assert names == set(one.undefined)
+
+
+def test_maps_without_classes_have_no_words():
+    assert Confusion.of_change(np.array([0, 1]), np.array([1, 1])).words() == ()
+
+
+@SOME
+@given(st.permutations([1, 2, 3]), both(consistent=True))
+def test_renaming_the_classes_renames_their_scores_and_nothing_else(order: list[int], maps: tuple[Pair, Pair]):
+    table = np.array([0, *order])
+    renamed = [(table[before], table[after]) for before, after in maps]
+    own = {table[one.code]: one for one in Confusion.of_classes(*maps, 3).words()}
+    for one in Confusion.of_classes(*renamed, 3).words():
+        assert one.as_dict() == own[one.code].as_dict() | {"code": one.code}
+
+
+def test_a_matrix_that_is_not_square_has_no_words():
+    with pytest.raises(InputError, match="is square"):
+        word_scores([[1, 2, 3]])

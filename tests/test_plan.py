@@ -1,5 +1,7 @@
 """What a run will do is decided from headers, and said in words."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import rasterio
@@ -9,6 +11,7 @@ from rasterio.enums import ColorInterp
 from making import Toy, pair, textured, write_raster
 from wasnow.errors import BandsUnclear, RasterUnsuitable, UnknownModel, UsageError, VocabularyError
 from wasnow.plan import Options, make_plan
+from wasnow.record import CalibrationRecord
 
 
 def test_a_model_sees_the_pair_at_its_own_resolution_and_results_stay_on_the_target(tmp_path):
@@ -97,6 +100,10 @@ def test_an_unknown_model_is_answered_with_the_nearest(tmp_path):
         {"gsd": float("nan")},
         {"threshold": 1.0},
         {"threshold": -0.1},
+        {"class_thresholds": {"water": 1.0}},
+        {"class_thresholds": (("water", float("nan")),)},
+        {"features_limit": 0},
+        {"features_limit": float("inf")},
         {"connectivity": 6},
         {"min_area": -1},
         {"batch": 0},
@@ -136,3 +143,65 @@ def test_one_missing_crs_names_the_file(tmp_path):
 def test_dates_the_wrong_way_round_are_pointed_out(tmp_path, before, after, warned):
     plan = make_plan(*pair(tmp_path), model=Toy(), options=Options(date_before=before, date_after=after))
     assert any("swapped" in warning for warning in plan.warnings) == warned
+
+
+def test_thresholds_of_classes_find_their_words_in_any_case_and_order(tmp_path):
+    paths = pair(tmp_path)
+    options = Options(class_thresholds={"FIELD": 0.9, " water ": 0.6})
+    assert make_plan(*paths, model=Toy(), options=options).class_thresholds == (("water", 0.6), ("field", 0.9))
+    assert Options(class_thresholds={"b": 0.1, "a": 0.2}) == Options(class_thresholds=(("a", 0.2), ("b", 0.1)))
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "message"),
+    [
+        (Toy(), {"bulding": 0.7}, "did you mean 'building'"),
+        (Toy(), {"lava": 0.7}, r"names no class of this run \(water, building, field\)$"),
+        (Toy(), {"water": 0.7, "Water": 0.8}, "'water' twice"),
+        ("irmad", {"water": 0.7}, "answers without classes"),
+    ],
+)
+def test_thresholds_of_words_that_are_no_classes_are_refused_with_the_nearest(tmp_path, model, wanted, message):
+    with pytest.raises(UsageError, match=message):
+        make_plan(*pair(tmp_path), model=model, options=Options(class_thresholds=wanted))
+
+
+def test_class_maps_of_a_model_without_classes_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="irmad answers without classes: no --landcover"):
+        make_plan(*pair(tmp_path), options=Options(landcover=True))
+
+
+def test_a_calibration_stays_with_the_weights_and_says_when_the_words_are_others(tmp_path):
+    errors = {name: 0.1 for name in CalibrationRecord.model_fields if name.startswith("ece")}
+    measured = SimpleNamespace(change_temperature=2.0, class_temperature=3.0, split="val", pairs=7, more=0, **errors)
+
+    class Calibrated(Toy):
+        fingerprint = "digest"
+        calibration = measured
+
+        def bind(self, classes):
+            return Toy(classes=tuple(classes))
+
+    paths = pair(tmp_path)
+    assert make_plan(*paths, model=Toy()).calibration is None
+    own = make_plan(*paths, model=Calibrated())
+    other = make_plan(*paths, model=Calibrated(), classes="pond, house")
+    assert (own.calibration.change_temperature, own.calibration.split, own.calibration.pairs) == (2.0, "val", 7)
+    assert own.calibration.for_these_classes
+    assert other.calibration == own.calibration.model_copy(update={"for_these_classes": False})
+    assert other.fingerprint == "digest"
+
+
+def test_the_words_that_were_asked_for_are_remembered_as_the_model_takes_them(tmp_path):
+    class Stubborn(Toy):
+        def bind(self, classes):
+            return self
+
+    paths = pair(tmp_path)
+    assert make_plan(*paths, model=Toy()).words == Toy().classes
+    assert make_plan(*paths, model=Stubborn(), classes="Water, FIELD|crops, field").words == (
+        "water",
+        "FIELD|crops",
+        "field",
+    )
+    assert make_plan(*paths, model=Stubborn(classes=()), classes="water").words == ()

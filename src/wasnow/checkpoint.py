@@ -1,7 +1,8 @@
 """A checkpoint: one safetensors file that says by itself what it is.
 
     model.safetensors
-      header   {"wasnow": JSON}    format, model and its options, class words, scores, provenance, digest of the weights
+      header   {"wasnow": JSON}    format, model and its options, class words, scores, provenance, digest of the
+                                weights, and the calibration once it was measured
       tensors  as the model's state_dict names them
 
 Nothing in it can run: pickles are refused. A file is written aside, flushed to the disk and renamed, so that it is
@@ -25,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from wasnow.calibration import Calibration
 from wasnow.errors import CheckpointError, DiskFull, OutputError, UsageError
 from wasnow.models import MODELS, build
 from wasnow.models.contract import ChangeModel
@@ -76,6 +78,7 @@ class Header(_Strict):
     scores: Scores = Field(default_factory=dict)
     provenance: Provenance
     parameters: int = Field(description="numbers in the weights, buffers included")
+    calibration: Calibration | None = Field(default=None, description="None until 'wasnow calibrate' has measured it")
     digest: str
 
 
@@ -247,6 +250,31 @@ def save(
     return Path(path)
 
 
+def set_calibration(path: str | os.PathLike[str], calibration: Calibration | None) -> Path:
+    """Write a calibration into a checkpoint (None takes it out): the same weights under another header and digest.
+
+    The file is replaced whole or not at all. `save` writes none: other weights need a measurement of their own.
+
+    Args:
+        path: a checkpoint, or a run folder: its best checkpoint.
+
+    Returns:
+        The file that was rewritten.
+
+    Raises:
+        CheckpointError: as `load`.
+        DiskFull: no room left; the checkpoint is as it was.
+        OutputError: the file cannot be written.
+    """
+    found = resolve(path)
+    tensors, header = read_sealed(found)
+    _header(found, header)
+    kept = {name: value for name, value in header.items() if name not in ("digest", "calibration")}
+    more = {} if calibration is None else {"calibration": calibration.model_dump(mode="json")}
+    write_sealed(found, tensors, {**kept, **more})
+    return found
+
+
 def read_header(path: str | os.PathLike[str]) -> Header:
     """What a checkpoint (or the best one of a run folder) says of itself; its weights are not read.
 
@@ -258,7 +286,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> ChangeModel:
-    """The model of a checkpoint, ready to answer.
+    """The model of a checkpoint, ready to answer; its ``calibration`` is the header's, None without one.
 
     Args:
         path: a checkpoint, or a run folder: its best checkpoint.
@@ -280,6 +308,7 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         ) from None
     # Two checkpoints of one model are two models: a resumed detection must see the same one.
     model.fingerprint = header.digest  # type: ignore[assignment]
+    model.calibration = header.calibration  # type: ignore[assignment]
     return cast(ChangeModel, model.eval().to(device))
 
 
@@ -367,9 +396,27 @@ def describe(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
         sections[f"scores on {split}"] = {
             name: "undefined" if value is None else f"{100 * value:.2f}" for name, value in values.items()
         }
+    sections["calibration"] = _calibration_lines(header)
     if source.recipe:
         sections["recipe"] = {name: _plain(value) for name, value in source.recipe.items() if value is not None}
     return sections
+
+
+def _calibration_lines(header: Header) -> dict[str, str]:
+    found = header.calibration
+    if found is None:
+        return {"temperatures": "not measured; wasnow calibrate measures them on validation pairs"}
+
+    def told(temperature: float, before: float | None, after: float | None) -> str:
+        if before is None or after is None:
+            return f"{temperature:.4g}"
+        return f"{temperature:.4g} (ECE {100 * before:.2f} % before, {100 * after:.2f} % after)"
+
+    lines = {"temperature of change": told(found.change_temperature, found.ece_change_before, found.ece_change_after)}
+    if header.model.classes:
+        classes = told(found.class_temperature, found.ece_class_before, found.ece_class_after)
+        lines["temperature of classes"] = classes
+    return {**lines, "measured on": f"{found.split} ({found.pairs} pairs)"}
 
 
 def _header(path: Path, raw: Mapping[str, Any]) -> Header:

@@ -3,6 +3,11 @@
     PairWindow -> fed arrays -> tiles in batches -> model -> probabilities -> centre crop or blend
         -> result resolution -> threshold, argmax -> BlockAnswer (codes, confidence, reason: small)
 
+Temperatures make probabilities of log-odds, ``sigmoid(change / T)`` and ``softmax(classes / T)``: 1 where a model was
+not calibrated. They change how sure the map says it is, not the map: its own threshold moves along
+(`wasnow.calibration.moved_threshold`). Where probabilities are averaged, by blending or onto another grid, pixels close
+to the threshold may still turn over.
+
 `answer_block` reads nothing and writes nothing: the same input gives the same answer wherever it runs.
 """
 
@@ -59,6 +64,9 @@ class Rules:
     Attributes:
         vocabulary: the words, in logit order.
         threshold: change probability above which a pixel counts as changed.
+        class_thresholds: per word, in logit order; a pixel must be above those of its two classes too. Empty: none.
+        change_temperature, class_temperature: divide the log-odds of change, and the class logits.
+        landcover: also keep the classes of both dates where nothing changed.
         factor: result pixels per working pixel, in length.
         result_shape: (rows, cols) of the result grid.
         working_shape: (rows, cols) of the working grid.
@@ -73,6 +81,10 @@ class Rules:
     working_shape: tuple[int, int]
     blend: bool = False
     batch: int = 1
+    class_thresholds: tuple[float, ...] = ()
+    change_temperature: float = 1.0
+    class_temperature: float = 1.0
+    landcover: bool = False
 
     def result_window(self, core: Window) -> Window:
         """The result pixels whose centres lie in a core of the working grid."""
@@ -92,12 +104,14 @@ class BlockAnswer:
         codes: ``(3, h, w)`` before_class, after_class, transition; the vocabulary's not-processed value where flagged.
         confidence: ``(1 or 3, h, w)`` uint8: probability x 254 of change (and of both classes); 255 where flagged.
         reason: ``(h, w)`` uint8 of `Reason`.
+        landcover: ``(2, h, w)`` class codes 1..K of both dates, changed or not; None unless the rules ask for it.
     """
 
     window: Window
     codes: NDArray[np.unsignedinteger]
     confidence: NDArray[np.uint8]
     reason: NDArray[np.uint8]
+    landcover: NDArray[np.unsignedinteger] | None = None
 
     def not_processed(self) -> dict[str, int]:
         """Pixels per reason, in words."""
@@ -167,8 +181,8 @@ def _answers(
                 torch.from_numpy(np.stack([after[:, rows, cols] for rows, cols in cuts])),
                 torch.from_numpy(np.stack([valid[None, rows, cols] for rows, cols in cuts])),
             )
-            parts = [torch.sigmoid(logits.change.float())]
-            parts += [each.float().softmax(dim=1) for each in logits.land_cover or ()]
+            parts = [torch.sigmoid(logits.change.float() / rules.change_temperature)]
+            parts += [(each.float() / rules.class_temperature).softmax(dim=1) for each in logits.land_cover or ()]
             probabilities = torch.cat(parts, dim=1).cpu().numpy()
         yield from zip(some, probabilities, strict=True)
 
@@ -209,14 +223,27 @@ def _coded(rules: Rules, window: Window, answer: Array, reason: NDArray[np.uint8
     reason[(reason == Reason.PROCESSED) & ~finite] = Reason.NOT_FINITE
     flagged = reason != Reason.PROCESSED
     answer = np.where(finite, answer, np.float32(0))
-    changed = (answer[0] > rules.threshold) & ~flagged
+    landcover: NDArray[np.unsignedinteger] | None = None
     if len(answer) == 1:
-        codes = rules.vocabulary.encode(changed)
+        codes = rules.vocabulary.encode((answer[0] > rules.threshold) & ~flagged)
         shown = answer
     else:
-        codes = rules.vocabulary.encode(changed, answer[1].astype(np.int64), answer[3].astype(np.int64))
+        before, after = answer[1].astype(np.int64), answer[3].astype(np.int64)
+        codes = rules.vocabulary.encode((answer[0] > _thresholds(rules, before, after)) & ~flagged, before, after)
         shown = answer[[0, 2, 4]]
+        if rules.landcover:
+            landcover = (np.stack([before, after]) + 1).astype(rules.vocabulary.dtype)
+            landcover[:, flagged] = rules.vocabulary.not_processed
     codes[:, flagged] = rules.vocabulary.not_processed
     confidence = np.rint(shown * CONFIDENCE_SCALE).astype(np.uint8)
     confidence[:, flagged] = CONFIDENCE_MISSING
-    return BlockAnswer(window, codes, confidence, reason)
+    return BlockAnswer(window, codes, confidence, reason, landcover)
+
+
+def _thresholds(rules: Rules, before: NDArray[np.int64], after: NDArray[np.int64]) -> float | Array:
+    """What each pixel's change probability must exceed: the common threshold and those of its two classes."""
+    if not rules.class_thresholds:
+        return rules.threshold
+    of_class = np.maximum(np.asarray(rules.class_thresholds, np.float32), np.float32(rules.threshold))
+    highest: Array = np.maximum(of_class[before], of_class[after])
+    return highest

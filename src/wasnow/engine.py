@@ -28,8 +28,10 @@ from threadpoolctl import threadpool_limits
 
 import wasnow
 from wasnow import results
+from wasnow.calibration import moved_threshold
 from wasnow.compute import BlockAnswer, Feed, Rules, answer_block
 from wasnow.errors import Interrupted, OutputError, UsageError, did_you_mean
+from wasnow.features import FeatureStore, Remembering, model_identity
 from wasnow.journal import Workspace, workspace
 from wasnow.models.contract import ChangeModel, SceneModel
 from wasnow.plan import Options, Plan, make_plan
@@ -45,6 +47,8 @@ from wasnow.results import ChangeMap
 READ_AHEAD = 2
 """Blocks that are read while the model works on another."""
 SHIFT_WARNING_PX = 1.0
+NOT_IDENTITY = ("device", "keep_features", "features_limit")
+"""Options that do not say what a run is: another machine may finish it, with its features kept elsewhere."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total) at every step; phases are ``checksums``, ``survey``, ``detect``, ``results``."""
@@ -134,11 +138,13 @@ def run(
             return ChangeMap(output, finished, reused=True)
         space.prepare()
         space.forget_failed()
+        store = _feature_store(plan)
         try:
             with plan.pair.open() as reader:
                 found = _surveyed(plan, space, reader, tell, clock)
-            _answer_blocks(plan, space, found, tell, clock)
-            record = results.assemble(_finding(plan, found, inputs, started, command), space, tell, clock.seconds)
+            _answer_blocks(plan, space, found, store, tell, clock)
+            finding = _finding(plan, found, store, inputs, started, command)
+            record = results.assemble(finding, space, tell, clock.seconds)
         except KeyboardInterrupt:
             done = len(space.done)
             raise Interrupted(
@@ -179,21 +185,31 @@ def _input_sums(plan: Plan, tell: Progress) -> tuple[tuple[FileSum, ...], tuple[
 
 def _identity(plan: Plan, inputs: tuple[tuple[FileSum, ...], tuple[FileSum, ...]]) -> dict[str, Any]:
     """What a resumed run must have in common with the one it resumes, in words that an error can show."""
+    options = {name: value for name, value in dataclasses.asdict(plan.options).items() if name not in NOT_IDENTITY}
+    options["class_thresholds"] = dict(plan.class_thresholds)
+    # Answers from kept features are rounded: that is another run, wherever they are kept.
+    options["keep_features"] = plan.options.keep_features is not None
+    calibration = plan.calibration
     return {
         "wasnow": wasnow.__version__,
         "before": {each.name: each.sha256 or each.size for each in inputs[0]},
         "after": {each.name: each.sha256 or each.size for each in inputs[1]},
         "model": _fingerprint(plan),
-        "classes": list(plan.vocabulary.words),
-        "option": {name: value for name, value in dataclasses.asdict(plan.options).items() if name != "device"},
+        "classes": list(plan.words),
+        "calibration": [calibration.change_temperature, calibration.class_temperature] if calibration else None,
+        "option": options,
         "tile": plan.tiling.tile,
         "margin": plan.tiling.margin,
     }
 
 
 def _fingerprint(plan: Plan) -> str:
-    own = getattr(plan.model, "fingerprint", None)
-    return str(own) if own is not None else f"{plan.card.name} of wasnow {wasnow.__version__}"
+    return plan.fingerprint if plan.fingerprint is not None else f"{plan.card.name} of wasnow {wasnow.__version__}"
+
+
+def _feature_store(plan: Plan) -> FeatureStore | None:
+    folder = plan.options.keep_features
+    return None if folder is None else FeatureStore(Path(folder), int(plan.options.features_limit * 1e9))
 
 
 def _environment() -> dict[str, str]:
@@ -260,18 +276,34 @@ def _surveyed(plan: Plan, space: Workspace, reader: PairReader, tell: Progress, 
         fill_after=tuple(state["fill"][1]),
     )
     bound = cast(ChangeModel, model)
-    threshold = plan.threshold if plan.threshold is not None else bound.card.threshold
     shift = Shift(**state["shift"]) if state["shift"] is not None else None
     return _Found(
         model=bound,
         feed=feed,
         stretch_before=stretch_before,
         stretch_after=stretch_after,
-        threshold=threshold,
+        threshold=(threshold := _threshold(plan, bound)),
         shift=shift,
         diagnostics=diagnostics,
-        warnings=tuple(shift_warnings(plan, shift)),
+        warnings=(*shift_warnings(plan, shift), *_idle_thresholds(plan, threshold)),
     )
+
+
+def _threshold(plan: Plan, model: ChangeModel) -> float:
+    """The user's as it is written; the model's own where calibration has moved it, so that the map stays."""
+    if plan.threshold is not None:
+        return plan.threshold
+    return moved_threshold(model.card.threshold, plan.calibration.change_temperature if plan.calibration else 1.0)
+
+
+def _idle_thresholds(plan: Plan, threshold: float) -> Iterator[str]:
+    """A sentence for each threshold of a class that the common one hides."""
+    for word, own in plan.class_thresholds:
+        if own < threshold:
+            yield (
+                f"--threshold {word}={own:g} is below the common threshold of {threshold:.3g} and does nothing: "
+                "lower the common one, and raise it for the other classes"
+            )
 
 
 def _survey_state(plan: Plan, looked: Survey, clock: _Clock) -> dict[str, Any]:
@@ -320,10 +352,12 @@ def shift_warnings(plan: Plan, shift: Shift | None) -> Iterator[str]:
 def _finding(
     plan: Plan,
     found: _Found,
+    store: FeatureStore | None,
     inputs: tuple[tuple[FileSum, ...], tuple[FileSum, ...]],
     started: datetime,
     command: Sequence[str] | None,
 ) -> results.Finding:
+    left_out = store.warning() if store is not None else None
     return results.Finding(
         plan=plan,
         stretches=(found.stretch_before, found.stretch_after),
@@ -331,7 +365,7 @@ def _finding(
         shift=found.shift,
         fit=found.diagnostics,
         inputs=inputs,
-        warnings=(*plan.warnings, *found.warnings),
+        warnings=(*plan.warnings, *found.warnings, *([left_out] if left_out else [])),
         fingerprint=_fingerprint(plan),
         started=started,
         command=tuple(command) if command is not None else (),
@@ -342,8 +376,11 @@ def _finding(
 # --- blocks -----------------------------------------------------------------------------------------------------
 
 
-def _answer_blocks(plan: Plan, space: Workspace, found: _Found, tell: Progress, clock: _Clock) -> None:
+def _answer_blocks(
+    plan: Plan, space: Workspace, found: _Found, store: FeatureStore | None, tell: Progress, clock: _Clock
+) -> None:
     """Answer every block that the journal does not have yet, reading ahead while the model works."""
+    of_class, calibration = dict(plan.class_thresholds), plan.calibration
     rules = Rules(
         vocabulary=plan.vocabulary,
         threshold=found.threshold,
@@ -352,21 +389,31 @@ def _answer_blocks(plan: Plan, space: Workspace, found: _Found, tell: Progress, 
         working_shape=plan.pair.working.shape,
         blend=plan.options.blend,
         batch=plan.options.batch,
+        class_thresholds=tuple(of_class.get(word, 0.0) for word in plan.vocabulary.words) if of_class else (),
+        change_temperature=calibration.change_temperature if calibration else 1.0,
+        class_temperature=calibration.class_temperature if calibration else 1.0,
+        landcover=plan.options.landcover,
     )
+    remembering = None
+    if store is not None:
+        remembering = Remembering(found.model, store, model_identity(found.model, plan.fingerprint))
+    model = remembering or found.model
     total = len(plan.tiling)
     tell("detect", len(space.done), total)
     waiting = (block for block in plan.tiling if block.index not in space.done)
     for block, seen, error in _read_ahead(plan, waiting, clock):
         at = time.perf_counter()
-        answer = answer_block(found.model, found.feed, rules, block, seen)
+        before = (remembering.reused, remembering.encoded) if remembering else (0, 0)
+        answer = answer_block(model, found.feed, rules, block, seen)
+        after = (remembering.reused, remembering.encoded) if remembering else (0, 0)
         now = clock.add("model", at)
-        space.add(*_stored(block, answer, error, now - at))
+        space.add(*_stored(block, answer, error, now - at, (after[0] - before[0], after[1] - before[1])))
         clock.add("journal", now)
         tell("detect", len(space.done), total)
 
 
 def _stored(
-    block: Block, answer: BlockAnswer, error: str | None, seconds: float
+    block: Block, answer: BlockAnswer, error: str | None, seconds: float, tiles: tuple[int, int]
 ) -> tuple[BlockRecord, dict[str, np.ndarray[Any, Any]]]:
     window = answer.window
     flagged = answer.not_processed()
@@ -381,8 +428,13 @@ def _stored(
         seconds=round(seconds, 4),
         not_processed=flagged,
         error=error,
+        tiles_reused=tiles[0],
+        tiles_encoded=tiles[1],
     )
-    return record, {} if empty else {"codes": answer.codes, "confidence": answer.confidence}
+    arrays: dict[str, np.ndarray[Any, Any]] = {"codes": answer.codes, "confidence": answer.confidence}
+    if answer.landcover is not None:
+        arrays["landcover"] = answer.landcover
+    return record, {} if empty else arrays
 
 
 def _read_ahead(plan: Plan, blocks: Iterator[Block], clock: _Clock) -> Iterator[tuple[Block, PairWindow, str | None]]:

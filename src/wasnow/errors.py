@@ -15,7 +15,8 @@
     │   ├── DatasetError        a folder is no dataset, or one with faults (all of them listed)
     │   │   └── SingleDated       images with masks of one date: pairs can be made of them
     │   ├── UnknownLabels       a label file holds values that its encoding does not have
-    │   └── GridMismatch        the two rasters share no ground
+    │   ├── GridMismatch        the two rasters share no ground
+    │   └── DownloadFailed      the network or a server does not give a file
     ├── OutputError           the result folder cannot be written             exit 4
     │   ├── OutputLocked        another run is writing there
     │   ├── ResumeRefused       the folder holds a run with other inputs or options
@@ -141,6 +142,10 @@ class UnknownLabels(InputError):
 
 class GridMismatch(InputError):
     """The two rasters share no ground."""
+
+
+class DownloadFailed(InputError):
+    """The network, or the server at its end, does not give a file."""
 
 
 class OutputError(WasnowError):

@@ -4,7 +4,7 @@
                                           ├─> loss(answer, target) ──> one number with a gradient
     Target(change, valid, before, after) ─┘
 
-    recipes   ding_loss   changemamba_loss   change_loss   class_loss      ──> Loss(total, parts by name)
+    recipes   ding_loss   changemamba_loss   change_loss   class_loss   joint_loss   ──> Loss(total, parts by name)
 
 In the equations z is the change logit of a pixel and y its label (1 changed); s_t[c] are its class logits at date t,
 p_t = softmax(s_t), and c_t its labelled class. V are the valid pixels, P and N the changed and unchanged ones of them,
@@ -320,6 +320,13 @@ def change_loss(answer: ChangeLogits, target: Target) -> Loss:
 def class_loss(answer: ChangeLogits, target: Target) -> Loss:
     """Semantic-CD, second stage (eq. 6): cross-entropy over the land-cover classes of each date, the rest ignored."""
     return weighted(classes=(1.0, class_cross_entropy(answer, target)))
+
+
+def joint_loss(answer: ChangeLogits, target: Target) -> Loss:
+    """Both stages of Semantic-CD in one: `change_loss` + `class_loss`, weighing the same."""
+    return weighted(
+        change=(1.0, change_cross_entropy(answer, target)), classes=(1.0, class_cross_entropy(answer, target))
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts

@@ -146,6 +146,37 @@ class CodeScores:
 
 
 @dataclass(frozen=True, slots=True)
+class WordScores:
+    """One class word against the rest, where the labels name a class; both dates stacked. Made by `word_scores`.
+
+    Unlike `CodeScores`, whose denominators hold all scored pixels, ground that is labelled unchanged plays no part, so
+    the number says how well the *word* is understood, not how well change is found. Equations as in `BinaryScores`.
+
+    Attributes:
+        code: 1..K.
+        predicted: how often it was predicted where the labels name any class.
+        labelled: how often it is labelled.
+        correct: how often both.
+        undefined: for each score that is NaN, why, on the pixels whose labels name a class.
+    """
+
+    code: int
+    predicted: int
+    labelled: int
+    correct: int
+    precision: float
+    recall: float
+    f1: float
+    iou: float
+    undefined: Mapping[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain JSON values; undefined scores are None."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+
+@dataclass(frozen=True, slots=True)
 class DateScores:
     """The class map of one date.
 
@@ -372,6 +403,10 @@ class Confusion:
         predicted, labelled = self._transitions()
         return self._matrix(np.minimum(predicted, 1), np.minimum(labelled, 1), 2)
 
+    def words(self) -> tuple[WordScores, ...]:
+        """Each class against the rest where the labels name one, as predicted: 0 counts as not the class."""
+        return word_scores(self.stacked()) if self.n_classes else ()
+
     def scores(self) -> Scores:
         """Every score of these counts."""
         return _scores(self)
@@ -393,7 +428,7 @@ class Confusion:
 
 
 def _count(maps: Sequence[ArrayLike], n_classes: int, held: int, ignore: int) -> Confusion:
-    """One histogram over the fused digits of the four maps; a digit of K + 1 stands for ``ignore``."""
+    """One histogram over the fused digits of the four maps; digit 0 stands for ``ignore``, c + 1 for code c."""
     confusion = Confusion.empty(n_classes)
     if 0 <= ignore <= held:
         raise UsageError(f"ignore={ignore} is itself a code of 0..{held}; name a value outside")
@@ -416,7 +451,8 @@ def _count(maps: Sequence[ArrayLike], n_classes: int, held: int, ignore: int) ->
     else:
         codes, counts = np.unique(fused, return_counts=True)
     codes = codes.astype(np.int64)
-    digits = np.stack([codes // base**place % base for place in (3, 2, 1, 0)])
+    # Back to codes: c + 1 to c, and 0 to K + 1, which no code has.
+    digits = np.stack([(codes // base**place - 1) % base for place in (3, 2, 1, 0)])
     no_answer, no_label = (digits[:2] > held).any(0), (digits[2:] > held).any(0)
     kept = ~(no_answer | no_label)
     cells = np.array([(held + 1) ** place for place in (3, 2, 1, 0)], np.int64) @ digits[:, kept]
@@ -430,23 +466,26 @@ def _count(maps: Sequence[ArrayLike], n_classes: int, held: int, ignore: int) ->
 
 
 def _digit(codes: NDArray[Any], held: int, ignore: int, name: str) -> NDArray[Any]:
-    """Codes 0..K as they are, ``ignore`` as K + 1; anything else is refused."""
+    """Codes 0..K as 1..K + 1, ``ignore`` as 0; anything else is refused."""
     if codes.dtype == np.bool_:
-        return codes.view(np.uint8)
+        return codes.view(np.uint8) + np.uint8(1)
+    if codes.dtype == np.uint8 and ignore == IGNORE:
+        # The usual case, in two passes over bytes: 255 + 1 is 0 there.
+        digits: NDArray[Any] = codes + np.uint8(1)
+        if codes.size == 0 or digits.max() <= held + 1:
+            return digits
     if not np.issubdtype(codes.dtype, np.integer):
         raise InputError(f"the {name} map holds {codes.dtype} numbers, wanted integer class codes; round or argmax it")
-    if codes.size == 0 or (codes.min() >= 0 and codes.max() <= held):
-        return codes
-    ignored = codes == ignore
-    rest = codes * ~ignored  # several times faster than np.where
-    for strange in (int(rest.min()), int(rest.max())):
+    answered = codes != ignore
+    rest = codes * answered  # several times faster than np.where
+    for strange in (int(rest.min(initial=0)), int(rest.max(initial=0))):
         if not 0 <= strange <= held:
             raise InputError(
                 f"the {name} map holds code {strange}, wanted 0..{held} or {ignore} for no label; "
                 "check the encoding and the number of classes"
             )
-    digits: NDArray[Any] = rest.astype(np.uint16) + ignored * np.uint16(held + 1)
-    return digits
+    wide: NDArray[Any] = (rest.astype(np.uint16) + np.uint16(1)) * answered
+    return wide
 
 
 def _transition(before: Counts, after: Counts, n_classes: int) -> Counts:
@@ -554,10 +593,51 @@ def protocol_scores(matrix: ArrayLike) -> ProtocolScores:
     Raises:
         InputError: it is not square, or holds a negative count.
     """
+    return _as(ProtocolScores, _protocol(_Margins.of_matrix(_square(matrix))))
+
+
+def word_scores(matrix: ArrayLike) -> tuple[WordScores, ...]:
+    """Each class 1..K against the rest, on the pixels that are labelled with any of them.
+
+    Args:
+        matrix: ``(K + 1, K + 1)`` counts, rows predicted, columns labelled; what column 0 holds is not looked at.
+
+    Raises:
+        InputError: it is not square, or holds a negative count.
+    """
+    H = _square(matrix)[:, 1:]
+    rows, cols, right = H.sum(1)[1:], H.sum(0), H[1:].diagonal()
+    found = []
+    counts = zip(rows.tolist(), cols.tolist(), right.tolist(), strict=True)
+    for code, (predicted, labelled, correct) in enumerate(counts, 1):
+        undefined = {}
+        if not predicted:
+            undefined["precision"] = "never predicted"
+        if not labelled:
+            undefined["recall"] = "not labelled"
+        if not predicted + labelled:
+            undefined["f1"] = undefined["iou"] = "neither labelled nor predicted"
+        found.append(
+            WordScores(
+                code,
+                predicted,
+                labelled,
+                correct,
+                precision=correct / predicted if predicted else math.nan,
+                recall=correct / labelled if labelled else math.nan,
+                f1=2 * correct / (predicted + labelled) if predicted + labelled else math.nan,
+                iou=correct / (predicted + labelled - correct) if predicted + labelled else math.nan,
+                undefined=undefined,
+            )
+        )
+    return tuple(found)
+
+
+def _square(matrix: ArrayLike) -> NDArray[Any]:
     H = np.asarray(matrix)
     if H.ndim != 2 or H.shape[0] != H.shape[1] or H.size == 0 or H.min() < 0:
         raise InputError(f"a confusion matrix is square with counts of 0 or more, not {H.shape}; count the maps first")
-    return _as(ProtocolScores, _protocol(_Margins.of_matrix(H)))
+    return H
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from wasnow import models
-from wasnow.errors import BandsUnclear, UsageError
-from wasnow.models.contract import ChangeModel, ModelCard, SceneModel
+from wasnow.errors import BandsUnclear, UsageError, VocabularyError, did_you_mean
+from wasnow.models.contract import ChangeModel, Encoding, ModelCard, SceneModel
 from wasnow.raster.align import check_same_ground, finest
 from wasnow.raster.grid import Grid
 from wasnow.raster.pair import Pair
 from wasnow.raster.read import RasterSource, probe
 from wasnow.raster.tiles import Tiling
+from wasnow.record import CalibrationRecord
 from wasnow.vocabulary import Vocabulary
 
 SAME_GSD = 0.05
@@ -44,12 +45,18 @@ class Options:
         blend: weighted blending of overlapping tiles instead of centre crop.
         batch: tiles per call of the model.
         threshold: change probability; None takes the model's.
+        class_thresholds: class word -> change probability, as a mapping or pairs; what turns from or to that class
+            must exceed it too.
+        landcover: also write the class maps of both dates, not masked by change.
         min_area: smallest polygon in square metres (pixels where there is no CRS).
         connectivity: 4 or 8: whether pixels that touch at a corner are one polygon.
         simplify: tolerance in metres (pixels where there is no CRS) for polygon outlines; None keeps the pixels' edges.
         date_before, date_after: YYYY, YYYY-MM or YYYY-MM-DD; None takes the file's own.
         keep_going: flag what cannot be read and go on.
-        device: ``auto``, ``cpu``, ``cuda``... for checkpoints; the one choice that a resume may change.
+        device: ``auto``, ``cpu``, ``cuda``... for checkpoints; a resume may choose another.
+        keep_features: a folder for image features, from which other class words are answered without looking at the
+            images again; a resume may name another.
+        features_limit: what that folder may take, in GB (10^9 bytes); likewise.
     """
 
     align: str = "before"
@@ -63,6 +70,8 @@ class Options:
     blend: bool = False
     batch: int = 1
     threshold: float | None = None
+    class_thresholds: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
+    landcover: bool = False
     min_area: float = 0.0
     connectivity: int = 4
     simplify: float | None = None
@@ -70,12 +79,23 @@ class Options:
     date_after: str | None = None
     keep_going: bool = False
     device: str = "auto"
+    keep_features: str | os.PathLike[str] | None = None
+    features_limit: float = 20.0
 
     def __post_init__(self) -> None:
+        # A mapping cannot be part of a frozen value; the order in which thresholds were named means nothing.
+        object.__setattr__(self, "class_thresholds", tuple(sorted(dict(self.class_thresholds).items())))
+        if self.keep_features is not None:
+            object.__setattr__(self, "keep_features", os.fspath(self.keep_features))
         if self.gsd is not None and not (math.isfinite(self.gsd) and self.gsd > 0):
             raise UsageError(f"--gsd {self.gsd} is no length; give metres above 0, such as 0.5")
         if self.threshold is not None and not 0 <= self.threshold < 1:
             raise UsageError(f"--threshold {self.threshold} is no probability; give a number from 0 to below 1")
+        for word, value in dict(self.class_thresholds).items():
+            if not 0 <= value < 1:
+                raise UsageError(f"--threshold {word}={value} is no probability; give a number from 0 to below 1")
+        if not (math.isfinite(self.features_limit) and self.features_limit > 0):
+            raise UsageError(f"--features-limit {self.features_limit} is no size; give gigabytes above 0, such as 20")
         if self.grid not in ("target", "working"):
             raise UsageError(f"--grid {self.grid!r} is neither target nor working")
         if self.connectivity not in (4, 8):
@@ -115,6 +135,9 @@ class Plan:
         result: the grid of the result rasters.
         tiling: of the working grid.
         warnings: what looks wrong, in words.
+        words: the classes as they were asked for: "house|home" where the class is called "house".
+        fingerprint: what tells the model from others, its words left aside; None where it does not say.
+        calibration: the temperatures that the model came with.
     """
 
     model: ChangeModel | SceneModel
@@ -127,6 +150,10 @@ class Plan:
     threshold: float | None
     dates: tuple[str | None, str | None]
     warnings: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    class_thresholds: tuple[tuple[str, float], ...] = ()
+    fingerprint: str | None = None
+    calibration: CalibrationRecord | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -157,9 +184,16 @@ def make_plan(
     """
     options = options or Options()
     built = named_model(model, options.device) if isinstance(model, str) else model
-    if classes is not None:
-        built = built.bind(Vocabulary.parse(classes).words)
+    # Both belong to the weights; a network that binds other words need not carry them along.
+    fingerprint, calibrated, own = getattr(built, "fingerprint", None), _calibration(built), built.card.classes
+    words = None if classes is None else Vocabulary.parse(classes).words
+    if words is not None:
+        built = built.bind(words)
     card = built.card
+    if calibrated is not None:
+        calibrated = calibrated.model_copy(update={"for_these_classes": own == card.classes})
+    _check_model_options(built, options)
+    class_thresholds = _class_thresholds(card, dict(options.class_thresholds))
     sources = probe(before, assume_crs=options.assume_crs), probe(after, assume_crs=options.assume_crs)
     warnings = check_same_ground(sources[0].grid, sources[1].grid, (sources[0].path, sources[1].path))
     chosen, remark = choose_bands(*sources, options.bands, card.bands)
@@ -194,7 +228,63 @@ def make_plan(
         threshold=options.threshold,
         dates=dates,
         warnings=tuple(warnings),
+        words=_as_named(words, card.classes),
+        class_thresholds=class_thresholds,
+        fingerprint=None if fingerprint is None else str(fingerprint),
+        calibration=calibrated,
     )
+
+
+def _as_named(asked: tuple[str, ...] | None, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The words that were asked for; a word that differs from its class in case alone is the class."""
+    # A model without classes may answer as it always does, whatever words it is given.
+    if asked is None or len(asked) != len(names):
+        return names
+    return tuple(name if word.casefold() == name.casefold() else word for word, name in zip(asked, names, strict=True))
+
+
+def _calibration(model: ChangeModel | SceneModel) -> CalibrationRecord | None:
+    found = getattr(model, "calibration", None)
+    return None if found is None else CalibrationRecord.model_validate(found, from_attributes=True)
+
+
+def _check_model_options(model: ChangeModel | SceneModel, options: Options) -> None:
+    """Refuse options that only some models can carry out, before any file is opened."""
+    card = model.card
+    if options.landcover and not card.classes:
+        raise UsageError(f"{card.name} answers without classes: no --landcover; choose a model with classes")
+    if options.keep_features is not None and not isinstance(model, Encoding):
+        raise UsageError(
+            f"{card.name} keeps no image features: --keep-features is for networks that answer any words from one "
+            "look at the images, such as semantic-cd; leave it out"
+        )
+
+
+def _class_thresholds(card: ModelCard, wanted: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    """Thresholds by the words of the model, whatever their case was.
+
+    Raises:
+        UsageError: the model has no classes.
+        VocabularyError: a word is none of them, or there twice.
+    """
+    known = {word.casefold(): word for word in card.classes}
+    found: dict[str, float] = {}
+    for word, value in wanted.items():
+        if not known:
+            raise UsageError(
+                f"{card.name} answers without classes, and --threshold {word}={value:g} names one; "
+                "give a number alone, or choose a model with classes"
+            )
+        name = known.get(" ".join(word.split()).casefold())
+        if name is None:
+            near = did_you_mean(word.casefold(), list(known))
+            raise VocabularyError(
+                f"--threshold {word}={value:g} names no class of this run ({', '.join(card.classes)}){near}"
+            )
+        if name in found:
+            raise VocabularyError(f"--threshold names the class {name!r} twice; give each class one threshold")
+        found[name] = value
+    return tuple((word, found[word]) for word in card.classes if word in found)
 
 
 def named_model(name: str, device: str = "auto") -> ChangeModel | SceneModel:

@@ -57,6 +57,20 @@ class InputRecord(_Strict):
     stretch: tuple[tuple[float, float], ...] | None = Field(description="per band (low, high) for display scaling")
 
 
+class CalibrationRecord(_Strict):
+    """The temperatures of a calibrated model, and how far its confidence was off before and after, each 0..1."""
+
+    change_temperature: float = Field(gt=0, description="divides the log-odds of change")
+    class_temperature: float = Field(gt=0, description="divides the class logits")
+    ece_change_before: float | None = Field(default=None, description="expected calibration error on that split")
+    ece_change_after: float | None = None
+    ece_class_before: float | None = None
+    ece_class_after: float | None = None
+    split: str
+    pairs: int
+    for_these_classes: bool = Field(default=True, description="whether it was fitted with the words of this run")
+
+
 class ModelRecord(_Strict):
     """Which model, fed how, fitted how."""
 
@@ -66,7 +80,9 @@ class ModelRecord(_Strict):
     fingerprint: str
     classes: tuple[str, ...]
     threshold: float
-    threshold_from: str = Field(description="'model default' or 'option'")
+    threshold_from: str = Field(description="'model default', 'model default, calibrated' or 'option'")
+    class_thresholds: dict[str, float] = Field(default_factory=dict, description="by word; above the common one only")
+    calibration: CalibrationRecord | None = None
     fit: dict[str, Any] | None = Field(default=None, description="diagnostics of a scene model")
 
 
@@ -91,6 +107,25 @@ class TransitionRecord(_Strict):
     polygons: int | None
 
 
+class LandcoverRecord(_Strict):
+    """What one class covers (before, after) in the two unmasked class maps; every class has such a row."""
+
+    code: int
+    word: str
+    color: tuple[int, int, int]
+    pixels: tuple[int, int]
+    area_m2: tuple[float, float] | None
+
+
+class FeaturesRecord(_Strict):
+    """Image features kept on disk: tiles that were answered from them, and tiles that had to be encoded."""
+
+    folder: str
+    limit_gb: float
+    tiles_reused: int
+    tiles_encoded: int
+
+
 class BlockRecord(_Strict):
     """What became of one block of the result grid."""
 
@@ -103,6 +138,8 @@ class BlockRecord(_Strict):
     seconds: float
     not_processed: dict[str, int] = Field(default_factory=dict, description="reason -> pixels")
     error: str | None = None
+    tiles_reused: int = Field(default=0, description="answered from kept features")
+    tiles_encoded: int = Field(default=0, description="encoded while features were kept")
 
 
 class PixelRecord(_Strict):
@@ -145,6 +182,8 @@ class RunRecord(_Strict):
     areas_m2: AreaRecord | None
     polygons: int
     blocks: tuple[BlockRecord, ...]
+    landcover: tuple[LandcoverRecord, ...] = Field(default=(), description="empty without class maps")
+    features: FeaturesRecord | None = Field(default=None, description="None where none were kept")
     warnings: tuple[str, ...]
     timings_s: dict[str, float]
     outputs: tuple[FileSum, ...]

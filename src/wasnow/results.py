@@ -1,6 +1,7 @@
 """From finished blocks to the result folder, and the result folder as a Python object.
 
     blocks --gather--> change.tif, confidence.tif --polygonize--> changes.gpkg, changes.parquet
+           |           landcover_before.tif, landcover_after.tif, where asked for
            --count---> transitions, areas --------> run.json --> styles, report.html, item.json
 
 Everything is made in the workspace and renamed at the end; ``run.json`` comes last.
@@ -13,6 +14,7 @@ import html
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -34,14 +36,16 @@ from wasnow.raster.radiometry import Stretch
 from wasnow.raster.read import RasterReader, RasterSource
 from wasnow.raster.survey import Shift
 from wasnow.raster.tiles import Window
-from wasnow.raster.write import sha256, to_cog, writing
+from wasnow.raster.write import RasterWriter, sha256, to_cog, writing
 from wasnow.record import (
     RECORD_NAME,
     AreaRecord,
     BlockRecord,
+    FeaturesRecord,
     FileSum,
     GridRecord,
     InputRecord,
+    LandcoverRecord,
     ModelRecord,
     PixelRecord,
     RunRecord,
@@ -57,8 +61,13 @@ CHANGE, CONFIDENCE = "change.tif", "confidence.tif"
 GEOPACKAGE, GEOPARQUET = "changes.gpkg", "changes.parquet"
 REPORT, ITEM, STYLE, ATTRIBUTES = "report.html", "item.json", "change.qml", "change.tif.aux.xml"
 OUTPUTS = (CONFIDENCE, GEOPACKAGE, GEOPARQUET, ATTRIBUTES, STYLE, CHANGE, REPORT, ITEM, RECORD_NAME)
-"""Every file of a result folder, in the order in which they appear."""
+"""Every file that a result folder always has, in the order in which they appear."""
 
+LANDCOVER = ("landcover_before.tif", "landcover_after.tif")
+LANDCOVER_OUTPUTS = (*(f"{name}.aux.xml" for name in LANDCOVER), *LANDCOVER)
+"""What ``--landcover`` adds; these come before all others."""
+
+CLASS_BANDS = ("landcover_before", "landcover_after")
 PICTURE_SIDE = 1200
 
 Progress = Callable[[str, int, int], None]
@@ -94,7 +103,7 @@ def finished(output: Path) -> RunRecord | None:
 
 def remove(output: Path) -> None:
     """Delete the results of an earlier run, and nothing else."""
-    for name in reversed(OUTPUTS):
+    for name in reversed((*LANDCOVER_OUTPUTS, *OUTPUTS)):
         (output / name).unlink(missing_ok=True)
 
 
@@ -106,10 +115,11 @@ def assemble(found: Finding, space: Workspace, tell: Progress, timings: dict[str
     """
     from wasnow.report.html import write_report
     from wasnow.report.stac import write_item
-    from wasnow.report.style import write_styles
+    from wasnow.report.style import write_landcover_styles, write_styles
     from wasnow.vector import polygonize, write_polygons
 
     plan, vocabulary, options = found.plan, found.plan.vocabulary, found.plan.options
+    outputs = (*LANDCOVER_OUTPUTS, *OUTPUTS) if options.landcover else OUTPUTS
     steps = iter(range(6))
     at = time.perf_counter()
 
@@ -122,12 +132,13 @@ def assemble(found: Finding, space: Workspace, tell: Progress, timings: dict[str
         tell("results", next(steps), 5)
 
     step()
-    table = _gather(plan, space)
+    counts = _gather(plan, space)
     step("gather")
-    to_cog(space.finals / "change.raw.tif", space.finals / CHANGE, overviews="mode", predictor=False)
-    to_cog(space.finals / "confidence.raw.tif", space.finals / CONFIDENCE, overviews="average", predictor=True)
-    for name in ("change.raw.tif", "confidence.raw.tif"):
-        (space.finals / name).unlink()
+    for name in (CHANGE, CONFIDENCE, *(LANDCOVER if options.landcover else ())):
+        probability = name == CONFIDENCE
+        raw = space.finals / _raw(name)
+        to_cog(raw, space.finals / name, overviews="average" if probability else "mode", predictor=probability)
+        raw.unlink()
     step("cog")
     in_metres = plan.result.gsd_m is not None
     batches = polygonize(
@@ -148,8 +159,10 @@ def assemble(found: Finding, space: Workspace, tell: Progress, timings: dict[str
         dates=plan.dates,
     )
     step("polygons")
-    record = _record(found, space, table, polygons, timings)
+    record = _record(found, space, counts, polygons, timings)
     write_styles(space.finals, record)
+    if options.landcover:
+        write_landcover_styles(space.finals, record)
     pictures = [picture(placed.source, plan.result) for placed in (plan.pair.before, plan.pair.after)]
     write_report(
         space.finals,
@@ -160,7 +173,7 @@ def assemble(found: Finding, space: Workspace, tell: Progress, timings: dict[str
         after_valid=pictures[1][1],
     )
     step("report")
-    made = [name for name in OUTPUTS if name not in (ITEM, RECORD_NAME)]
+    made = [name for name in outputs if name not in (ITEM, RECORD_NAME)]
     record = record.model_copy(
         update={
             "timings_s": _rounded(timings),
@@ -172,38 +185,58 @@ def assemble(found: Finding, space: Workspace, tell: Progress, timings: dict[str
     write_item(space.finals, record)
     # A folder that is being replaced must not describe results that are no longer there.
     (space.output / RECORD_NAME).unlink(missing_ok=True)
-    space.publish(list(OUTPUTS))
+    space.publish(list(outputs))
     step()
     return record
 
 
-def _gather(plan: Plan, space: Workspace) -> TransitionTable:
-    """Both rasters, uncompressed, from the blocks; counts transitions on the way."""
+@dataclass(frozen=True)
+class _Counts:
+    """Pixels and areas of every code.
+
+    Attributes:
+        transitions: of the transition band.
+        landcover: of the two unmasked class maps; None where there are none. A class code fits a table of transitions.
+    """
+
+    transitions: TransitionTable
+    landcover: tuple[TransitionTable, TransitionTable] | None
+
+
+def _raw(name: str) -> str:
+    return f"{name.removesuffix('.tif')}.raw.tif"
+
+
+def _gather(plan: Plan, space: Workspace) -> _Counts:
+    """All rasters, uncompressed, from the blocks; counts codes on the way."""
     grid, vocabulary = plan.result, plan.vocabulary
     areas = PixelAreas.of(grid.crs, grid.transform, grid.width, grid.height) if grid.georeferenced else None
     table = TransitionTable(vocabulary)
+    cover = (TransitionTable(vocabulary), TransitionTable(vocabulary)) if plan.options.landcover else None
     confidence_bands: tuple[str, ...] = ("change_probability",)
     if len(vocabulary):
         confidence_bands += ("before_class_probability", "after_class_probability")
     tags = {"TIFFTAG_SOFTWARE": f"wasnow {wasnow.__version__}", "wasnow_model": plan.card.name}
-    with (
-        writing(
-            space.finals / "change.raw.tif",
-            grid,
-            dtype=vocabulary.dtype,
-            nodata=vocabulary.not_processed,
-            bands=("before_class", "after_class", "transition"),
-            tags=tags,
-        ) as change,
-        writing(
-            space.finals / "confidence.raw.tif",
-            grid,
-            dtype=np.uint8,
-            nodata=CONFIDENCE_MISSING,
-            bands=confidence_bands,
-            tags={**tags, "scale": "probability = value / 254"},
-        ) as confidence,
-    ):
+    missing = vocabulary.not_processed
+    with ExitStack() as stack:
+
+        def codes(name: str, *bands: str) -> RasterWriter:
+            path = space.finals / _raw(name)
+            made = writing(path, grid, dtype=vocabulary.dtype, nodata=missing, bands=bands, tags=tags)
+            return stack.enter_context(made)
+
+        change = codes(CHANGE, "before_class", "after_class", "transition")
+        confidence = stack.enter_context(
+            writing(
+                space.finals / _raw(CONFIDENCE),
+                grid,
+                dtype=np.uint8,
+                nodata=CONFIDENCE_MISSING,
+                bands=confidence_bands,
+                tags={**tags, "scale": "probability = value / 254"},
+            )
+        )
+        maps = [codes(name, band) for name, band in zip(LANDCOVER, CLASS_BANDS, strict=True)] if cover else []
         for index in range(len(plan.tiling)):
             record = space.done[index]
             window = Window(record.row, record.col, record.height, record.width)
@@ -213,23 +246,27 @@ def _gather(plan: Plan, space: Workspace) -> TransitionTable:
             if arrays is None:
                 shape = (window.height, window.width)
                 arrays = {
-                    "codes": np.full((3, *shape), vocabulary.not_processed, vocabulary.dtype),
+                    "codes": np.full((3, *shape), missing, vocabulary.dtype),
                     "confidence": np.full((len(confidence_bands), *shape), CONFIDENCE_MISSING, np.uint8),
+                    "landcover": np.full((2, *shape), missing, vocabulary.dtype),
                 }
             change.write(window, arrays["codes"])
             confidence.write(window, arrays["confidence"])
             here = areas.window(window.row, window.col, window.height, window.width) if areas is not None else None
             table.add(arrays["codes"][2], here)
-    return table
+            for date, counted in enumerate(cover or ()):
+                maps[date].write(window, arrays["landcover"][date : date + 1])
+                counted.add(arrays["landcover"][date], here)
+    return _Counts(table, cover)
 
 
 # --- the record -------------------------------------------------------------------------------------------------
 
 
 def _record(
-    found: Finding, space: Workspace, table: TransitionTable, polygons: dict[int, int], timings: dict[str, float]
+    found: Finding, space: Workspace, counts: _Counts, polygons: dict[int, int], timings: dict[str, float]
 ) -> RunRecord:
-    plan, vocabulary = found.plan, found.plan.vocabulary
+    plan, vocabulary, table = found.plan, found.plan.vocabulary, counts.transitions
     blocks = tuple(space.done[index] for index in range(len(plan.tiling)))
     status: Literal["complete", "partial"] = "partial" if any(b.outcome == "failed" for b in blocks) else "complete"
     in_metres = PixelAreas.of(plan.result.crs, plan.result.transform, 1, 1) is not None
@@ -265,7 +302,13 @@ def _record(
         after=_input(plan.pair.after, found.inputs[1], plan.dates[1], found.stretches[1], card.scaling),
         grid=_grid(plan.result),
         working_grid=_grid(plan.pair.working),
-        options={**dataclasses.asdict(plan.options), "tile": plan.tiling.tile, "margin": plan.tiling.margin},
+        options={
+            **dataclasses.asdict(plan.options),
+            "classes": list(plan.words),
+            "class_thresholds": dict(plan.class_thresholds),
+            "tile": plan.tiling.tile,
+            "margin": plan.tiling.margin,
+        },
         model=ModelRecord(
             name=card.name,
             summary=card.summary,
@@ -273,7 +316,9 @@ def _record(
             fingerprint=found.fingerprint,
             classes=card.classes,
             threshold=found.threshold,
-            threshold_from="model default" if plan.threshold is None else "option",
+            threshold_from=_threshold_from(plan),
+            class_thresholds=dict(plan.class_thresholds),
+            calibration=plan.calibration,
             fit=found.fit,
         ),
         shift=ShiftRecord(**dataclasses.asdict(found.shift)) if found.shift is not None else None,
@@ -287,9 +332,46 @@ def _record(
         areas_m2=areas if in_metres else None,
         polygons=sum(polygons.values()),
         blocks=blocks,
+        landcover=_landcover(*counts.landcover, vocabulary, in_metres) if counts.landcover else (),
+        features=_features(plan, blocks),
         warnings=found.warnings,
         timings_s=_rounded(timings),
-        outputs=tuple(_sum(space.finals / name) for name in (CONFIDENCE, GEOPACKAGE, GEOPARQUET, CHANGE)),
+        outputs=tuple(
+            _sum(space.finals / name)
+            for name in (*(LANDCOVER if counts.landcover else ()), CONFIDENCE, GEOPACKAGE, GEOPARQUET, CHANGE)
+        ),
+    )
+
+
+def _threshold_from(plan: Plan) -> str:
+    if plan.threshold is not None:
+        return "option"
+    return "model default, calibrated" if plan.calibration is not None else "model default"
+
+
+def _landcover(
+    before: TransitionTable, after: TransitionTable, vocabulary: Vocabulary, in_metres: bool
+) -> tuple[LandcoverRecord, ...]:
+    return tuple(
+        LandcoverRecord(
+            code=code,
+            word=word,
+            color=vocabulary.color(code),
+            pixels=(int(before.pixels[code]), int(after.pixels[code])),
+            area_m2=(float(before.area_m2[code]), float(after.area_m2[code])) if in_metres else None,
+        )
+        for code, word in enumerate(vocabulary.words, start=1)
+    )
+
+
+def _features(plan: Plan, blocks: tuple[BlockRecord, ...]) -> FeaturesRecord | None:
+    if plan.options.keep_features is None:
+        return None
+    return FeaturesRecord(
+        folder=str(plan.options.keep_features),
+        limit_gb=plan.options.features_limit,
+        tiles_reused=sum(block.tiles_reused for block in blocks),
+        tiles_encoded=sum(block.tiles_encoded for block in blocks),
     )
 
 
@@ -411,6 +493,13 @@ class ChangeMap:
     def confidence(self) -> Path:
         """Raster of probabilities x 254."""
         return self.folder / CONFIDENCE
+
+    @property
+    def landcover(self) -> tuple[Path, Path] | None:
+        """Rasters of the classes before and after, changed or not; None for a run without ``landcover``."""
+        if not self.record.landcover:
+            return None
+        return self.folder / LANDCOVER[0], self.folder / LANDCOVER[1]
 
     @property
     def geopackage(self) -> Path:

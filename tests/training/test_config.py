@@ -35,6 +35,21 @@ def test_settings_are_typed_by_the_configuration():
     assert found.augment.light.color == 0.1
 
 
+def test_options_of_the_model_are_set_by_its_name():
+    found = recipe("semantic-cd-second", ["model.prompter=none", "model.filters=[5, 11]", "model.context=4"])
+    assert found.model == "semantic-cd"
+    assert found.model_options == {"prompter": "none", "filters": [5, 11], "context": 4}
+    assert recipe("sscd-l", ["model=bisrnet"]).model == "bisrnet"
+
+
+def test_semantic_cd_has_the_published_stages():
+    found = recipe("semantic-cd-second")
+    first, second = found.stages
+    assert (first.loss, first.epochs, first.trains) == ("change", 300, ("filters", "change_decoder"))
+    assert (second.loss, second.epochs, second.trains) == ("classes", 5, ("prompter", "class_decoder"))
+    assert (found.batch_size, found.crop, found.start) == (1, 512, "remoteclip-vit-l-14")
+
+
 def test_epochs_and_steps_replace_each_other():
     assert recipe("sscd-l", ["steps=100"]).stages[0] == Stage(loss="ding", steps=100)
     assert recipe("sscd-l", ["steps=100", "epochs=3"]).stages[0] == Stage(loss="ding", epochs=3)
@@ -48,7 +63,7 @@ def test_epochs_and_steps_replace_each_other():
         ("stages.0.los=change", "stages.0.los is no setting; did you mean 'loss'"),
         ("stages.0.schedule.kin=poly", "did you mean 'kind'"),
         ("stages.4.loss=change", "stages.4 is no entry; there are 1"),
-        ("stages.0.loss=dice", "'ding', 'scannet', 'changemamba', 'change' or 'classes', not 'dice'"),
+        ("stages.0.loss=dice", "'ding', 'scannet', 'changemamba', 'change', 'classes' or 'joint', not 'dice'"),
         ("batch_size", "write it as --set batch_size=4"),
         ("batch_size=many", "batch_size: .*integer.*not 'many'"),
         ("seed.deeper=1", "seed is a single value"),

@@ -332,10 +332,9 @@ class Breaking(Tiny):
 @pytest.fixture
 def _breaking(monkeypatch: pytest.MonkeyPatch) -> None:
     import wasnow.models
-    from wasnow import checkpoint
 
-    monkeypatch.setattr(checkpoint, "build", lambda name, **options: Breaking(**options))
-    assert "tiny" in wasnow.models.MODELS
+    entry = wasnow.models.ModelEntry("a test network", "change, classes", "none", f"{__name__}:Breaking")
+    monkeypatch.setitem(wasnow.models.MODELS, "tiny", entry)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("_breaking")
@@ -374,6 +373,8 @@ def test_memory_advice_names_what_changes_least_first():
     single = config(crop=512, batch_size=8, accumulate=8, precision="bf16")
     assert memory_advice(single, cuda, 0).endswith("with 1 pairs of 512 px at once; --set crop=256")
     assert "bf16" not in memory_advice(whole, cpu, 0)
+    assert "checkpointing" not in memory_advice(single, cuda, 0)
+    assert "--set checkpointing=true (slower) or --set crop=256" in memory_advice(single, cuda, 0, checkpointing=True)
 
 
 def test_a_score_that_is_not_there_is_refused_before_training(tmp_path: Path):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import typer
 
-from wasnow.cli import convert, data, demo, detect, evaluate, info, models, recipes, train
+from wasnow.cli import calibrate, convert, data, demo, detect, evaluate, info, models, recipes, train, weights
 from wasnow.cli.console import print_version
 
 app = typer.Typer(
@@ -42,7 +42,9 @@ app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
 app.command("recipes", epilog=recipes.EXAMPLES)(recipes.recipes)
+app.add_typer(weights.app, name="weights")
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("demo")(demo.demo)
 

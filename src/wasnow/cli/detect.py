@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,11 +55,19 @@ def detect(
         typer.Option(help="Class words, such as 'water, building'.", rich_help_panel=MODEL, show_default=False),
     ] = None,
     threshold: Annotated[
-        float | None,
+        list[str] | None,
         typer.Option(
-            help="Change probability from which a pixel counts; the model's own if left out.", rich_help_panel=MODEL
+            metavar="NUMBER | WORD=NUMBER",
+            help="Change probability from which a pixel counts; the model's own if left out. "
+            "Also per class, repeated: building=0.7.",
+            rich_help_panel=MODEL,
+            show_default=False,
         ),
     ] = None,
+    landcover: Annotated[
+        bool,
+        typer.Option("--landcover", help="Also write the class maps of both dates, unmasked.", rich_help_panel=MODEL),
+    ] = False,
     bands: Annotated[
         str | None,
         typer.Option(help="Bands of both rasters, as 1,2,3; by colour if left out.", rich_help_panel=MODEL),
@@ -107,6 +116,17 @@ def detect(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda: where a network runs.", rich_help_panel=RUN)] = "auto",
+    keep_features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for image features: other words are then answered without looking again.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = None,
+    features_limit: Annotated[
+        float, typer.Option(help="What that folder may take, in GB; the oldest go first.", rich_help_panel=RUN)
+    ] = 20.0,
     date_before: Annotated[
         str | None, typer.Option(help="YYYY, YYYY-MM or YYYY-MM-DD; the file's own if left out.", rich_help_panel=RUN)
     ] = None,
@@ -123,8 +143,11 @@ def detect(
     debug: bool = DEBUG,
 ) -> None:
     """Find where the ground changed between two rasters, of any CRS, size and band count."""
+    common, of_class = parse_thresholds(threshold or ())
     options: dict[str, Any] = {
-        "threshold": threshold,
+        "threshold": common,
+        "class_thresholds": of_class,
+        "landcover": landcover,
         "bands": parse_bands(bands),
         "stretch": stretch,
         "align": align,
@@ -142,6 +165,8 @@ def detect(
         "date_after": date_after,
         "keep_going": keep_going,
         "device": device,
+        "keep_features": keep_features,
+        "features_limit": features_limit,
     }
     carry_out(
         before,
@@ -210,6 +235,11 @@ def tell_result(result: ChangeMap) -> None:
     typer.echo(f"report    {result.report}")
     typer.echo(f"map       {result.change}")
     typer.echo(f"polygons  {result.geopackage}")
+    for name, path in zip(("before", "after"), result.landcover or (), strict=False):
+        typer.echo(f"{name:<10}{path}")
+    if (features := result.record.features) is not None:
+        total = features.tiles_reused + features.tiles_encoded
+        typer.echo(f"features  {features.tiles_reused} of {total} tiles answered from {features.folder}")
 
 
 def as_facts(result: ChangeMap) -> dict[str, Any]:
@@ -223,9 +253,36 @@ def as_facts(result: ChangeMap) -> dict[str, Any]:
         "changed_area_m2": result.changed_area_m2,
         "pixels": record.pixels.model_dump(),
         "polygons": record.polygons,
+        "features": record.features.model_dump() if record.features is not None else None,
         "warnings": list(record.warnings),
         "files": {each.name: str(result.folder / each.name) for each in record.outputs},
     }
+
+
+def parse_thresholds(texts: Sequence[str]) -> tuple[float | None, dict[str, float]]:
+    """``["0.5", "building=0.7"]`` to 0.5 and {"building": 0.7}; None where no common number is given.
+
+    Raises:
+        UsageError: not a number, or the same given twice.
+    """
+    common: float | None = None
+    of_class: dict[str, float] = {}
+    for text in texts:
+        word, named, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise UsageError(
+                f"--threshold {text!r} is not understood; write a number such as 0.5, or a class and a number "
+                "such as building=0.7"
+            ) from None
+        if word.strip() in of_class or (not named and common is not None):
+            raise UsageError(f"--threshold {text!r} is given after another of its kind; give each once")
+        if named:
+            of_class[word.strip()] = value
+        else:
+            common = value
+    return common, of_class
 
 
 def parse_bands(text: str | None) -> tuple[int, ...] | None:

@@ -10,7 +10,7 @@ import typer
 from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, progress, verb, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from wasnow.checkpoint import Header
     from wasnow.data.samples import Samples
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
     "  wasnow evaluate runs/a --data SECOND/\n\n"
-    "  wasnow evaluate best.safetensors --data SECOND/ --split val -o scores/ --json"
+    "  wasnow evaluate best.safetensors --data SECOND/ --split val -o scores/ --json\n\n"
+    "  wasnow evaluate runs/a --data SECOND/ --as 'building=house|rooftop' --as water=lake --landcover"
 )
 
 HELD_BACK = "held-back"
@@ -46,6 +47,22 @@ def evaluate(
     encoding: Annotated[
         str | None, typer.Option(help="Class encoding, where the values cannot tell it.", show_default=False)
     ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask the model these words instead of the data's, one for each class in their order.",
+            show_default=False,
+        ),
+    ] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--as", help="Also score a class by other words, such as 'building=house|rooftop'.", show_default=False
+        ),
+    ] = None,
+    landcover: Annotated[
+        bool, typer.Option("--landcover", help="Also score the class maps where nothing changed.")
+    ] = False,
     tile: Annotated[int | None, typer.Option(help="Cut pictures into tiles of this side.", show_default=False)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     quiet: bool = QUIET,
@@ -53,6 +70,7 @@ def evaluate(
     debug: bool = DEBUG,
 ) -> None:
     """Score a model on labelled pairs: both protocols, every class, every image, with confidence intervals."""
+    synonyms = parse_synonyms(others or ())
     from wasnow.checkpoint import load, read_header, resolve
     from wasnow.data.dataset import open_dataset
 
@@ -81,6 +99,10 @@ def evaluate(
             samples,
             split=name,
             threshold=threshold,
+            words=None if words is None else words.split(","),
+            synonyms=synonyms,
+            unseen=recipe.get("leave_out") or (),
+            landcover=landcover,
             progress=lambda done, total: tell("scoring", done, total),
         )
     folder = output or (checkpoint if checkpoint.is_dir() else found.with_suffix("")) / "evaluation" / name
@@ -92,6 +114,24 @@ def evaluate(
     elif not quiet:
         _show(result)
         typer.echo(", ".join(map(str, paths)))
+
+
+def parse_synonyms(options: Sequence[str]) -> dict[str, list[str]]:
+    """``["building=house|rooftop"]`` as ``{"building": ["house", "rooftop"]}``.
+
+    Raises:
+        UsageError: an option without ``=``, or with nothing at one side of it.
+    """
+    from wasnow.errors import UsageError
+
+    found: dict[str, list[str]] = {}
+    for option in options:
+        word, equals, rest = option.partition("=")
+        names = [name.strip() for name in rest.split("|")]
+        if not equals or not word.strip() or not all(names):
+            raise UsageError(f"--as {option!r} names no class and word; write --as 'building=house|rooftop'")
+        found.setdefault(word.strip(), []).extend(names)
+    return found
 
 
 def choose_split(splits: Mapping[str, Samples], wanted: str | None, header: Header) -> tuple[str, Samples]:
@@ -127,8 +167,9 @@ def choose_split(splits: Mapping[str, Samples], wanted: str | None, header: Head
 def _show(result: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    from wasnow.evaluation import PROTOCOLS, summary_rows
+    from wasnow.evaluation import PROTOCOLS, WORD_HEAD, ece_rows, summary_rows, synonym_rows, word_rows
 
     console = Console()
     console.print(
@@ -154,6 +195,28 @@ def _show(result: Evaluation) -> None:
             table.add_column(head, justify="left" if head == "class" else "right")
         for one in result.scores.classes:
             values = (one.f1, one.iou, one.precision, one.recall)
-            word = result.vocabulary.words[one.after - 1]
-            table.add_row(word, *("-" if value != value else f"{100 * value:.2f}" for value in values))
+            table.add_row(
+                Text(result.called(one.after)), *("-" if value != value else f"{100 * value:.2f}" for value in values)
+            )
         console.print(table)
+    more: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = [
+        ("words, where the labels name a class", ("class",), word_rows(result, result.words))
+    ]
+    if result.landcover is not None:
+        more.append(
+            ("words, land cover: the same before the change mask", ("class",), word_rows(result, result.landcover))
+        )
+    more.append(("synonyms, one at a time", ("class", "asked as"), synonym_rows(result)))
+    for title, names, lines in more:
+        if not lines:
+            continue
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        for head in (*names, *WORD_HEAD):
+            table.add_column(head, justify="left" if head in (*names, "note") else "right", no_wrap=head in names)
+        for line in lines:
+            table.add_row(*map(Text, line))
+        console.print(table)
+    table = Table(title="expected calibration error", title_justify="left", box=None, pad_edge=False, show_header=False)
+    for line in ece_rows(result):
+        table.add_row(*line)
+    console.print(table)

@@ -18,6 +18,7 @@ EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
     "  wasnow train sscd-l --data SECOND/ -o runs/a\n\n"
     "  wasnow train sscd-l-small --data SECOND/ -o runs/b --set batch_size=4 --set crop=128 --set epochs=20\n\n"
+    "  wasnow train semantic-cd-second --data SECOND/ -o runs/c --set model.prompter=none\n\n"
     "  wasnow train my-recipe.yaml   # may name its own data and output\n\n"
     "Run the same command with --resume to go on after an interruption; open runs/a/report.html at any time."
 )
@@ -34,7 +35,9 @@ def train(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting, as batch_size=4 or optimizer.lr=0.01.", show_default=False),
+        typer.Option(
+            "--set", help="A setting, as batch_size=4, optimizer.lr=0.01 or model.OPTION=...", show_default=False
+        ),
     ] = None,
     encoding: Annotated[
         str | None, typer.Option(help="Class encoding, where the values cannot tell it.", show_default=False)

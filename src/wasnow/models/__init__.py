@@ -62,6 +62,13 @@ MODELS: Mapping[str, ModelEntry] = {
         factory="wasnow.models.bisrnet:BiSRNet",
         network=True,
     ),
+    "semantic-cd": ModelEntry(
+        summary="CLIP that sees two dates and answers with any words (Zhu et al. 2025)",
+        answers="change, classes",
+        weights="train it",
+        factory="wasnow.models.semantic_cd:SemanticCD",
+        network=True,
+    ),
 }
 
 

@@ -4,6 +4,7 @@
     changes.gpkg ────┤
     change.tif ──────┼──> Page (plain values) ──> report.html.j2 ──> one file, no request to anywhere
     confidence.tif ──┤
+    landcover_*.tif ─┤   (where the run made them)
     before, after ───┘   (small pictures from the caller)
 
 Everything that a file name or a class word may say is escaped by Jinja. As a second fence the page forbids itself, by
@@ -35,7 +36,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
-from wasnow.record import BlockRecord, GridRecord, InputRecord, RunRecord, TransitionRecord
+from wasnow.record import BlockRecord, CalibrationRecord, GridRecord, InputRecord, RunRecord, TransitionRecord
 from wasnow.report import pictures
 from wasnow.report.ground import Lay, lay, to_lonlat
 from wasnow.vocabulary import Vocabulary
@@ -94,6 +95,17 @@ class Matrix:
     column_sums: tuple[str, ...]
     total: str
     left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class CoverRow:
+    """One class of the land cover table: its area before and after, and by how much that differs."""
+
+    word: str
+    color: str
+    before: str
+    after: str
+    difference: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +179,11 @@ def write_report(
         "change": pictures.change_png(codes, colors, unseen=vocabulary.not_processed),
         "confidence": pictures.probability_png(pictures.mean_probability(folder / "confidence.tif")),
     }
+    if record.landcover:
+        classes = {row.code: row.color for row in record.landcover}
+        for name in ("landcover_before", "landcover_after"):
+            cover = pictures.common_codes(folder / f"{name}.tif")
+            images[name] = pictures.change_png(cover, classes, unseen=vocabulary.not_processed)
     text = render(record, images, largest_polygons(folder / "changes.gpkg", record), title=title)
     target = folder / REPORT_NAME if path is None else path
     target.write_text(text, encoding="utf-8")
@@ -180,7 +197,8 @@ def render(
 
     Args:
         record: what the run recorded.
-        images: coded pictures under ``before``, ``after``, ``change`` and ``confidence``.
+        images: coded pictures under ``before``, ``after``, ``change`` and ``confidence``, and where the run made class
+            maps under ``landcover_before`` and ``landcover_after``.
         polygons: the lines of the table, largest first; None where there is no file of polygons.
         title: the headline; None makes one of the dates.
     """
@@ -206,6 +224,8 @@ def render(
         legend=[_legend(row, record, unit) for row in sorted(record.transitions, key=_size, reverse=True)],
         matrix=matrix(record, unit),
         unit=unit,
+        cover=cover_rows(record),
+        model_facts=_model_facts(record),
         polygons=polygons or (),
         has_polygon_file=polygons is not None,
         unseen=_not_processed(record),
@@ -277,6 +297,63 @@ def matrix(record: RunRecord, unit: Unit) -> Matrix | None:
         total=total(record.transitions),
         left_out=sum(word not in befores and word not in afters for word in vocabulary.words),
     )
+
+
+def cover_rows(record: RunRecord) -> list[CoverRow]:
+    """The classes of the unmasked maps that occur, in the order of the vocabulary; none without such maps."""
+    amounts = [row.area_m2 if row.area_m2 is not None else row.pixels for row in record.landcover]
+    unit = unit_for(max(map(max, amounts), default=0.0) if record.areas_m2 is not None else None)
+
+    def text(value: float) -> str:
+        return f"{unit.text(value)} {unit.name}"
+
+    return [
+        CoverRow(
+            row.word,
+            _css(row.color),
+            text(before),
+            text(after),
+            "±0" if after == before else f"{'+' if after > before else '−'}{text(abs(after - before))}",
+        )
+        for row, (before, after) in zip(record.landcover, amounts, strict=True)
+        if before or after
+    ]
+
+
+def confidence_text(calibration: CalibrationRecord | None) -> str:
+    """What may be believed of the probabilities, in one line."""
+    if calibration is None:
+        return "not calibrated: a probability orders pixels, it is no frequency"
+    found = calibration
+    errors = [
+        (name, before, after)
+        for name, before, after in (
+            ("change", found.ece_change_before, found.ece_change_after),
+            ("classes", found.ece_class_before, found.ece_class_after),
+        )
+        if before is not None and after is not None
+    ]
+    told = "; ".join(f"{name} ECE {100 * before:.1f} % → {100 * after:.1f} %" for name, before, after in errors)
+    pairs = f"{found.pairs} pair{'' if found.pairs == 1 else 's'}"
+    other = "" if found.for_these_classes else "; the class words were others, so theirs is a guess"
+    return f"calibrated on {found.split} ({pairs}){': ' if told else ''}{told}{other}"
+
+
+def _model_facts(record: RunRecord) -> list[tuple[str, str]]:
+    model, features = record.model, record.features
+    facts = [
+        ("classes", ", ".join(model.classes) or "none: change only"),
+        ("threshold", f"{model.threshold:g} ({model.threshold_from})"),
+    ]
+    if model.class_thresholds:
+        own = ", ".join(f"{word} {value:g}" for word, value in model.class_thresholds.items())
+        facts.append(("threshold from or to", own))
+    facts.append(("confidence", confidence_text(model.calibration)))
+    if features is not None:
+        total = features.tiles_reused + features.tiles_encoded
+        facts.append(("image features", f"{features.tiles_reused} of {total} tiles answered from {features.folder}"))
+    facts.append(("fingerprint", model.fingerprint))
+    return facts
 
 
 def largest_polygons(path: Path, record: RunRecord, *, limit: int = POLYGON_ROWS) -> list[PolygonRow] | None:

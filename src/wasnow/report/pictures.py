@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
@@ -114,6 +115,26 @@ def dominant_codes(path: Path, *, band: int, unseen: int, side: int = CHANGE_SID
                 strip = np.where(votes.any(axis=2), present[votes.argmax(axis=2)], strip).astype(out.dtype)
             out[first:stop] = strip
     return out
+
+
+def common_codes(path: Path, *, band: int = 1, side: int = CHANGE_SIDE) -> NDArray[np.unsignedinteger]:
+    """A small raster of the most frequent code of each cell: for maps where every pixel has a class.
+
+    Args:
+        path: a raster of codes; its overviews, made by mode, are read where they are fine enough.
+        band: 1-based.
+        side: longest side of the answer.
+
+    Raises:
+        RasterUnreadable: the file is missing, damaged, or lacks the band.
+    """
+    with _opened(path, band) as source:
+        shape = picture_shape(source.height, source.width, side)
+        try:
+            codes: NDArray[np.unsignedinteger] = source.read(band, out_shape=shape, resampling=Resampling.mode)
+        except RasterioError as error:
+            raise RasterUnreadable(path, f"cannot be read ({error})") from error
+    return codes
 
 
 def mean_probability(path: Path, *, band: int = 1, side: int = CONFIDENCE_SIDE) -> NDArray[np.float32]:

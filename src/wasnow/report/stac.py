@@ -51,6 +51,17 @@ _ASSETS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "report.html": ("report", "text/html", ("overview",), "The run as a page to read"),
     "change.qml": ("style", "application/xml", ("metadata",), "QGIS style of the change raster"),
     "change.tif.aux.xml": ("attributes", "application/xml", ("metadata",), "Raster attribute tables (GDAL)"),
+    "landcover_before.tif": ("landcover_before", _COG, ("data",), "What all ground was, at the first date"),
+    "landcover_after.tif": ("landcover_after", _COG, ("data",), "What all ground is, at the second date"),
+    **{
+        f"landcover_{date}.tif.aux.xml": (
+            f"landcover_{date}_attributes",
+            "application/xml",
+            ("metadata",),
+            f"Raster attribute table of the classes {date} (GDAL)",
+        )
+        for date in ("before", "after")
+    },
 }
 
 
@@ -193,6 +204,10 @@ def _assets(record: RunRecord, files: Iterable[FileSum]) -> dict[str, dict[str, 
             asset["bands"] = _change_bands(record)
         elif name == "confidence.tif":
             asset["bands"] = _confidence_bands(record)
+        elif key in ("landcover_before", "landcover_after"):
+            asset["bands"] = [
+                _code_band(record, key, title, [(row.code, row.word, row.color) for row in record.landcover])
+            ]
         assets[key] = asset
     return assets
 
@@ -206,28 +221,37 @@ def _change_bands(record: RunRecord) -> list[dict[str, Any]]:
         ("after_class", "What changed ground is, at the second date", classes),
         ("transition", "From what to what; the transitions that occur are listed", transitions),
     ]
-    return [
-        {
-            "name": name,
-            "description": description,
-            "data_type": vocabulary.dtype.name,
-            "nodata": vocabulary.not_processed,
-            **({"raster:spatial_resolution": record.grid.gsd_m} if record.grid.gsd_m else {}),
-            "raster:sampling": "area",
-            "classification:classes": _classes(vocabulary, rows),
-        }
-        for name, description, rows in bands
-    ]
+    zero = (0, NO_CHANGE, NO_CHANGE_COLOR)
+    return [_code_band(record, name, description, [zero, *rows]) for name, description, rows in bands]
 
 
-def _classes(vocabulary: Vocabulary, rows: list[tuple[int, str, tuple[int, int, int]]]) -> list[dict[str, Any]]:
+_Class = tuple[int, str, tuple[int, int, int]]
+
+
+def _code_band(record: RunRecord, name: str, description: str, rows: list[_Class]) -> dict[str, Any]:
+    """A band of codes: (value, title, colour) of each."""
+    vocabulary = Vocabulary(record.model.classes)
+    return {
+        "name": name,
+        "description": description,
+        "data_type": vocabulary.dtype.name,
+        "nodata": vocabulary.not_processed,
+        **({"raster:spatial_resolution": record.grid.gsd_m} if record.grid.gsd_m else {}),
+        "raster:sampling": "area",
+        "classification:classes": _classes(vocabulary, rows),
+    }
+
+
+def _classes(vocabulary: Vocabulary, rows: list[_Class]) -> list[dict[str, Any]]:
     def entry(value: int, name: str, title: str, color: tuple[int, int, int]) -> dict[str, Any]:
         return {"value": value, "name": name, "title": title, "color_hint": "{:02X}{:02X}{:02X}".format(*color)}
 
+    # A class may be called "no change", but the first entry of a change band is.
     taken = {"no-change", "not-processed"}
-    entries = [entry(0, "no-change", NO_CHANGE, NO_CHANGE_COLOR)]
-    for code, title, color in rows:
-        entries.append(entry(code, _slug(title, code, taken), title, color))
+    entries = [
+        entry(code, "no-change" if code == 0 else _slug(title, code, taken), title, color)
+        for code, title, color in rows
+    ]
     last = entry(vocabulary.not_processed, "not-processed", NOT_PROCESSED, NOT_PROCESSED_COLOR)
     return [*entries, last | {"nodata": True}]
 
@@ -263,9 +287,10 @@ def _slug(title: str, code: int, taken: set[str]) -> str:
 
 def _lineage(record: RunRecord) -> str:
     classes = f" with the classes {', '.join(record.model.classes)}" if record.model.classes else ""
+    own = "".join(f", {word} {value:g}" for word, value in record.model.class_thresholds.items())
     return (
         f"Changes between {_name(record.before)} and {_name(record.after)} by {record.model.name}{classes}; "
-        f"threshold {record.model.threshold:g} ({record.model.threshold_from}). "
+        f"threshold {record.model.threshold:g} ({record.model.threshold_from}){own}. "
         f"Before: {record.before.alignment}. After: {record.after.alignment}."
     )
 

@@ -3,6 +3,7 @@
     change.tif           bands before_class, after_class, transition: numbers only
     change.tif.aux.xml   what each number means, band by band (GDAL raster attribute tables), colours of band 1
     change.qml           the style that QGIS loads by itself: band 3, one legend line per transition
+    landcover_*.tif.aux.xml   the same for the two unmasked class maps, where there are any
 
 GDAL keeps a colour table in a TIFF only when it has a single band, and never an attribute table: hence the sidecar,
 which it calls PAM (persistent auxiliary metadata). Both texts are pure functions of the vocabulary and the counts.
@@ -22,6 +23,7 @@ NO_CHANGE = "no change"
 NOT_PROCESSED = "not processed"
 NOT_PROCESSED_COLOR = (150, 150, 155)
 CHANGE_NAME = "change.tif"
+LANDCOVER_NAMES = ("landcover_before.tif", "landcover_after.tif")
 
 _INTEGER, _REAL, _TEXT = 0, 1, 2  # GDALRATFieldType
 _GENERIC, _PIXEL_COUNT, _NAME, _MIN_MAX, _RED, _GREEN, _BLUE = 0, 1, 2, 5, 6, 7, 8  # GDALRATFieldUsage
@@ -115,6 +117,38 @@ def write_styles(folder: Path, record: RunRecord) -> tuple[Path, Path]:
     aux.write_text(aux_xml(vocabulary, counts=transition_counts(record)), encoding="utf-8")
     style.write_text(qml(vocabulary, occurring=[row.code for row in record.transitions]), encoding="utf-8")
     return aux, style
+
+
+def landcover_aux_xml(vocabulary: Vocabulary, counts: Mapping[int, int]) -> str:
+    """The text of the sidecar of one class map: a colour table, and a row with its pixels for each class.
+
+    Args:
+        vocabulary: the class words of the run.
+        counts: pixels of each class code and of not processed.
+    """
+    codes = [
+        Code(code, word, vocabulary.color(code), pixels=counts.get(code, 0))
+        for code, word in enumerate(vocabulary.words, start=1)
+    ]
+    hidden = vocabulary.not_processed
+    codes.append(Code(hidden, NOT_PROCESSED, NOT_PROCESSED_COLOR, pixels=counts.get(hidden, 0)))
+    root = ET.Element("PAMDataset")
+    element = ET.SubElement(root, "PAMRasterBand", band="1")
+    ET.SubElement(element, "ColorInterp").text = "Palette"
+    _color_table(element, codes, 256 if hidden == 255 else len(vocabulary) + 1)
+    _attribute_table(element, codes, transitions=False, counted=True)
+    return _text(root)
+
+
+def write_landcover_styles(folder: Path, record: RunRecord) -> tuple[Path, Path]:
+    """Write the sidecars of both class maps into a result folder, and say where they are."""
+    vocabulary = Vocabulary(record.model.classes)
+    hidden = sum(record.pixels.not_processed.values())
+    before, after = (folder / f"{name}.aux.xml" for name in LANDCOVER_NAMES)
+    for date, path in enumerate((before, after)):
+        counts = {**{row.code: row.pixels[date] for row in record.landcover}, vocabulary.not_processed: hidden}
+        path.write_text(landcover_aux_xml(vocabulary, counts), encoding="utf-8")
+    return before, after
 
 
 def _listed(vocabulary: Vocabulary, occurring: Iterable[int] | None) -> list[Transition]:

@@ -24,8 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wasnow.errors import InputError, UsageError, did_you_mean
 
-LossName = Literal["ding", "scannet", "changemamba", "change", "classes"]
-"""Which function of `wasnow.losses` a stage minimises; ``scannet`` is ``ding`` with a margin of 0.1."""
+LossName = Literal["ding", "scannet", "changemamba", "change", "classes", "joint"]
+"""Which function of `wasnow.losses` a stage minimises: ``scannet`` is ``ding`` with a margin of 0.1, ``joint`` is
+``change`` and ``classes`` together."""
 
 
 class _Strict(BaseModel):
@@ -77,7 +78,8 @@ class Stage(_Strict):
 
     Attributes:
         trains: beginnings of parameter names (``"change_decoder"``); the rest is frozen, and frozen normalisation
-            layers keep their statistics. Empty trains everything.
+            layers keep their statistics. A part that the model was made without is passed over. Empty trains
+            everything.
         optimizer: instead of the run's.
         schedule: instead of the run's.
     """
@@ -135,7 +137,10 @@ class TrainConfig(_Strict):
 
     model: str = Field(description="see wasnow models")
     model_options: dict[str, Any] = Field(default_factory=dict)
-    start: str | None = Field(default=None, description="a checkpoint to take fitting weights from; None: from scratch")
+    start: str | None = Field(
+        default=None,
+        description="a checkpoint to take fitting weights from, or CLIP weights (wasnow weights); None: from scratch",
+    )
 
     data: str | None = Field(default=None, description="dataset folder, where the command line names none")
     encoding: str | None = Field(default=None, description="class encoding, where the values cannot tell it")
@@ -158,6 +163,15 @@ class TrainConfig(_Strict):
     clip: float | None = Field(default=None, gt=0, description="largest norm of a gradient")
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the average that is validated and kept")
     precision: Literal["32", "bf16"] = "32"
+    checkpointing: bool = Field(
+        default=False, description="compute what lies between blocks again for the gradient, instead of keeping it"
+    )
+    cache_features: bool = Field(
+        default=False, description="keep on disk what a frozen encoder answers; needs pictures that come back unchanged"
+    )
+    leave_out: tuple[str, ...] = Field(
+        default=(), description="class words that training and validation do not see; changed pixels stay changed"
+    )
 
     validate_every: int | None = Field(default=None, ge=1, description="steps; None: once an epoch")
     save_every: int | None = Field(default=None, ge=1, description="steps between states; None: with each validation")
@@ -210,7 +224,7 @@ def with_settings(config: TrainConfig, settings: Iterable[str]) -> TrainConfig:
     """The configuration with ``key=value`` settings, keys dotted (``optimizer.lr=0.01``, ``stages.0.loss=change``).
 
     Values are read as YAML and typed by the configuration. ``epochs`` and ``steps`` alone mean the only stage; either
-    replaces the other.
+    replaces the other. ``model.width=64`` is an option of the model: ``model_options.width``.
 
     Raises:
         UsageError: not ``key=value``, unknown keys, wrong values.
@@ -279,6 +293,8 @@ def _put(values: Any, keys: Sequence[str], value: Any, text: str) -> None:
             names = [stage["name"] for stage in values["stages"]]
             raise UsageError(f"--set {text}: of which stage? write stages.0.{text} for {names[0]!r}, and so on")
         keys = ("stages", "0", keys[0])
+    if keys[0] == "model" and len(keys) > 1:
+        keys = ("model_options", *keys[1:])
     for depth, key in enumerate(keys[:-1]):
         try:
             inner = values[int(key)] if isinstance(values, list) else values.setdefault(key, {})

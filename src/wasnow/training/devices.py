@@ -31,18 +31,45 @@ from wasnow.models.contract import ChangeLogits
 from wasnow.training.config import TrainConfig
 
 
-class Answers(nn.Module):
-    """A network whose answer is plain tensors, which is what precision and DDP wrappers understand."""
+class Encoded:
+    """Features of a batch, as `Encoding.encode` gives them.
 
-    def __init__(self, model: nn.Module) -> None:
+    No plain tuple, because the wrappers of precision would widen what is in it, and it must stay as it was computed.
+    Laid out as on disk: products round in another order over another layout, in bf16 visibly.
+    """
+
+    __slots__ = ("tensors",)
+
+    def __init__(self, tensors: tuple[Tensor, ...]) -> None:
+        self.tensors = tuple(one.contiguous() for one in tensors)
+
+
+class Answers(nn.Module):
+    """A network whose answer is plain tensors, which is what precision and DDP wrappers understand.
+
+    Args:
+        model: a `ChangeModel`.
+        encoder_rests: nothing in the model's encoder learns, so that no graph of it is kept; for an `Encoding` alone.
+    """
+
+    def __init__(self, model: nn.Module, *, encoder_rests: bool = False) -> None:
         super().__init__()
         self.model = model
+        self._encoder_rests = encoder_rests
         self._unchanged = False
 
-    def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, ...]:
-        """The logits of a batch; `logits` puts them together again."""
+    def forward(self, before: Tensor, after: Tensor, encoded: Encoded | None = None) -> tuple[Tensor, ...]:
+        """The logits of a batch, or of its features where they are known; `logits` puts them together again."""
         valid = torch.ones(before.shape[0], 1, *before.shape[2:], dtype=torch.bool, device=before.device)
-        answer: ChangeLogits = self.model(before, after, valid)
+        network: Any = self.model
+        if encoded is None and self._encoder_rests:
+            with torch.no_grad():
+                encoded = Encoded(network.encode(before, after, valid))
+        answer: ChangeLogits = (
+            network(before, after, valid)
+            if encoded is None
+            else network.answer(encoded.tensors, (before.shape[2], before.shape[3]))
+        )
         self._unchanged = answer.unchanged_channel
         if answer.before is None or answer.after is None:
             return (answer.change,)
@@ -161,13 +188,15 @@ def loading_was_killed(error: BaseException) -> bool:
     return "DataLoader worker" in str(error) and "killed by signal" in str(error)
 
 
-def memory_advice(config: TrainConfig, device: torch.device, step: int) -> str:
-    """Which setting to lower, the one that changes least first."""
+def memory_advice(config: TrainConfig, device: torch.device, step: int, *, checkpointing: bool = False) -> str:
+    """Which setting to change, the one that changes least first; ``checkpointing`` where the model offers it."""
     share = config.batch_size // (config.accumulate * config.devices)
     ways = []
     if share > 1:
         parts = next(n for n in range(2, share + 1) if share % n == 0) * config.accumulate
         ways.append(f"--set accumulate={parts} (the same batch in smaller parts)")
+    if checkpointing and not config.checkpointing:
+        ways.append("--set checkpointing=true (slower)")
     if config.precision == "32" and device.type == "cuda":
         ways.append("--set precision=bf16")
     if config.crop > 64:

@@ -5,6 +5,7 @@
       best.safetensors        checkpoint with the best validation score
       last.safetensors        checkpoint of the end (or of where a run was stopped)
       states/00000120.safetensors   everything a resume needs after 120 steps; the last two are kept
+      features/               what a frozen encoder answered, while a stage runs (cache_features)
       log.csv                 a line every few steps          validations.csv    a line for each validation
       pictures/               sample predictions              report.html        all of it as a page
 
@@ -31,9 +32,10 @@ from torch import Tensor
 from wasnow.checkpoint import BEST, LAST, read_sealed, write_sealed
 from wasnow.errors import CheckpointError, OutputError, OutputLocked, ResumeRefused
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 KEPT = 2
 RUN_NAME, LOG_NAME, VALIDATIONS_NAME, REPORT_NAME = "run.json", "log.csv", "validations.csv", "report.html"
+FEATURES_NAME = "features"
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,17 @@ class State:
 
     Attributes:
         step: steps that are done.
-        tensors: ``model/...``, ``average/...``, ``optimizer/...`` by name.
+        tensors: ``model/...``, ``average/...``, ``optimizer/...`` by name, without parameters that no stage trains.
         best: the best validation so far, as {score, step}; None before the first.
         seconds: spent in training so far, over all sittings.
+        still: digest of the parameters that no stage trains, which a resume must find again; None where all train.
     """
 
     step: int
     tensors: Mapping[str, Tensor]
     best: Mapping[str, float] | None
     seconds: float
+    still: str | None = None
 
     def part(self, name: str) -> dict[str, Tensor]:
         """The tensors under ``name/``."""
@@ -64,6 +68,7 @@ class RunFolder:
         self.path = path
         self.states = path / "states"
         self.pictures = path / "pictures"
+        self.features = path / FEATURES_NAME
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -131,7 +136,7 @@ class RunFolder:
         """Drop the run in this folder; files that are no part of one stay."""
         for name in (RUN_NAME, BEST, LAST, LOG_NAME, VALIDATIONS_NAME, REPORT_NAME):
             (self.path / name).unlink(missing_ok=True)
-        for inner in (self.states, self.pictures, self.path / "tensorboard"):
+        for inner in (self.states, self.pictures, self.features, self.path / "tensorboard"):
             shutil.rmtree(inner, ignore_errors=True)
 
     def write_text(self, name: str, text: str) -> None:
@@ -154,7 +159,13 @@ class RunFolder:
 
     def save(self, state: State) -> None:
         """Write a state and drop all but the last two."""
-        header = {"format": STATE_FORMAT, "step": state.step, "best": state.best, "seconds": state.seconds}
+        header = {
+            "format": STATE_FORMAT,
+            "step": state.step,
+            "best": state.best,
+            "seconds": state.seconds,
+            "still": state.still,
+        }
         write_sealed(self.states / f"{state.step:08d}.safetensors", state.tensors, header)
         for old in self._written()[:-KEPT]:
             old.unlink(missing_ok=True)
@@ -167,7 +178,8 @@ class RunFolder:
                 tensors, header = read_sealed(path)
                 if header["format"] != STATE_FORMAT:
                     raise CheckpointError(path, f"a state of format {header['format']}, wanted {STATE_FORMAT}")
-                return State(int(header["step"]), tensors, header["best"], float(header["seconds"])), faults
+                best, seconds, still = header["best"], float(header["seconds"]), header["still"]
+                return State(int(header["step"]), tensors, best, seconds, still), faults
             except (CheckpointError, KeyError) as error:
                 faults.append(f"{error}; the state before it is used")
         return None, faults

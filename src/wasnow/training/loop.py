@@ -1,5 +1,6 @@
 """The training run: stages of steps on lightning-fabric, resumable bit for bit.
 
+    start ─> network                weights to begin with (start.py)
     for stage in stages:            who learns, from which loss
         for step in stage:
             batch(seed, step) ─> network ─> loss of the whole batch ─> gradient ─> optimizer(rate(step)) ─> average
@@ -19,7 +20,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,13 +32,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, distributed, nn
 
 from wasnow import __version__, losses
-from wasnow.checkpoint import BEST, LAST, Provenance, make, read_sealed, resolve, save
+from wasnow.checkpoint import BEST, LAST, Provenance, save
 from wasnow.data.transforms import Augment, Light
-from wasnow.errors import Interrupted, OutOfMemory, TrainingDiverged, UsageError, did_you_mean
+from wasnow.errors import Interrupted, OutOfMemory, ResumeRefused, TrainingDiverged, UsageError, did_you_mean
 from wasnow.evaluation import answering, change_labels, count, labels, predict
 from wasnow.losses import LossFunction
 from wasnow.metrics import Confusion
-from wasnow.models.contract import ChangeModel
+from wasnow.models.contract import ChangeModel, Encoding
 from wasnow.training.config import LossName, Stage, TrainConfig
 from wasnow.training.devices import (
     Answers,
@@ -50,6 +51,7 @@ from wasnow.training.devices import (
     of_whole_batch,
     stop_signals,
 )
+from wasnow.training.features import FeatureStore, check_features, encoder_rests
 from wasnow.training.feed import Batch, Feed, Roles, Subset, Transform, roles, torch_seed
 from wasnow.training.folder import LOG_NAME, REPORT_NAME, VALIDATIONS_NAME, RunFolder, State, Table
 from wasnow.training.optim import (
@@ -57,14 +59,17 @@ from wasnow.training.optim import (
     factor,
     freeze,
     make_optimizer,
+    never_trained,
     optimizer_tensors,
     restore_optimizer,
     set_rate,
     training_mode,
 )
 from wasnow.training.page import dates_png, photos_jpeg, training_page
+from wasnow.training.start import check_options, digest, find_start, network, take_weights
 from wasnow.training.watch import Progress, Silent, Watch
-from wasnow.vocabulary import Vocabulary
+from wasnow.training.words import WithoutWords
+from wasnow.vocabulary import Vocabulary, join_words
 
 if TYPE_CHECKING:
     from wasnow.data.samples import Samples
@@ -75,6 +80,7 @@ LOSSES: Mapping[LossName, LossFunction] = {
     "changemamba": losses.changemamba_loss,
     "change": losses.change_loss,
     "classes": losses.class_loss,
+    "joint": losses.joint_loss,
 }
 
 FEWEST_STEPS = 50
@@ -134,14 +140,16 @@ def train(
 
     Raises:
         UsageError: the configuration does not fit the data or the model.
+        CheckpointError: ``start`` is not to be had, or is another model's.
         ResumeRefused: the folder holds another run.
         OutputError: the folder holds a run and ``resume`` is False, or it cannot be written.
         TrainingDiverged: the loss or a gradient is no longer a number.
         OutOfMemory: a batch does not fit; says which setting to lower.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
+    check_options(config)
     fabric = make_fabric(config)
-    parts = roles(dict(splits), holdback=config.holdback, seed=config.seed)
+    parts = _left_out(roles(dict(splits), holdback=config.holdback, seed=config.seed), config.leave_out)
     folder = RunFolder(Path(output))
     watch = watch if watch is not None and fabric.is_global_zero else Silent()
     with deterministic(), _locked(folder, fabric), stop_signals() as stop_asked:
@@ -158,7 +166,8 @@ def train(
                 ) from error
             if not is_out_of_memory(error):
                 raise
-            raise OutOfMemory(memory_advice(config, fabric.device, run.step)) from error
+            offers = hasattr(run.model, "checkpointing")
+            raise OutOfMemory(memory_advice(config, fabric.device, run.step, checkpointing=offers)) from error
         finally:
             watch.close()
             if config.devices > 1 and distributed.is_initialized():
@@ -181,18 +190,27 @@ class _Run:
     ) -> None:
         self.config, self.roles, self.folder, self.fabric = config, parts, folder, fabric
         self.watch, self.data_name, self.stop_asked = watch, data_name, stop_asked
+        start = None if config.start is None else find_start(config.start)
         torch.manual_seed(config.seed)
-        self.model = _network(config, parts.train.vocabulary)
+        self.model = network(config, parts.train.vocabulary, start)
         self.vocabulary = Vocabulary(cast(ChangeModel, self.model).card.classes)
-        if config.start is not None:
-            _take_weights(self.model, resolve(config.start), watch)
+        if start is not None:
+            watch.say(take_weights(self.model, start))
+        if config.checkpointing:
+            _checkpoint_gradients(self.model, config.model)
         if fabric.world_size > 1:
             if fabric.device.type == "cuda":
                 self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
             elif any(isinstance(one, nn.modules.batchnorm._BatchNorm) for one in self.model.modules()):
                 watch.say("batch normalisation is not shared between CPU processes: results differ from one process")
         self.model.to(fabric.device)
-        self.average = Average(self.model, config.ema) if config.ema is not None else None
+        self.learning = [freeze(self.model, stage.trains) for stage in config.stages]
+        self.still = never_trained(self.model, self.learning)
+        own = self.model.state_dict()
+        self.still_digest = digest((name, own[name]) for name in self.still) if self.still else None
+        if config.cache_features:
+            check_features(config, self.model, self.learning, parts.train[0].before.shape[:2])
+        self.average = Average(self.model, config.ema, still=self.still) if config.ema is not None else None
         self.spans = _spans(config, len(parts.train))
         self.steps = self.spans[-1].stop
         self.select = _selecting(config.select, self.vocabulary)
@@ -260,9 +278,14 @@ class _Run:
         if state is not None:
             self.step, self.seconds = state.step, state.seconds
             self.best = None if state.best is None else dict(state.best)
-            self.model.load_state_dict(state.part("model"))
+            if state.still != self.still_digest:
+                raise ResumeRefused(
+                    self.folder.path,
+                    [f"the weights that it began with and does not train (start={self.config.start}) were others"],
+                )
+            _restore(self.model, state.part("model"), self.still)
             if self.average is not None:
-                self.average.module.load_state_dict(state.part("average"))
+                _restore(self.average.module, state.part("average"), self.still)
             self.watch.say(f"resumed after step {self.step} of {self.steps}")
         if self.fabric.is_global_zero:
             self.folder.drop_states_after(self.step)
@@ -277,7 +300,9 @@ class _Run:
         config = self.config
         learning = freeze(self.model, span.stage.trains)
         optimizer = make_optimizer(self.model, span.stage.optimizer or config.optimizer)
-        network, stepper = self.fabric.setup(Answers(self.model), optimizer)
+        rests = encoder_rests(self.model, learning)
+        network, stepper = self.fabric.setup(Answers(self.model, encoder_rests=rests), optimizer)
+        store = self._store() if rests and config.cache_features else None
         if state is not None and span.first < state.step == self.step:
             restore_optimizer(optimizer, state.part("optimizer"))
         if len(self.spans) > 1:
@@ -286,11 +311,24 @@ class _Run:
         for parts in self.feed.batches(self.step, span.stop):
             rate = self._rate(span)
             set_rate(optimizer, rate)
-            self._learn(span, network, stepper, parts)
+            self._learn(span, network, stepper, parts, store)
             self.step += 1
             if self.average is not None:
                 self.average.update(self.model, self.step)
             self._after_step(span, optimizer, rate)
+        if store is not None:
+            self.watch.say(f"features: {store.found} found, {store.computed} computed")
+            store.clear()
+
+    def _store(self) -> FeatureStore:
+        """The features of this device's pairs, for one stage."""
+        return FeatureStore(
+            self.folder.features / str(self.fabric.global_rank),
+            cast(Encoding, self.model),
+            self.fabric.autocast,
+            salt=f"{self.fabric.device.type} {self.config.precision}",
+            full=self.watch.say,
+        )
 
     # --- one step -----------------------------------------------------------------------------------------------
 
@@ -299,7 +337,9 @@ class _Run:
         schedule = span.stage.schedule or self.config.schedule
         return settings.lr * factor(schedule, self.step - span.first, span.stop - span.first)
 
-    def _learn(self, span: Span, network: Any, optimizer: Any, parts: Sequence[Batch]) -> None:
+    def _learn(
+        self, span: Span, network: Any, optimizer: Any, parts: Sequence[Batch], store: FeatureStore | None
+    ) -> None:
         """One step of the optimizer."""
         config, world = self.config, self.fabric.world_size
         torch.manual_seed(torch_seed(config.seed, self.step, self.fabric.global_rank))
@@ -308,7 +348,8 @@ class _Run:
             waits = world > 1 and i + 1 < len(parts)
             with self.fabric.no_backward_sync(network, enabled=waits):
                 before, after, target = part.to(self.fabric.device)
-                answer = network.module.logits(network(before, after))
+                encoded = None if store is None else store.encoded(part, before, after)
+                answer = network.module.logits(network(before, after, encoded))
                 loss = LOSSES[span.stage.loss](*of_whole_batch(answer, target, self.fabric))
                 if not torch.isfinite(loss.total):
                     raise TrainingDiverged(self._diverged("loss", float(loss.total.detach()), span, loss.parts))
@@ -401,15 +442,20 @@ class _Run:
         network = cast(ChangeModel, self._judged)
         mine = Subset(select, tuple(range(rank, len(select), world)))
         words = self.vocabulary if len(select.vocabulary) else Vocabulary()
-        rows, _ = count(network, mine, words, threshold=network.card.threshold, bf16=self.config.precision == "bf16")
-        confusions = [row.confusion for row in rows]
+        bf16 = self.config.precision == "bf16"
+        counted = [_count(network, mine, words, bf16=bf16)]
+        if self.config.leave_out and len(words):
+            # A withheld class leaves its pixels out of every count; of what changed they must not be left out.
+            counted.append(_count(network, mine, Vocabulary(), bf16=bf16))
         if world > 1:
             gathered: list[Any] = [None] * world
-            distributed.all_gather_object(gathered, confusions)
-            confusions = [one for share in gathered for one in share]
-        if not confusions:
+            distributed.all_gather_object(gathered, counted)
+            counted = [[one for share in gathered for one in share[i]] for i in range(len(counted))]
+        if not counted[0]:
             raise UsageError(f"none of the validation pairs ({self.roles.selected_on}) has labels; --set holdback=0")
-        self._scores = Confusion.total(confusions).scores().headline()
+        self._scores, *changed = (Confusion.total(one).scores().headline() for one in counted)
+        for scores in changed:
+            self._scores |= {name: one for name, one in scores.items() if name.startswith("binary.")}
         self._scored, value = self.step, self._scores[self.select]
         # A score that is not defined (nothing predicted, say) is worse than any that is.
         if math.isfinite(value) and (self.best is None or value > self.best["score"]):
@@ -455,11 +501,15 @@ class _Run:
     def _save(self, optimizer: torch.optim.Optimizer) -> None:
         """Write the state, by the first device alone; the others wait, so that none runs ahead of what is kept."""
         if self.fabric.is_global_zero:
-            tensors = {f"model/{name}": one for name, one in self.model.state_dict().items()}
+            modules = {"model": self.model} | ({} if self.average is None else {"average": self.average.module})
+            tensors = {
+                f"{part}/{name}": one
+                for part, module in modules.items()
+                for name, one in module.state_dict().items()
+                if name not in self.still
+            }
             tensors |= {f"optimizer/{name}": one for name, one in optimizer_tensors(optimizer).items()}
-            if self.average is not None:
-                tensors |= {f"average/{name}": one for name, one in self.average.module.state_dict().items()}
-            self.folder.save(State(self.step, tensors, self.best, self._elapsed))
+            self.folder.save(State(self.step, tensors, self.best, self._elapsed, self.still_digest))
         self.fabric.barrier()
 
     @property
@@ -490,7 +540,11 @@ class _Run:
             "select": self.select,
             "best": self.best,
             "steps": self.steps,
-            "stages": [{"name": span.stage.name, "steps": span.stop - span.first} for span in self.spans],
+            "stages": [
+                {"name": span.stage.name, "steps": span.stop - span.first, "parameters": self._size(names)}
+                for span, names in zip(self.spans, self.learning, strict=True)
+            ],
+            "left_out": list(self.config.leave_out),
             "parameters": sum(one.numel() for one in self.model.parameters()),
             "device": str(self.fabric.device),
             "versions": {
@@ -504,6 +558,11 @@ class _Run:
         if page:
             rows = self.log.rows, self.validations.rows
             self.folder.write_text(REPORT_NAME, training_page(self.folder, record, *rows, self._pictured))
+
+    def _size(self, names: Sequence[str]) -> int:
+        """How many numbers some parameters have."""
+        chosen = set(names)
+        return sum(one.numel() for name, one in self.model.named_parameters() if name in chosen)
 
     # --- sample pictures ----------------------------------------------------------------------------------------
 
@@ -580,30 +639,36 @@ class _Mean:
         return {name: value / self._count for name, value in self._parts.items()}
 
 
-def _network(config: TrainConfig, vocabulary: Vocabulary) -> nn.Module:
-    """The network of a recipe, answering with the words of the data."""
-    from wasnow.models import MODELS
+def _left_out(parts: Roles, words: tuple[str, ...]) -> Roles:
+    """The same pairs without some class words, which the names of the splits then tell."""
+    if not words:
+        return parts
+    told = f"without {join_words(words)}"
+    return replace(
+        parts,
+        train=WithoutWords(parts.train, words),
+        select=None if parts.select is None else WithoutWords(parts.select, words),
+        trained_on=f"{parts.trained_on}, {told}",
+        selected_on=parts.selected_on if parts.select is None else f"{parts.selected_on}, {told}",
+    )
 
-    entry = MODELS.get(config.model)
-    classes = vocabulary.words if entry is None or "classes" in entry.answers else ()
-    if entry is not None and "classes" in entry.answers and not classes:
-        raise UsageError(f"{config.model} answers with classes and the data has none; choose a model of change alone")
-    try:
-        return make(config.model, classes, config.model_options)
-    except TypeError as error:
-        raise UsageError(f"{config.model} refuses its options ({error}); see --set model_options") from None
+
+def _checkpoint_gradients(model: nn.Module, name: str) -> None:
+    """Let a model compute again what it would keep for the gradient."""
+    if not hasattr(model, "checkpointing"):
+        raise UsageError(f"{name} has no gradient checkpointing; use --set accumulate=2 to save memory")
+    model.checkpointing = True  # type: ignore[assignment]
 
 
-def _take_weights(model: nn.Module, path: Path, watch: Watch) -> None:
-    """Take over every weight of a checkpoint that has the name and shape of one here."""
-    tensors, _ = read_sealed(path)
-    own = model.state_dict()
-    fitting = {name: one for name, one in tensors.items() if name in own and own[name].shape == one.shape}
-    if not fitting:
-        raise UsageError(f"no weight of {path} fits this model; choose a checkpoint of the same model for start")
-    model.load_state_dict(fitting, strict=False)
-    fresh = len(own) - len(fitting)
-    watch.say(f"started from {path.name}: {len(fitting)} tensors taken, {fresh} begin anew")
+def _restore(module: nn.Module, tensors: Mapping[str, Tensor], still: Sequence[str]) -> None:
+    """Take over a part of a state, which has everything but the parameters that never move."""
+    own = module.state_dict()
+    module.load_state_dict({**tensors, **{name: own[name] for name in still}})
+
+
+def _count(model: ChangeModel, samples: Samples, words: Vocabulary, *, bf16: bool) -> list[Confusion]:
+    rows, _ = count(model, samples, words, threshold=model.card.threshold, bf16=bf16)
+    return [row.confusion for row in rows]
 
 
 def _spans(config: TrainConfig, size: int) -> list[Span]:

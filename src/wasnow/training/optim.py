@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,8 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
 def freeze(module: nn.Module, trains: Sequence[str]) -> list[str]:
     """Let the parameters whose names begin with one of ``trains`` learn, and no others; all, where it is empty.
 
+    A part that the module knows by name and has nothing in (Semantic-CD without its prompter) is passed over.
+
     Returns:
         The names of those that learn.
 
@@ -47,7 +49,7 @@ def freeze(module: nn.Module, trains: Sequence[str]) -> list[str]:
     """
     names = [name for name, _ in module.named_parameters()]
     for prefix in trains:
-        if not any(_begins(name, prefix) for name in names):
+        if not any(begins(name, prefix) for name in names) and not hasattr(module, prefix):
             heads = sorted({name.partition(".")[0] for name in names})
             raise UsageError(
                 f"no parameter's name begins with {prefix!r}; they begin with {', '.join(heads)}"
@@ -55,11 +57,26 @@ def freeze(module: nn.Module, trains: Sequence[str]) -> list[str]:
             )
     learning = []
     for name, parameter in module.named_parameters():
-        wanted = not trains or any(_begins(name, prefix) for prefix in trains)
+        wanted = not trains or any(begins(name, prefix) for prefix in trains)
         parameter.requires_grad_(wanted)
         if wanted:
             learning.append(name)
+    if not learning:
+        raise UsageError(f"trains={list(trains)} names only parts that this model was made without; name others")
     return learning
+
+
+def never_trained(module: nn.Module, learning: Iterable[Iterable[str]]) -> list[str]:
+    """Names of the parameters that no stage trains, under every name that the module has for them.
+
+    Args:
+        module: whose parameters.
+        learning: of each stage, what `freeze` returned.
+    """
+    moving = {name for names in learning for name in names}
+    trained = {id(parameter) for name, parameter in module.named_parameters() if name in moving}
+    every = module.named_parameters(remove_duplicate=False)
+    return [name for name, parameter in every if id(parameter) not in trained]
 
 
 def training_mode(module: nn.Module) -> None:
@@ -115,10 +132,19 @@ class Average:
 
     d rises with the number of updates n as min(decay, (1 + n) / (10 + n)), so that the beginning is soon forgotten
     (the customary warm-up). Buffers (statistics of normalisation) are taken as they are.
+
+    Args:
+        module: as it is before the first step.
+        decay: d.
+        still: names of parameters that never move; they are shared with the module and take no memory here.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.module = copy.deepcopy(module).requires_grad_(False).eval()
+    def __init__(self, module: nn.Module, decay: float, *, still: Collection[str] = ()) -> None:
+        shared = {id(one): one for name, one in module.named_parameters() if name in still}
+        self.module = copy.deepcopy(module, dict(shared)).eval()
+        for one in self.module.parameters():
+            if id(one) not in shared:
+                one.requires_grad_(False)
         self._decay = decay
 
     @torch.no_grad()
@@ -126,11 +152,12 @@ class Average:
         """Take in the module as it is after ``updates`` steps."""
         decay = min(self._decay, (1 + updates) / (10 + updates))
         for mean, now in zip(self.module.parameters(), module.parameters(), strict=True):
-            mean.lerp_(now.detach(), 1 - decay)
+            if mean is not now:
+                mean.lerp_(now.detach(), 1 - decay)
         for kept, current in zip(self.module.buffers(), module.buffers(), strict=True):
             kept.copy_(current)
 
 
-def _begins(name: str, prefix: str) -> bool:
+def begins(name: str, prefix: str) -> bool:
     """``change`` begins ``change.weight``, and not ``changes.weight``."""
     return name == prefix or name.startswith(f"{prefix.rstrip('.')}.")

@@ -2,6 +2,7 @@
 
 log.csv, validations.csv, run.json, pictures/ ──> report.html
 Evaluation                                    ──> confusion.html
+Calibrated                                    ──> calibration.html
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from wasnow.calibration import reliability_diagram
 from wasnow.report.pictures import data_uri, paletted_png, photo_jpeg
 from wasnow.training.charts import Series, curves, matrix
 from wasnow.training.watch import duration
 from wasnow.vocabulary import CHANGED, CHANGED_COLOR, NO_CHANGE_COLOR, Vocabulary
 
 if TYPE_CHECKING:
-    from wasnow.evaluation import Evaluation
+    from wasnow.evaluation import Calibrated, Evaluation
     from wasnow.training.folder import RunFolder
 
 SIDE = 256
@@ -200,7 +202,9 @@ def _strips(folder: RunFolder, samples: Sequence[str], steps: Sequence[int]) -> 
 
 
 def confusion_page(evaluation: Evaluation) -> str:
-    """Scores in every protocol, confusion matrices, and a row per image."""
+    """Scores in every protocol and word, confusion matrices, how far to believe it, and a row per image."""
+    from wasnow.evaluation import WORD_HEAD, synonym_rows, word_rows
+
     confusion, scores = evaluation.confusion, evaluation.scores
     words = evaluation.vocabulary.words
     charts = [("Changed or not", "each pixel once", matrix(confusion.binary(), ("unchanged", "changed")))]
@@ -216,6 +220,7 @@ def confusion_page(evaluation: Evaluation) -> str:
             names = ["unchanged", *(one.label for one in evaluation.vocabulary.transitions())]
             names += [f"{word} → nothing" for word in words] + [f"nothing → {word}" for word in words]
             charts.append(("Transitions", 'protocol "from_to" (K K + 1 codes)', matrix(table, names[: len(table)])))
+    charts += _reliabilities(evaluation)
     headline = scores.headline()
     rows = []
     for name, value in headline.items():
@@ -236,6 +241,25 @@ def confusion_page(evaluation: Evaluation) -> str:
         (words[one.after - 1], _percent(one.f1), _percent(one.iou), _percent(one.precision), _percent(one.recall))
         for one in scores.classes
     ]
+    by_word: list[tuple[str, str, tuple[str, ...], list[tuple[str, ...]]]] = [
+        (title, note, ("class", *WORD_HEAD), word_rows(evaluation, which))
+        for title, note, which in (
+            (
+                "Words",
+                "each against the rest, both dates, where the labels name a class; as predicted",
+                evaluation.words,
+            ),
+            (
+                "Words, land cover",
+                "the same wherever a class is labelled, whether the model says that it changed or not",
+                evaluation.landcover or (),
+            ),
+        )
+        if which
+    ]
+    if evaluation.synonyms:
+        note = "one class at a time asked for by another word, all else as before"
+        by_word.append(("Synonyms", note, ("class", "asked as", *WORD_HEAD), synonym_rows(evaluation)))
     left_out = len(evaluation.per_image) - len(per_image)
     return _template().render(
         title=f"{evaluation.model} on {evaluation.split}",
@@ -260,6 +284,7 @@ def confusion_page(evaluation: Evaluation) -> str:
                 if words
                 else []
             ),
+            *by_word,
             (
                 "Images",
                 f"{left_out} more are in scores.csv" if left_out else "",
@@ -270,6 +295,58 @@ def confusion_page(evaluation: Evaluation) -> str:
         style=_style(),
         footer="counts are added over images before any score is taken",
     )
+
+
+def calibration_page(found: Calibrated) -> str:
+    """Reliability before and after the temperatures, and the temperatures."""
+    one = found.calibration
+    kinds = [("Change", one.change_temperature, found.change, "stated P(change)", "share that changed")]
+    if found.classes is not None:
+        kinds.append(("Classes", one.class_temperature, found.classes, "stated P(class)", "share that is right"))
+    figures, charts, rows = [], [], []
+    for name, heat, (before, after), stated, observed in kinds:
+        told = f"{100 * before.ece:.2f} % before, {100 * after.ece:.2f} % after"
+        figures.append((f"Temperature, {name.lower()}", f"{heat:.4g}", f"ECE {told}"))
+        drawn = reliability_diagram({"before": before, "after": after}, stated=stated, observed=observed)
+        charts.append((name, f"{before.pixels:,} pixels", Markup(drawn)))
+        for label, state in (("before", before), ("after", after)):
+            for each in state.as_dict()["diagram"]:
+                stated_, observed_ = (f"{100 * each[key]:.2f}" for key in ("stated", "observed"))
+                rows.append((f"{name}, {label}", f"{each['bin'] + 1}", f"{each['pixels']}", stated_, observed_))
+    return _template().render(
+        title=f"Calibration of {found.model}",
+        kicker="calibration",
+        lede=f"on {one.split}: {one.pairs} pairs, {found.sampled:,} of {found.labelled:,} labelled pixels",
+        notices=[],
+        figures=figures,
+        charts_title="Reliability",
+        charts=charts,
+        samples=[],
+        legend=[],
+        tables=[("Bins", "of equal width; in per cent", ("what", "bin", "pixels", "stated", "observed"), rows)],
+        style=_style(),
+        footer="a dot on the diagonal is a probability that can be taken at its word; its area is the share of pixels",
+    )
+
+
+def _reliabilities(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    """Charts of stated against observed, for the page of an evaluation."""
+    name = "calibrated" if evaluation.calibration else "as trained"
+    drawn = [
+        (
+            "Belief in change",
+            "P(change) against how often it changed",
+            reliability_diagram(
+                {name: evaluation.change_reliability}, stated="stated P(change)", observed="share that changed"
+            ),
+        )
+    ]
+    if evaluation.class_reliability is not None:
+        chart = reliability_diagram(
+            {name: evaluation.class_reliability}, stated="stated P(class)", observed="share that is right"
+        )
+        drawn.append(("Belief in classes", "where the labels name a class", chart))
+    return drawn
 
 
 def _percent(value: float) -> str:

@@ -70,10 +70,114 @@ def sscd_l_small() -> TrainConfig:
     )
 
 
+def semantic_cd_second() -> TrainConfig:
+    """Semantic-CD on SECOND as published: change first, then classes, CLIP frozen throughout (section II-F).
+
+    Batch 1, whole images of 512 px, 300 epochs for filters and change decoder, 5 for prompter and class decoder, from
+    RemoteCLIP ViT-L/14. The paper does not say its optimizer, schedule and augmentation: AdamW 1e-4 with decay 0.05,
+    warm-up and cosine, flips, quarter turns, light, and dates swapped are ours.
+    """
+    return TrainConfig(
+        name="semantic-cd-second",
+        summary="Semantic-CD on SECOND as published: change, then classes",
+        source="Zhu et al., Semantic-CD, arXiv 2501.06808, section II-F; what it does not say is ours",
+        model="semantic-cd",
+        start="remoteclip-vit-l-14",
+        crop=512,
+        augment=Augmentation(swap=0.5, light=_SLIGHT),
+        batch_size=1,
+        stages=(
+            Stage(name="change", loss="change", epochs=300, trains=("filters", "change_decoder")),
+            Stage(name="classes", loss="classes", epochs=5, trains=("prompter", "class_decoder")),
+        ),
+        optimizer=Optimizer(kind="adamw", lr=1e-4, weight_decay=0.05),
+        schedule=Schedule(kind="cosine", warmup=1000),
+    )
+
+
+def semantic_cd_practical() -> TrainConfig:
+    """Semantic-CD in a day on one GPU of 24 GB: the published stages in bfloat16, batches of 16, far fewer epochs.
+
+    Not published anywhere. Blocks are computed again for the gradient instead of being kept, a batch goes through in
+    four parts, and the average of the weights is what is kept.
+    """
+    return semantic_cd_second().model_copy(
+        update={
+            "name": "semantic-cd-practical",
+            "summary": "Semantic-CD, both stages, shorter: bf16, batches of 16, gradient checkpointing",
+            "source": "wasnow",
+            "batch_size": 16,
+            "accumulate": 4,
+            "precision": "bf16",
+            "checkpointing": True,
+            "stages": (
+                Stage(name="change", loss="change", epochs=50, trains=("filters", "change_decoder")),
+                Stage(name="classes", loss="classes", epochs=10, trains=("prompter", "class_decoder")),
+            ),
+            "optimizer": Optimizer(kind="adamw", lr=4e-4, weight_decay=0.05),
+            "schedule": Schedule(kind="cosine", warmup=200, floor=0.01),
+            "clip": 1.0,
+            "ema": 0.998,
+        }
+    )
+
+
+def semantic_cd_small() -> TrainConfig:
+    """Semantic-CD with small towers that know nothing beforehand: everything trains, in one stage, on a patient CPU.
+
+    Not published anywhere. Without a CLIP that was trained on pictures and texts, words are no more than names: the
+    vocabulary is open in form, and knows the words of the data alone.
+    """
+    return TrainConfig(
+        name="semantic-cd-small",
+        summary="Semantic-CD with small towers from scratch, for a CPU or to try things out",
+        source="wasnow",
+        model="semantic-cd",
+        model_options={
+            "clip": {
+                "image_width": 192,
+                "image_layers": 8,
+                "image_heads": 3,
+                "patch": 16,
+                "image_size": 224,
+                "image_mlp": 768,
+                "text_width": 128,
+                "text_layers": 4,
+                "text_heads": 2,
+                "text_mlp": 512,
+                "text_positions": 77,
+                "vocabulary": 49408,
+                "embed": 128,
+                "activation": "gelu",
+                "eps": 1e-5,
+            },
+            "context": 16,
+            "width": 128,
+            "head_width": 64,
+            "filter_grid": [16, 16],
+        },
+        crop=256,
+        augment=Augmentation(swap=0.5, light=Light()),
+        batch_size=8,
+        stages=(Stage(name="joint", loss="joint", steps=2000),),
+        optimizer=Optimizer(kind="adamw", lr=5e-4, weight_decay=0.05),
+        schedule=Schedule(kind="cosine", warmup=100, floor=0.01),
+        clip=1.0,
+        ema=0.998,
+        validate_every=250,
+    )
+
+
+_SLIGHT = Light(brightness=0.05, contrast=0.1, gamma=0.1, color=0.03, saturation=0.1)
+"""Less than the customary change of light: a frozen CLIP knows the light of photographs already."""
+
 RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
     "sscd-l": sscd_l,
     "bisrnet": bisrnet,
     "sscd-l-small": sscd_l_small,
+    "semantic-cd-second": semantic_cd_second,
+    "semantic-cd-practical": semantic_cd_practical,
+    "semantic-cd-small": semantic_cd_small,
 }
 
 

@@ -1,0 +1,149 @@
+"""``wasnow calibrate``: a checkpoint and validation pairs in; the same one with believable probabilities out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, progress, verb, warn
+from wasnow.cli.evaluate import HELD_BACK, choose_split
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wasnow.checkpoint import Header
+    from wasnow.data.samples import Samples
+
+EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
+    "  wasnow calibrate runs/a --data SECOND/\n\n"
+    "  wasnow calibrate best.safetensors --data pairs/ --split held-back"
+)
+
+
+@verb
+def calibrate(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint, or a run folder; it is rewritten.", show_default=False)
+    ],
+    data: Annotated[str, typer.Option("--data", "-d", help="Dataset folder with labels.", show_default=False)],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Which pairs: val, or held-back from training; the first of them that there is.", show_default=False
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Fit on pairs that the model is trained or tested on.")
+    ] = False,
+    encoding: Annotated[
+        str | None, typer.Option(help="Class encoding, where the values cannot tell it.", show_default=False)
+    ] = None,
+    tile: Annotated[int | None, typer.Option(help="Cut pictures into tiles of this side.", show_default=False)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    quiet: bool = QUIET,
+    as_json: bool = JSON,
+    debug: bool = DEBUG,
+) -> None:
+    """Fit temperatures on validation pairs and write them into the checkpoint; maps stay as they are."""
+    from wasnow.calibration import at_an_end
+    from wasnow.checkpoint import load, read_header, resolve, set_calibration
+    from wasnow.data.dataset import open_dataset
+
+    found = resolve(checkpoint)
+    header = read_header(found)
+    recipe = header.provenance.recipe or {}
+    dataset = open_dataset(
+        data,
+        encoding=encoding or recipe.get("encoding"),
+        tile=tile or recipe.get("tile"),
+        split=recipe.get("split"),
+    )
+    for note in dataset.warnings:
+        warn(note)
+    name, samples = validation_pairs(dataset.splits, split, header, force=force)
+    import torch
+
+    from wasnow.evaluation import calibrate as fit
+    from wasnow.training.page import calibration_page
+
+    on = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    with progress(quiet or as_json) as tell:
+        result = fit(
+            load(found, device=on),
+            samples,
+            split=name,
+            progress=lambda done, total: tell("measuring", done, total),
+        )
+    set_calibration(found, result.calibration)
+    page = found.with_name(f"{found.stem}-calibration.html")
+    _write(page, calibration_page(result))
+    one = result.calibration
+    lines = [("change", one.change_temperature, one.ece_change_before, one.ece_change_after)]
+    lines += [("classes", one.class_temperature, one.ece_class_before, one.ece_class_after)] if result.classes else []
+    for what, heat, before, after in lines:
+        if at_an_end(heat):
+            warn(
+                f"the temperature of {what} ran to the end of its range ({heat:.4g}): the pairs are too few or the "
+                "model knows nothing of them; see the diagram"
+            )
+        if before is not None and after is not None and after > before:
+            warn(f"the calibration error of {what} rose: one temperature is too little for it; see {page}")
+    if as_json:
+        print_json({"checkpoint": str(found), "page": str(page), **one.model_dump(mode="json")})
+    elif not quiet:
+        typer.echo(f"{header.model.name} on {name}: {one.pairs} pairs, {result.sampled:,} pixels")
+        for what, heat, before, after in lines:
+            typer.echo(
+                f"{what:8} temperature {heat:.4g}, ECE {100 * (before or 0):.2f} % -> {100 * (after or 0):.2f} %"
+            )
+        typer.echo(f"{found}, {page}")
+
+
+def validation_pairs(
+    splits: Mapping[str, Samples], wanted: str | None, header: Header, *, force: bool = False
+) -> tuple[str, Samples]:
+    """The pairs to fit on and what they are called: never, unless forced, those of training or of a test.
+
+    Raises:
+        UsageError: there are none but those, or no such split.
+    """
+    from wasnow.errors import UsageError
+
+    if wanted is None and "val" in splits:
+        return "val", splits["val"]
+    if wanted is None:
+        try:
+            return choose_split(splits, HELD_BACK, header)
+        except UsageError:
+            raise UsageError(
+                f"the data has neither a split val nor pairs held back from training, only {', '.join(splits)}; "
+                "choose pairs that nothing else looks at with --split"
+            ) from None
+    name, samples = choose_split(splits, wanted, header)
+    if force or name == HELD_BACK:
+        return name, samples
+    if name == "test":
+        raise UsageError(
+            "temperatures fitted on the test split make its scores say nothing of other data; "
+            "choose --split val or held-back, or insist with --force"
+        )
+    if header.provenance.data_fingerprint == samples.fingerprint:
+        raise UsageError(
+            f"the model was trained on these pairs ({name}) and is surer of them than of any others; "
+            "choose --split val or held-back, or insist with --force"
+        )
+    return name, samples
+
+
+def _write(path: Path, text: str) -> None:
+    from wasnow.errors import OutputError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}), but the checkpoint is calibrated; check the folder"
+        ) from None

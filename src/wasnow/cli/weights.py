@@ -1,0 +1,92 @@
+"""``wasnow weights``: the CLIP weights that are here; ``wasnow weights get``: bring in others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, verb, warn
+
+app = typer.Typer(help="List CLIP weights, or get some.", invoke_without_command=True)
+
+EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
+    "  wasnow weights get remoteclip-vit-l-14\n\n"
+    "  wasnow weights get remoteclip-vit-l-14 --from RemoteCLIP-ViT-L-14.pt\n\n"
+    "  wasnow weights get --from my-clip.pt --name mine --activation gelu"
+)
+
+
+@app.callback()
+@verb
+def weights(context: typer.Context, as_json: bool = JSON, debug: bool = DEBUG) -> None:
+    """List the weights that are here, and those that can be fetched by name."""
+    if context.invoked_subcommand is not None:
+        return
+    from wasnow.weights import KNOWN, cache, describe, stored
+
+    here = stored()
+    missing = [name for name in KNOWN if name not in {one.name for one in here}]
+    if as_json:
+        print_json({"cache": str(cache()), "here": [describe(one) for one in here], "can_be_fetched": missing})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "here", "activation", "where from"):
+        table.add_column(column, overflow="fold")
+    for one in here:
+        checked = "" if one.verified else ", not verified"
+        table.add_row(one.name, f"{one.size / 1e9:.2f} GB", one.config.activation, one.source + checked)
+    for name in missing:
+        source = KNOWN[name]
+        table.add_row(name, "no", source.activation or "to be said", f"{source.repo} {source.file}")
+    console = Console()
+    console.print(table)
+    console.print(f"kept in {cache()}; get one with wasnow weights get NAME", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog=EXAMPLES)
+@verb
+def get(
+    name: Annotated[str | None, typer.Argument(help="Which, of those that wasnow weights lists.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--from", help="Weights on this disk instead of a download: a file, or a Hugging Face folder."),
+    ] = None,
+    called: Annotated[
+        str | None, typer.Option("--name", help="What to call weights of --from; left out: after the file.")
+    ] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(help="gelu or quickgelu, that they were trained with; left out: as known or described."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights of that name.")] = False,
+    quiet: bool = QUIET,
+    as_json: bool = JSON,
+    debug: bool = DEBUG,
+) -> None:
+    """Fetch CLIP weights, or take them from a file; check them, convert them once, keep them."""
+    from wasnow.errors import UsageError
+    from wasnow.weights import describe
+    from wasnow.weights import get as get_weights
+
+    if name is not None and called is not None:
+        raise UsageError(f"both {name} and --name {called} are given; leave one out")
+    if called is not None and file is None:
+        raise UsageError("--name is for weights of --from FILE; to download, name known weights without it")
+    made = get_weights(name or called, file=file, activation=activation, overwrite=overwrite, quiet=quiet or as_json)
+    if not made.verified and not quiet:
+        warn(f"no published digest is known for {made.name}; its sha256 is recorded: {made.sha256}")
+    if as_json:
+        print_json(describe(made))
+    elif not quiet:
+        sizes = made.config
+        typer.echo(f"{made.name}: {made.path}")
+        typer.echo(
+            f"ViT {sizes.image_width} wide, {sizes.image_layers} blocks, patches of {sizes.patch} px, "
+            f"images of {sizes.image_size} px; {sizes.activation}; from {made.source}"
+        )

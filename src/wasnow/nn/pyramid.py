@@ -1,0 +1,107 @@
+"""A pyramid out of one plain feature map, and the head that reads it.
+
+    (B, C, h, w) at stride 16 ─ SimpleFPN ─> strides 4, 8, 16, 32, each (B, out, ., .)
+                                              └─ each 1x1 ─ norm ─ ReLU ─ to the finest size ─ concat ─> logits
+
+Source: Li et al., "Exploring plain vision transformer backbones for object detection" (ViTDet, 2022), the pyramid; the
+head joins levels as SegFormer's (Xie et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LEVELS = 4
+
+
+class LayerNorm2d(nn.Module):
+    """Layer norm over the channels of each place."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same."""
+        mean = x.mean(1, keepdim=True)
+        deviation = (x - mean).square().mean(1, keepdim=True).add(self.eps).rsqrt()
+        return (x - mean) * deviation * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class SimpleFPN(nn.Module):
+    """Four levels, at a quarter, half, the same and twice the stride of the map that they come from.
+
+    Args:
+        channels: C of the map.
+        out: channels of every level.
+    """
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        half, quarter = max(1, channels // 2), max(1, channels // 4)
+        self.levels = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.ConvTranspose2d(channels, half, 2, 2),
+                    LayerNorm2d(half),
+                    nn.GELU(),
+                    nn.ConvTranspose2d(half, quarter, 2, 2),
+                    *_smoothed(quarter, out),
+                ),
+                nn.Sequential(nn.ConvTranspose2d(channels, half, 2, 2), *_smoothed(half, out)),
+                nn.Sequential(*_smoothed(channels, out)),
+                nn.Sequential(nn.MaxPool2d(2, 2), *_smoothed(channels, out)),
+            ]
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """``(B, C, h, w)``, h and w at least 2, to ``(B, out, 4h, 4w)``, ``(2h, 2w)``, ``(h, w)``, ``(h/2, w/2)``."""
+        return [level(x) for level in self.levels]
+
+
+def _smoothed(channels: int, out: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(channels, out, 1, bias=False),
+        LayerNorm2d(out),
+        nn.Conv2d(out, out, 3, padding=1, bias=False),
+        LayerNorm2d(out),
+    ]
+
+
+class LevelHead(nn.Module):
+    """Four levels to one map of logits at the finest of their sizes.
+
+    Args:
+        channels: of every level.
+        width: between the levels and the logits.
+        out: logits.
+        norm: makes the normalisation of so many channels; batch norm as published.
+    """
+
+    def __init__(
+        self, channels: int, width: int, out: int, *, norm: Callable[[int], nn.Module] = nn.BatchNorm2d
+    ) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(_joined(channels, width, norm) for _ in range(LEVELS))
+        self.join = _joined(LEVELS * width, width, norm)
+        self.logits = nn.Conv2d(width, out, 1)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Four of ``(B, channels, ., .)``, the finest first, to ``(B, out, h, w)`` of the finest."""
+        size = levels[0].shape[-2:]
+        read = [
+            functional.interpolate(read(level), size=size, mode="bilinear", align_corners=False)
+            for read, level in zip(self.levels, levels, strict=True)
+        ]
+        logits: Tensor = self.logits(self.join(torch.cat(read, dim=1)))
+        return logits
+
+
+def _joined(channels: int, width: int, norm: Callable[[int], nn.Module]) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), norm(width), nn.ReLU(inplace=True))

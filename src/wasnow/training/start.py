@@ -1,0 +1,203 @@
+"""What a run begins with: a network with the options of its recipe, and the weights of ``start``.
+
+    start ─┬─ CLIP weights (wasnow weights) ─> their towers' sizes into the options ─> every clip.* tensor, exactly
+           ├─ a checkpoint ─────────────────────────────────────────────────────────> every tensor that fits
+           └─ None ────────────────────────────────────────────────────────────────> random, from the seed
+
+Parameters that no stage trains are no part of the training states: a resumed run takes them from ``start`` again, and a
+digest tells whether they are the ones that it began with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wasnow.checkpoint import make, read_sealed, read_sealed_header, resolve
+from wasnow.errors import CheckpointError, UsageError, did_you_mean
+from wasnow.models import MODELS
+from wasnow.training.config import TrainConfig
+from wasnow.vocabulary import Vocabulary
+
+CLIP_KIND = "clip"
+"""What the header of a file of CLIP weights calls itself; a checkpoint has no kind."""
+
+CLIP_PREFIX = "clip."
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where first weights come from.
+
+    Attributes:
+        path: a sealed file.
+        of_clip: whether it holds CLIP towers alone, and not a checkpoint.
+        clip: the sizes of the towers in it; None for a checkpoint of a model without.
+    """
+
+    path: Path
+    of_clip: bool
+    clip: Mapping[str, Any] | None
+
+
+def find_start(name: str) -> Start:
+    """The file that ``start`` means: a path, a run folder, or the name of CLIP weights.
+
+    Raises:
+        CheckpointError: it is not to be had (says which command gets it), or is damaged.
+    """
+    path = resolve(name) if Path(name).exists() else _cached(name)
+    header = _header(path)
+    if header.get("kind") == CLIP_KIND:
+        return Start(path, True, header.get("config"))
+    options = header.get("model", {}).get("options", {})
+    return Start(path, False, options.get("clip"))
+
+
+def network(config: TrainConfig, vocabulary: Vocabulary, start: Start | None) -> nn.Module:
+    """The network of a recipe with random weights, answering with the words of the data.
+
+    Args:
+        config: names the model and its options.
+        vocabulary: of the data.
+        start: where weights will come from; the sizes of its CLIP towers are taken where no option names others.
+
+    Raises:
+        UsageError: the model has no such option, or needs classes and the data has none.
+        CheckpointError: the options name other towers than ``start`` has.
+    """
+    entry = MODELS.get(config.model)
+    classes = vocabulary.words if entry is None or "classes" in entry.answers else ()
+    if entry is not None and "classes" in entry.answers and not classes:
+        raise UsageError(f"{config.model} answers with classes and the data has none; choose a model of change alone")
+    options, known = dict(config.model_options), option_names(config.model)
+    if start is not None and start.of_clip and CLIP_KIND not in known:
+        raise UsageError(f"{start.path} holds CLIP weights and {config.model} has no CLIP; name a checkpoint as start")
+    if start is not None and start.clip is not None and CLIP_KIND in known:
+        if CLIP_KIND not in options:
+            options[CLIP_KIND] = dict(start.clip)
+        elif start.of_clip:
+            _agree(options[CLIP_KIND], start.clip, start.path)
+    try:
+        return make(config.model, classes, options)
+    except TypeError as error:
+        raise UsageError(f"{config.model} refuses its options ({error}); see --set model.OPTION=VALUE") from None
+
+
+def option_names(model: str) -> list[str]:
+    """The options of a model, from the signature of what makes it; none for a name that is not known."""
+    if model not in MODELS:
+        return []
+    module, _, factory = MODELS[model].factory.partition(":")
+    parameters = inspect.signature(getattr(import_module(module), factory)).parameters
+    return [name for name in parameters if name != "classes"]
+
+
+def check_options(config: TrainConfig) -> None:
+    """Nothing, if the model has all options that the recipe gives it.
+
+    Raises:
+        UsageError: it has not; names the nearest and all that there are.
+    """
+    known = option_names(config.model)
+    for name in config.model_options if config.model in MODELS else ():
+        if name not in known:
+            raise UsageError(
+                f"{config.model} has no option {name!r}{did_you_mean(name, known)}; "
+                f"its options are {', '.join(known) or 'none'}, as --set model.{known[0] if known else 'OPTION'}=..."
+            )
+
+
+def take_weights(model: nn.Module, start: Start) -> str:
+    """Take over weights, and say in a line what was taken.
+
+    CLIP weights must be the model's towers exactly. Of a checkpoint every tensor is taken that has the name and shape
+    of one here.
+
+    Raises:
+        CheckpointError: damaged, or other towers than the model's; names the first key that differs.
+        UsageError: nothing of a checkpoint fits.
+    """
+    tensors, _ = read_sealed(start.path)
+    own = model.state_dict()
+    if start.of_clip:
+        towers = {name: one for name, one in own.items() if name.startswith(CLIP_PREFIX)}
+        _same_shapes(towers, tensors, start.path)
+        model.load_state_dict(tensors, strict=False)
+        return f"started from {start.path.name}: CLIP's {len(tensors)} tensors, {len(own) - len(tensors)} begin anew"
+    fitting = {name: one for name, one in tensors.items() if name in own and own[name].shape == one.shape}
+    if not fitting:
+        raise UsageError(f"no weight of {start.path} fits this model; choose a checkpoint of the same model for start")
+    model.load_state_dict(fitting, strict=False)
+    return f"started from {start.path.name}: {len(fitting)} tensors taken, {len(own) - len(fitting)} begin anew"
+
+
+def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over names, types, shapes and bytes, one tensor at a time in the order of names."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda one: one[0]):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def _cached(name: str) -> Path:
+    """CLIP weights by their name."""
+    from wasnow import weights
+
+    try:
+        found: Path = weights.find(name)
+    except CheckpointError as error:
+        others = "or name another file with --set start=FILE, or begin at random with --set start=null"
+        raise CheckpointError(name, error.reason, f"{str(error).rpartition('; ')[2]}; {others}") from None
+    return found
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        return read_sealed_header(path)
+    except CheckpointError as error:
+        if "wasnow convert" not in str(error):
+            raise
+        raise CheckpointError(
+            path,
+            "weights as others publish them",
+            f"bring them in with wasnow weights get --from {path} (CLIP) or wasnow convert (a network)",
+        ) from None
+
+
+def _agree(wanted: Any, found: Mapping[str, Any], path: Path) -> None:
+    """Nothing, if an option ``clip`` means the towers of a file."""
+    from wasnow.nn.clip import PRESETS, ClipConfig
+
+    if isinstance(wanted, str):
+        if wanted not in PRESETS:
+            return  # the model says so, and names the presets
+        wanted = PRESETS[wanted].dict()
+    else:
+        wanted = ClipConfig.from_dict(wanted).dict()
+    for key in dict.fromkeys([*wanted, *found]):
+        if wanted.get(key) != found.get(key):
+            raise CheckpointError(
+                path,
+                f"its {key} is {found.get(key)}, model.clip says {wanted.get(key)}",
+                "leave model.clip out to take the towers as they are",
+            )
+
+
+def _same_shapes(own: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
+    for name in sorted({*own, *found}):
+        here, there = (tuple(side[name].shape) if name in side else "missing" for side in (own, found))
+        if here != there:
+            raise CheckpointError(
+                path, f"{name} is {there} in the file and {here} in the model", "these are the weights of another CLIP"
+            )
