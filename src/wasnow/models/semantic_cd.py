@@ -247,7 +247,7 @@ class SemanticCD(nn.Module):
                     torch.cat([one[:, :1], patches], dim=1) for one, patches in zip((first, second), seen, strict=True)
                 )
         maps = [one[:, 1:].transpose(1, 2).unflatten(2, (rows, cols)) for one in (first, second)]
-        return tuple(maps)
+        return tuple(each.contiguous() for each in maps)
 
     def answer(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> ChangeLogits:
         """The answer at ``size`` from what `encode` gave, in the words that are bound."""

@@ -35,13 +35,12 @@ class Encoded:
     """Features of a batch, as `Encoding.encode` gives them.
 
     No plain tuple, because the wrappers of precision would widen what is in it, and it must stay as it was computed.
-    Laid out as on disk: products round in another order over another layout, in bf16 visibly.
     """
 
     __slots__ = ("tensors",)
 
     def __init__(self, tensors: tuple[Tensor, ...]) -> None:
-        self.tensors = tuple(one.contiguous() for one in tensors)
+        self.tensors = tensors
 
 
 class Answers(nn.Module):

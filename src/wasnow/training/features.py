@@ -134,30 +134,39 @@ class FeatureStore:
             sha.update(images[i].contiguous().numpy().data)
         path = self._folder / f"{sha.hexdigest()}.safetensors"
         try:
-            tensors, _ = read_sealed(path)
+            tensors, header = read_sealed(path)
             self.found += 1
-            return tuple(tensors[str(k)].to(before.device) for k in range(len(tensors)))
+            packed = [(tensors[str(k)].to(before.device), order) for k, order in enumerate(header["orders"])]
         except CheckpointError:  # not there yet, or cut short when the power failed
-            return self._compute(path, before[i : i + 1], after[i : i + 1])
+            packed = [_packed(one) for one in self._computed(before[i : i + 1], after[i : i + 1])]
+            self._keep(path, packed)
+        # The dimensions lie in memory as they did: over another layout, products would round in another order.
+        return tuple(one.permute([order.index(d) for d in range(one.ndim)]) for one, order in packed)
 
     @torch.no_grad()
-    def _compute(self, path: Path, before: Tensor, after: Tensor) -> tuple[Tensor, ...]:
+    def _computed(self, before: Tensor, after: Tensor) -> tuple[Tensor, ...]:
         valid = torch.ones(1, 1, *before.shape[2:], dtype=torch.bool, device=before.device)
-        with self._computing():
-            features = self._model.encode(before, after, valid)
         self.computed += 1
-        self._keep(path, features)
-        return features
+        with self._computing():
+            return self._model.encode(before, after, valid)
 
-    def _keep(self, path: Path, features: tuple[Tensor, ...]) -> None:
+    def _keep(self, path: Path, packed: Sequence[tuple[Tensor, list[int]]]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         if self._room is None:
             here = sum(one.stat().st_size for one in self._folder.iterdir())
             self._room = SHARE_OF_DISK * (shutil.disk_usage(self._folder).free + here) - here
-        size = sum(one.numel() * one.element_size() for one in features)
+        size = sum(one.numel() * one.element_size() for one, _ in packed)
         if self._room >= size:
-            write_sealed(path, {str(k): one for k, one in enumerate(features)}, {})
+            tensors = {str(k): one for k, (one, _) in enumerate(packed)}
+            write_sealed(path, tensors, {"orders": [order for _, order in packed]})
         elif self._room > 0:
             self._full(f"no room for more features in {self._folder}; the others are computed each time")
             self._room = 0.0
         self._room -= min(size, self._room)
+
+
+def _packed(tensor: Tensor) -> tuple[Tensor, list[int]]:
+    """A tensor without gaps, its dimensions in the order in which they lie in memory, and that order."""
+    strides = tensor.stride()
+    order = sorted(range(tensor.ndim), key=lambda d: (-strides[d], d))
+    return tensor.permute(order).contiguous(), order

@@ -348,7 +348,10 @@ class _Run:
             waits = world > 1 and i + 1 < len(parts)
             with self.fabric.no_backward_sync(network, enabled=waits):
                 before, after, target = part.to(self.fabric.device)
-                encoded = None if store is None else store.encoded(part, before, after)
+                encoded = None
+                if store is not None:  # sees what the wrapper of precision would hand to the network
+                    kind = torch.bfloat16 if config.precision == "bf16" else torch.float32
+                    encoded = store.encoded(part, before.to(kind), after.to(kind))
                 answer = network.module.logits(network(before, after, encoded))
                 loss = LOSSES[span.stage.loss](*of_whole_batch(answer, target, self.fabric))
                 if not torch.isfinite(loss.total):
