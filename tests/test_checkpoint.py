@@ -214,3 +214,16 @@ def test_the_card_says_what_a_person_asks_of_a_model(tmp_path: Path):
     assert card["where it comes from"]["origin"] == "made in a test"
     assert card["scores on val"] == {"stacked.sek": "25.00", "from_to.sek": "undefined"}
     json.dumps(card)
+
+
+def test_loading_draws_no_first_weights(tmp_path: Path):
+    saved(tmp_path / "a.safetensors")
+    before = torch.get_rng_state()
+    load(tmp_path / "a.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_others_may_read_what_they_may_read_of_any_file(tmp_path: Path):
+    saved(tmp_path / "a.safetensors")
+    (tmp_path / "ordinary").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "ordinary").stat().st_mode

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from wasnow.calibration import Calibration
 from wasnow.errors import CheckpointError, DiskFull, OutputError, UsageError
@@ -110,7 +111,11 @@ def write_sealed(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # As readable as any file that is written here; safetensors would keep it from everybody else.
+        partial.touch()
+        mode = partial.stat().st_mode
         save_file(own, partial, metadata={"wasnow": text})
+        partial.chmod(mode)
         _flush(partial)
         partial.replace(path)
         _flush(path.parent)
@@ -312,8 +317,19 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     return cast(ChangeModel, model.eval().to(device))
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """Networks are made without first weights, which take seconds to draw and are about to be replaced."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return func(*args, **(kwargs or {}))
+
+
 def rebuild(path: Path, config: ModelConfig) -> nn.Module:
-    """The network that a header describes, with the weights that it happens to start with.
+    """The network that a header describes, its weights not set: to be loaded.
 
     Raises:
         CheckpointError: this version has no such model, or the model refuses the options.
@@ -321,7 +337,8 @@ def rebuild(path: Path, config: ModelConfig) -> nn.Module:
     if config.name not in MODELS:
         raise CheckpointError(path, f"it holds a model called {config.name!r}, unknown here", "update wasnow")
     try:
-        model = make(config.name, config.classes, config.options)
+        with _NothingDrawn():
+            model = make(config.name, config.classes, config.options)
     except (TypeError, ValueError, UsageError) as error:
         raise CheckpointError(path, f"its model refuses its options ({error})", "update wasnow") from None
     return model

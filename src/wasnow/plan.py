@@ -183,6 +183,9 @@ def make_plan(
         UsageError: options that do not fit each other, the files or the model.
     """
     options = options or Options()
+    # Files first: to look at them takes no time, and to load a network does.
+    sources = probe(before, assume_crs=options.assume_crs), probe(after, assume_crs=options.assume_crs)
+    warnings = check_same_ground(sources[0].grid, sources[1].grid, (sources[0].path, sources[1].path))
     built = named_model(model, options.device) if isinstance(model, str) else model
     # Both belong to the weights; a network that binds other words need not carry them along.
     fingerprint, calibrated, own = getattr(built, "fingerprint", None), _calibration(built), built.card.classes
@@ -194,8 +197,6 @@ def make_plan(
         calibrated = calibrated.model_copy(update={"for_these_classes": own == card.classes})
     _check_model_options(built, options)
     class_thresholds = _class_thresholds(card, dict(options.class_thresholds))
-    sources = probe(before, assume_crs=options.assume_crs), probe(after, assume_crs=options.assume_crs)
-    warnings = check_same_ground(sources[0].grid, sources[1].grid, (sources[0].path, sources[1].path))
     chosen, remark = choose_bands(*sources, options.bands, card.bands)
     warnings += remark
     target = _target_grid(options.align, *chosen)
