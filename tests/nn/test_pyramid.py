@@ -38,3 +38,15 @@ def test_the_head_answers_at_the_finest_level():
     levels = SimpleFPN(6, 8)(torch.randn(2, 6, 4, 4))
     assert LevelHead(8, 12, 3)(levels).shape == (2, 3, 16, 16)
     assert LevelHead(8, 12, 1, norm=LayerNorm2d)(levels).shape == (2, 1, 16, 16)
+
+
+def test_the_head_joins_levels_as_a_concatenation_would():
+    torch.manual_seed(0)
+    head = LevelHead(6, 5, 3).double().eval()
+    levels = [torch.randn(2, 6, side, side, dtype=torch.float64) for side in (16, 8, 4, 2)]
+    read = [
+        functional.interpolate(read(level), size=(16, 16), mode="bilinear", align_corners=False)
+        for read, level in zip(head.levels, levels, strict=True)
+    ]
+    expected = head.logits(head.join(torch.cat(read, dim=1)))
+    assert torch.allclose(head(levels), expected, atol=1e-12)

@@ -347,10 +347,18 @@ class OpenDecoder(nn.Module):
 
     def _some(self, shared: list[Tensor], costs: Tensor) -> Tensor:
         batch, classes = costs.shape[:2]
-        own = self.embed(costs.flatten(0, 1)[:, None])
-        levels = [each.repeat_interleave(classes, dim=0) for each in shared]
-        logits: Tensor = self.head(_joined(levels, self.costs(own)))
+        own = self.costs(self.embed(costs.flatten(0, 1)[:, None]))
+        levels = _joined([each[:, None] for each in shared], _split(own, (batch, classes)))
+        both = [each.expand(-1, classes, -1, -1, -1).flatten(0, 1) for each in levels]
+        logits: Tensor = self.head(both)
         return logits.view(batch, classes, *logits.shape[-2:])
+
+
+def _split(costs: list[Tensor] | Tensor, rows: tuple[int, int]) -> list[Tensor] | Tensor:
+    """The first dimension of each as two."""
+    if isinstance(costs, Tensor):
+        return costs.view(*rows, *costs.shape[1:])
+    return [each.view(*rows, *each.shape[1:]) for each in costs]
 
 
 def _joined(levels: list[Tensor], costs: list[Tensor] | Tensor) -> list[Tensor]:

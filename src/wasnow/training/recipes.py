@@ -96,10 +96,10 @@ def semantic_cd_second() -> TrainConfig:
 
 
 def semantic_cd_practical() -> TrainConfig:
-    """Semantic-CD in a day on one GPU of 24 GB: the published stages in bfloat16, batches of 16, far fewer epochs.
+    """Semantic-CD on one GPU: the published stages in bfloat16, batches of 16, far fewer epochs.
 
-    Not published anywhere. Blocks are computed again for the gradient instead of being kept, a batch goes through in
-    four parts, and the average of the weights is what is kept.
+    Not published anywhere, and not run to its end by us. Blocks are computed again for the gradient instead of being
+    kept, a batch goes through in four parts, and the average of the weights is what is kept.
     """
     return semantic_cd_second().model_copy(
         update={
