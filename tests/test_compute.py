@@ -75,7 +75,7 @@ def test_the_map_does_not_depend_on_tiles_blocks_or_batches(height, width, tile,
 @given(st.integers(20, 80), st.integers(20, 80), st.sampled_from([0.5, 1.37, 2.0, 3.3]))
 def test_resampled_answers_have_no_seams(height, width, factor):
     model, whole = Toy(radius=3), scene(height, width)
-    result = round(height * factor), round(width * factor)
+    result = int(height * factor), int(width * factor)  # whole pixels of the working grid's extent
     one = answer(model, whole, Tiling(height, width, 256, 8), factor=factor, result=result)
     many = answer(model, whole, Tiling(height, width, 32, 8, block_side=40), factor=factor, result=result)
     assert (np.abs(one[1].astype(int) - many[1]) <= 1).all()
@@ -163,7 +163,7 @@ def test_the_model_never_sees_a_gap():
 @settings(max_examples=12)
 @given(st.integers(20, 70), st.integers(20, 70), st.sampled_from([24, 48]), st.sampled_from([1.0, 1.7]), st.booleans())
 def test_class_maps_say_what_the_change_map_says_where_it_changed_and_never_zero(height, width, tile, factor, blend):
-    model, whole, size = Toy(radius=3), scene(height, width), (round(height * factor), round(width * factor))
+    model, whole, size = Toy(radius=3), scene(height, width), (int(height * factor), int(width * factor))
     tiling = Tiling(height, width, tile, 8, blend=blend)
     got = answered(model, whole, tiling, factor, size, blend=blend, landcover=True)
     codes, cover = got["codes"], got["landcover"]
