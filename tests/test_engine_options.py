@@ -248,3 +248,24 @@ def test_class_maps_need_classes(tmp_path):
     with pytest.raises(UsageError, match="no --landcover"):
         detect(*pair(tmp_path), output=tmp_path / "out", landcover=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_may_multiply_in_bfloat16_and_the_run_says_so(tmp_path):
+    before, after = pair(tmp_path)
+    shared = {"model": Toy(), "tile": 48}
+    exact = detect(before, after, output=tmp_path / "exact", **shared)
+    rough = detect(before, after, output=tmp_path / "rough", precision="bf16", **shared)
+    gap = np.abs(read(exact.confidence).astype(int) - read(rough.confidence).astype(int))
+    assert gap.max() > 0
+    assert gap.mean() < 4
+    assert json.loads((tmp_path / "rough" / "run.json").read_text())["options"]["precision"] == "bf16"
+    with pytest.raises(ResumeRefused, match="precision"):
+        detect(before, after, output=tmp_path / "exact", precision="bf16", **shared)
+
+
+def test_a_precision_that_is_none_and_a_method_without_a_network_are_refused(tmp_path):
+    before, after = pair(tmp_path)
+    with pytest.raises(UsageError, match="neither 32 nor bf16"):
+        detect(before, after, output=tmp_path / "out", precision="16")
+    with pytest.raises(UsageError, match="irmad is no network"):
+        detect(before, after, output=tmp_path / "out", model="irmad", precision="bf16")

@@ -14,6 +14,7 @@ to the threshold may still turn over.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,7 @@ class Rules:
         working_shape: (rows, cols) of the working grid.
         blend: weighted blending instead of centre crop.
         batch: tiles per call of the model.
+        bf16: let the model multiply in bfloat16 where that is safe.
     """
 
     vocabulary: Vocabulary
@@ -81,6 +83,7 @@ class Rules:
     working_shape: tuple[int, int]
     blend: bool = False
     batch: int = 1
+    bf16: bool = False
     class_thresholds: tuple[float, ...] = ()
     change_temperature: float = 1.0
     class_temperature: float = 1.0
@@ -175,16 +178,27 @@ def _answers(
     for start in range(0, len(tiles), rules.batch):
         some = tiles[start : start + rules.batch]
         cuts = [tile.read.within(block.read) for tile in some]
-        with torch.inference_mode():
+        with torch.inference_mode(), _precision(rules.bf16):
             logits = model(
                 torch.from_numpy(np.stack([before[:, rows, cols] for rows, cols in cuts])),
                 torch.from_numpy(np.stack([after[:, rows, cols] for rows, cols in cuts])),
                 torch.from_numpy(np.stack([valid[None, rows, cols] for rows, cols in cuts])),
             )
+        with torch.inference_mode():
             parts = [torch.sigmoid(logits.change.float() / rules.change_temperature)]
             parts += [(each.float() / rules.class_temperature).softmax(dim=1) for each in logits.land_cover or ()]
             probabilities = torch.cat(parts, dim=1).cpu().numpy()
         yield from zip(some, probabilities, strict=True)
+
+
+@contextmanager
+def _precision(bf16: bool) -> Iterator[None]:
+    """Bfloat16 where that is safe, on whatever device the model is; or as it comes."""
+    kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])] if bf16 else []
+    with ExitStack() as stack:
+        for kind in kinds:
+            stack.enter_context(torch.autocast(kind, torch.bfloat16))
+        yield
 
 
 def _resampled(probabilities: Array, area: Window, result: Window, factor: float) -> Array:

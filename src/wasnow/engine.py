@@ -389,6 +389,7 @@ def _answer_blocks(
         working_shape=plan.pair.working.shape,
         blend=plan.options.blend,
         batch=plan.options.batch,
+        bf16=plan.options.precision == "bf16",
         class_thresholds=tuple(of_class.get(word, 0.0) for word in plan.vocabulary.words) if of_class else (),
         change_temperature=calibration.change_temperature if calibration else 1.0,
         class_temperature=calibration.class_temperature if calibration else 1.0,
@@ -396,7 +397,9 @@ def _answer_blocks(
     )
     remembering = None
     if store is not None:
-        remembering = Remembering(found.model, store, model_identity(found.model, plan.fingerprint))
+        # What one precision encoded is not what the other would have.
+        identity = f"{model_identity(found.model, plan.fingerprint)}, precision {plan.options.precision}"
+        remembering = Remembering(found.model, store, identity)
     model = remembering or found.model
     total = len(plan.tiling)
     tell("detect", len(space.done), total)

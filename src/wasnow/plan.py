@@ -54,6 +54,7 @@ class Options:
         date_before, date_after: YYYY, YYYY-MM or YYYY-MM-DD; None takes the file's own.
         keep_going: flag what cannot be read and go on.
         device: ``auto``, ``cpu``, ``cuda``... for checkpoints; a resume may choose another.
+        precision: ``bf16`` lets a network multiply in bfloat16: about twice as fast, slightly other numbers.
         keep_features: a folder for image features, from which other class words are answered without looking at the
             images again; a resume may name another.
         features_limit: what that folder may take, in GB (10^9 bytes); likewise.
@@ -79,6 +80,7 @@ class Options:
     date_after: str | None = None
     keep_going: bool = False
     device: str = "auto"
+    precision: Literal["32", "bf16"] = "32"
     keep_features: str | os.PathLike[str] | None = None
     features_limit: float = 20.0
 
@@ -96,6 +98,8 @@ class Options:
                 raise UsageError(f"--threshold {word}={value} is no probability; give a number from 0 to below 1")
         if not (math.isfinite(self.features_limit) and self.features_limit > 0):
             raise UsageError(f"--features-limit {self.features_limit} is no size; give gigabytes above 0, such as 20")
+        if self.precision not in ("32", "bf16"):
+            raise UsageError(f"--precision {self.precision!r} is neither 32 nor bf16")
         if self.grid not in ("target", "working"):
             raise UsageError(f"--grid {self.grid!r} is neither target nor working")
         if self.connectivity not in (4, 8):
@@ -250,8 +254,10 @@ def _calibration(model: ChangeModel | SceneModel) -> CalibrationRecord | None:
 
 
 def _check_model_options(model: ChangeModel | SceneModel, options: Options) -> None:
-    """Refuse options that only some models can carry out, before any file is opened."""
+    """Refuse options that only some models can carry out, before any pixel is read."""
     card = model.card
+    if options.precision != "32" and isinstance(model, SceneModel):
+        raise UsageError(f"{card.name} is no network and counts in full precision: leave --precision out")
     if options.landcover and not card.classes:
         raise UsageError(f"{card.name} answers without classes: no --landcover; choose a model with classes")
     if options.keep_features is not None and not isinstance(model, Encoding):
