@@ -162,3 +162,10 @@ def test_options_for_one_class_add_up():
     assert found == {"building": ["house", "rooftop", "shed"], "water": ["lake"]}
     with pytest.raises(UsageError, match="write --as 'building=house"):
         evaluate.parse_synonyms(["=house"])
+
+
+def test_a_device_that_is_not_here_is_told_in_one_line(folder: Path):
+    done = scored(folder, "--device", "cuda:99")
+    assert done.exit_code == UsageError.exit_code
+    assert "--device cuda:99 is not to be had here" in done.output
+    assert "use --device cpu" in done.output

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, progress, verb, warn
-from wasnow.cli.evaluate import HELD_BACK, choose_split
+from wasnow.cli.evaluate import HELD_BACK, choose_split, open_as_trained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,29 +50,19 @@ def calibrate(
     """Fit temperatures on validation pairs and write them into the checkpoint; maps stay as they are."""
     from wasnow.calibration import at_an_end
     from wasnow.checkpoint import load, read_header, resolve, set_calibration
-    from wasnow.data.dataset import open_dataset
 
     found = resolve(checkpoint)
     header = read_header(found)
     recipe = header.provenance.recipe or {}
-    dataset = open_dataset(
-        data,
-        encoding=encoding or recipe.get("encoding"),
-        tile=tile or recipe.get("tile"),
-        split=recipe.get("split"),
-    )
-    for note in dataset.warnings:
-        warn(note)
+    dataset = open_as_trained(data, recipe, encoding=encoding, tile=tile)
     name, samples = validation_pairs(dataset.splits, split, header, force=force)
-    import torch
-
     from wasnow.evaluation import calibrate as fit
+    from wasnow.plan import chosen_device
     from wasnow.training.page import calibration_page
 
-    on = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     with progress(quiet or as_json) as tell:
         result = fit(
-            load(found, device=on),
+            load(found, device=chosen_device(device)),
             samples,
             split=name,
             progress=lambda done, total: tell("measuring", done, total),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from wasnow.checkpoint import Header
+    from wasnow.data.dataset import Dataset
     from wasnow.data.samples import Samples
     from wasnow.evaluation import Evaluation
 
@@ -72,30 +73,20 @@ def evaluate(
     """Score a model on labelled pairs: both protocols, every class, every image, with confidence intervals."""
     synonyms = parse_synonyms(others or ())
     from wasnow.checkpoint import load, read_header, resolve
-    from wasnow.data.dataset import open_dataset
 
     found = resolve(checkpoint)
     header = read_header(found)
     recipe = header.provenance.recipe or {}
-    dataset = open_dataset(
-        data,
-        encoding=encoding or recipe.get("encoding"),
-        tile=tile or recipe.get("tile"),
-        split=recipe.get("split"),
-    )
-    for note in dataset.warnings:
-        warn(note)
+    dataset = open_as_trained(data, recipe, encoding=encoding, tile=tile)
     name, samples = choose_split(dataset.splits, split, header)
     if header.provenance.data_fingerprint == samples.fingerprint and name != HELD_BACK:
         warn(f"these pairs ({name}) were trained on, so the scores say little about others")
-    import torch
-
     from wasnow.evaluation import evaluate as score
+    from wasnow.plan import chosen_device
 
-    on = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     with progress(quiet or as_json) as tell:
         result = score(
-            load(found, device=on),
+            load(found, device=chosen_device(device)),
             samples,
             split=name,
             threshold=threshold,
@@ -132,6 +123,21 @@ def parse_synonyms(options: Sequence[str]) -> dict[str, list[str]]:
             raise UsageError(f"--as {option!r} names no class and word; write --as 'building=house|rooftop'")
         found.setdefault(word.strip(), []).extend(names)
     return found
+
+
+def open_as_trained(data: str, recipe: Mapping[str, Any], *, encoding: str | None, tile: int | None) -> Dataset:
+    """A dataset read the way the checkpoint's training read its own, unless the user says otherwise."""
+    from wasnow.data.dataset import open_dataset
+
+    dataset = open_dataset(
+        data,
+        encoding=encoding or recipe.get("encoding"),
+        tile=tile or recipe.get("tile"),
+        split=recipe.get("split"),
+    )
+    for note in dataset.warnings:
+        warn(note)
+    return dataset
 
 
 def choose_split(splits: Mapping[str, Samples], wanted: str | None, header: Header) -> tuple[str, Samples]:
