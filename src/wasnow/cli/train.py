@@ -12,6 +12,7 @@ import typer
 from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, verb, warn
 
 if TYPE_CHECKING:
+    from wasnow.data.samples import Samples
     from wasnow.training.watch import Watch
 
 EXAMPLES = (
@@ -66,9 +67,15 @@ def train(
         warn(note)
     from wasnow.training.loop import train as run
 
+    splits: dict[str, Samples] = dict(dataset.splits)
+    if config.dense:
+        from wasnow.data.covers import open_covers
+
+        # What is validated on is scored, so it stays as scores see it.
+        splits |= {name: one for name, one in open_covers(Path(folder)).items() if name in ("train", "all")}
     trained = run(
         config,
-        dataset.splits,
+        splits,
         output or Path(config.output or f"runs/{config.name}"),
         resume=resume,
         overwrite=overwrite,

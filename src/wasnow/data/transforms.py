@@ -1,7 +1,7 @@
 """Paired transforms: one geometry for both pictures and all labels, a radiometry of its own for each date.
 
-    sample ─> scale and crop ─> flips, quarter turns ─> dates swapped ─> light of each date ─> sample
-              the same for before, after, before_classes, after_classes, change       before │ after
+    sample ─> scale and crop ─> flips, quarter turns ─> after displaced ─> dates swapped ─> light, camera
+              the same for before, after, before_classes, after_classes, change             before │ after
 
 Labels are never interpolated. Everything is drawn from the generator that is handed in: the same generator state gives
 the same sample.
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from wasnow.data.samples import Codes, Sample
 from wasnow.errors import UsageError
@@ -70,6 +71,50 @@ class Light:
 
 
 @dataclass(frozen=True, slots=True)
+class Camera:
+    """How differently two cameras and two skies may show one place; each date draws its own.
+
+    Attributes:
+        grey: probability that a date has no colours.
+        haze: a veil of up to this share of one pale colour over everything: v' = v + share (colour - v).
+        blur_px: standard deviation of the blur, drawn from 0 to this; below 0.3 nothing happens.
+        noise: standard deviation of the noise, in grey levels, drawn from 0 to this.
+    """
+
+    grey: float = 0.1
+    haze: float = 0.3
+    blur_px: float = 1.2
+    noise: float = 6.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.grey <= 1 and 0 <= self.haze < 1 and self.blur_px >= 0 and self.noise >= 0):
+            raise UsageError(
+                f"grey {self.grey:g}, haze {self.haze:g}, blur_px {self.blur_px:g}, noise {self.noise:g}: "
+                "the first two are shares of 0..1, none is negative"
+            )
+
+    def __call__(self, rgb: Rgb, rng: np.random.Generator) -> Rgb:
+        """``(H, W, 3)`` as another camera would have it."""
+        without_colours, veil, sigma, grain = rng.uniform(size=4)
+        pale = rng.uniform(0.6, 1.0) * 255 * (1 + rng.uniform(-0.08, 0.08, 3))
+        seed = int(rng.integers(2**32))
+        seen = rgb.astype(np.float32)
+        if without_colours < self.grey:
+            seen[:] = (seen @ _LUMA)[..., None]
+        if self.blur_px * sigma >= 0.3:
+            seen = ndimage.gaussian_filter(seen, (self.blur_px * sigma, self.blur_px * sigma, 0), truncate=2.5)
+        # Skies are mostly clear: the square of a uniform number is mostly small.
+        share = np.float32(self.haze * veil**2)
+        if share:
+            seen += share * (pale.astype(np.float32) - seen)
+        if self.noise:
+            drawn = np.random.default_rng(seed).standard_normal(seen.shape, dtype=np.float32)
+            seen += drawn * np.float32(self.noise * grain**2)
+        seen += np.float32(0.5)
+        return np.clip(seen, 0, 255, out=seen).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
 class Augment:
     """A sample, seen anew.
 
@@ -82,6 +127,9 @@ class Augment:
         quarter_turns: by 0, 90, 180 or 270 degrees; only where the picture is square, or cropped.
         swap: probability that the dates change places, with their labels.
         light: how each date's picture varies; None leaves them as they are.
+        shift_px: the second picture is displaced by up to this, in rows and in cols, its labels are not: real pairs
+            are never aligned perfectly, and an answer must not hang on it.
+        camera: how each date's picture varies further; None leaves them as they are.
     """
 
     crop: int | None = None
@@ -90,6 +138,8 @@ class Augment:
     quarter_turns: bool = True
     swap: float = 0.5
     light: Light | None = None
+    shift_px: float = 0.0
+    camera: Camera | None = None
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -101,6 +151,10 @@ class Augment:
             raise UsageError(f"a crop of {self.crop} px holds nothing")
         if not 0 <= self.swap <= 1:
             raise UsageError(f"swap {self.swap:g} is no probability, 0..1")
+        if not 0 <= self.shift_px <= 16:
+            raise UsageError(
+                f"shift_px {self.shift_px:g} is outside 0..16: beyond that, pictures no longer match labels"
+            )
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The same sample in another geometry, light and order of dates.
@@ -134,10 +188,15 @@ class Augment:
             turns -= turns % 2
         if mirror.any() or turns:
             sample = _each(sample, lambda a: turn(a, mirror, turns), lambda a: turn(a, mirror, turns))
+        if self.shift_px:
+            down, right = rng.uniform(-self.shift_px, self.shift_px, 2)
+            rows, cols = (np.arange(size, dtype=np.float64) for size in sample.after.shape[:2])
+            sample = replace(sample, after=resample(sample.after, rows - down, cols - right))
         if rng.uniform() < self.swap:
             sample = swapped(sample)
-        if self.light is not None:
-            sample = replace(sample, before=self.light(sample.before, rng), after=self.light(sample.after, rng))
+        for seen in (self.light, self.camera):
+            if seen is not None:
+                sample = replace(sample, before=seen(sample.before, rng), after=seen(sample.after, rng))
         return sample
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasnow.errors import UnknownModel, UsageError
+from wasnow.errors import CheckpointError, UnknownModel, UsageError
 
 if TYPE_CHECKING:
     from wasnow.models.contract import ChangeModel, SceneModel
@@ -26,6 +27,7 @@ class ModelEntry:
         weights: where they come from.
         factory: ``module:callable`` that makes it.
         network: whether it is an ``nn.Module`` that knows nothing before it has weights.
+        shipped: the checkpoint that comes with the package, a file of this folder; None for all others.
     """
 
     summary: str
@@ -33,6 +35,7 @@ class ModelEntry:
     weights: str
     factory: str
     network: bool = False
+    shipped: str | None = None
 
 
 MODELS: Mapping[str, ModelEntry] = {
@@ -69,6 +72,14 @@ MODELS: Mapping[str, ModelEntry] = {
         factory="wasnow.models.semantic_cd:SemanticCD",
         network=True,
     ),
+    "semantic-cd-mini": ModelEntry(
+        summary="a small Semantic-CD that answers with any words, for two CPU cores",
+        answers="change, classes",
+        weights="come with wasnow",
+        factory="wasnow.models.semantic_cd_mini:SemanticCDMini",
+        network=True,
+        shipped="semantic_cd_mini.safetensors",
+    ),
 }
 
 
@@ -85,13 +96,45 @@ def build(name: str, **options: Any) -> ChangeModel | SceneModel:
     return model
 
 
-def ready(name: str) -> ChangeModel | SceneModel:
+DEFAULT = "semantic-cd-mini"
+"""What ``wasnow detect`` uses unless it is told otherwise."""
+
+
+def shipped(name: str) -> Path | None:
+    """The checkpoint of a model that comes with wasnow; None for names that come without one.
+
+    Raises:
+        CheckpointError: it should be there and is not.
+    """
+    entry = MODELS.get(name)
+    if entry is None or entry.shipped is None:
+        return None
+    path = Path(__file__).with_name(entry.shipped)
+    if not path.is_file():
+        raise CheckpointError(
+            path,
+            f"the weights of {name} come with wasnow, and are not there",
+            "install wasnow again, or choose --model irmad, which needs none",
+        )
+    return path
+
+
+def ready(name: str, device: str = "cpu") -> ChangeModel | SceneModel:
     """A model that can answer by its name alone.
+
+    Args:
+        name: of `MODELS`.
+        device: where a network goes.
 
     Raises:
         UnknownModel: no such name; says which are near.
         UsageError: it is a network, and a network without weights would answer noise.
+        CheckpointError: its weights should have come with wasnow, and are missing or damaged.
     """
+    if (path := shipped(name)) is not None:
+        from wasnow import checkpoint
+
+        return checkpoint.load(path, device=device)
     if name in MODELS and MODELS[name].network:
         raise UsageError(
             f"{name} is a network and knows nothing without weights; give the file of a checkpoint instead "

@@ -38,6 +38,7 @@ def _over_255(values: Colour) -> Colour:
 
 _IMAGENET = Levels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CLIP = Levels((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_LITE = Levels.of_bytes((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 _AS_THEY_ARE = Levels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 NORMALISATIONS: Mapping[str, tuple[Levels, Levels]] = {
@@ -51,10 +52,11 @@ NORMALISATIONS: Mapping[str, tuple[Levels, Levels]] = {
         Levels.of_bytes((137.36, 136.50, 135.144), (85.97, 86.01, 86.81)),
     ),
     "clip": (_CLIP, _CLIP),
+    "lite": (_LITE, _LITE),
     "none": (_AS_THEY_ARE, _AS_THEY_ARE),
 }
-"""(before, after) by name. ``clip``: of OpenAI's training, kept by its followers. ``second`` and ``landsat-scd``: of
-those data sets, as in the code of Ding et al."""
+"""(before, after) by name. ``clip``: of OpenAI's training, kept by its followers. ``lite``: of TensorFlow's
+EfficientNet-Lite. ``second`` and ``landsat-scd``: of those data sets, as in the code of Ding et al."""
 
 
 class Normalise(nn.Module):

@@ -112,6 +112,15 @@ class Light(_Strict):
     saturation: Share = 0.25
 
 
+class Camera(_Strict):
+    """How much the camera and the sky of each date vary: see `wasnow.data.transforms.Camera`."""
+
+    grey: float = Field(default=0.1, ge=0, le=1)
+    haze: Share = 0.3
+    blur_px: float = Field(default=1.2, ge=0)
+    noise: float = Field(default=6.0, ge=0)
+
+
 class Augmentation(_Strict):
     """How a pair is seen anew each time: see `wasnow.data.transforms.Augment`."""
 
@@ -120,6 +129,8 @@ class Augmentation(_Strict):
     quarter_turns: bool = True
     swap: float = Field(default=0.5, ge=0, le=1, description="probability that the dates change places")
     light: Light | None = None
+    shift_px: float = Field(default=0.0, ge=0, le=16, description="the second picture is displaced by up to this")
+    camera: Camera | None = None
 
     @model_validator(mode="after")
     def _rising(self) -> Augmentation:
@@ -168,6 +179,10 @@ class TrainConfig(_Strict):
     )
     cache_features: bool = Field(
         default=False, description="keep on disk what a frozen encoder answers; needs pictures that come back unchanged"
+    )
+    dense: bool = Field(
+        default=False,
+        description="classes are learned from unchanged pixels as well, where the labels name them everywhere",
     )
     leave_out: tuple[str, ...] = Field(
         default=(), description="class words that training and validation do not see; changed pixels stay changed"

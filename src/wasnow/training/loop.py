@@ -33,7 +33,7 @@ from torch import Tensor, distributed, nn
 
 from wasnow import __version__, losses
 from wasnow.checkpoint import BEST, LAST, Provenance, save
-from wasnow.data.transforms import Augment, Light
+from wasnow.data.transforms import Augment, Camera, Light
 from wasnow.errors import Interrupted, OutOfMemory, ResumeRefused, TrainingDiverged, UsageError, did_you_mean
 from wasnow.evaluation import answering, change_labels, count, labels, predict
 from wasnow.losses import LossFunction
@@ -719,6 +719,8 @@ def _augment(config: TrainConfig) -> Transform:
         quarter_turns=settings.quarter_turns,
         swap=settings.swap,
         light=None if settings.light is None else Light(**settings.light.model_dump()),
+        shift_px=settings.shift_px,
+        camera=None if settings.camera is None else Camera(**settings.camera.model_dump()),
     )
 
 

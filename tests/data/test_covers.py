@@ -1,0 +1,77 @@
+"""Dense pairs read with the class of unchanged ground."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from wasnow.data.covers import change_between, open_covers
+from wasnow.data.dataset import open_dataset
+from wasnow.data.images import write_png
+from wasnow.errors import DatasetError
+from wasnow.losses import NO_CLASS
+from wasnow.training.feed import target_of
+from wasnow.vocabulary import NO_LABEL
+
+COVER = arrays(np.uint8, (6, 7), elements=st.sampled_from([1, 2, 3, NO_LABEL]))
+
+DESCRIPTION = """\
+before: "{split}/im1/{name}.png"
+after: "{split}/im2/{name}.png"
+before_label: "{split}/label1/{name}.png"
+after_label: "{split}/label2/{name}.png"
+classes: [water, building, road]
+values: {%s1: water, 2: building, 3: road, 255: no label}
+"""
+
+
+def dataset(folder: Path, *, dense: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """One pair with random covers on disk; returns them."""
+    rng = np.random.default_rng(7)
+    first, second = (rng.choice(np.array([1, 2, 3, NO_LABEL], np.uint8), (32, 40)) for _ in range(2))
+    second[:16] = first[:16]
+    pictures = [rng.integers(0, 255, (32, 40, 3)).astype(np.uint8) for _ in range(2)]
+    for role, values in zip(("im1", "im2", "label1", "label2"), (*pictures, first, second), strict=True):
+        (folder / "train" / role).mkdir(parents=True)
+        write_png(folder / "train" / role / "a.png", values)
+    (folder / "dataset.yaml").write_text(DESCRIPTION % ("" if dense else "0: unchanged, "))
+    return first, second
+
+
+@given(COVER, COVER)
+def test_change_is_where_covers_differ_and_unknown_where_either_is(first: np.ndarray, second: np.ndarray) -> None:
+    change = change_between(first, second)
+    np.testing.assert_array_equal(change, change_between(second, first))
+    for a, b, c in zip(first.flat, second.flat, change.flat, strict=True):
+        assert c == (NO_LABEL if NO_LABEL in (a, b) else int(a != b))
+
+
+def test_covers_come_back_as_they_were_written_with_the_change_of_the_from_to_reading(tmp_path: Path) -> None:
+    first, second = dataset(tmp_path)
+    sample, plain = open_covers(tmp_path)["train"][0], open_dataset(tmp_path).splits["train"][0]
+    assert sample.before_classes is not None
+    assert sample.after_classes is not None
+    np.testing.assert_array_equal(sample.before_classes, first)
+    np.testing.assert_array_equal(sample.after_classes, second)
+    np.testing.assert_array_equal(sample.change, plain.change)
+    np.testing.assert_array_equal(sample.change, change_between(first, second))
+    np.testing.assert_array_equal(sample.before, plain.before)
+
+
+def test_training_is_told_the_class_of_unchanged_pixels(tmp_path: Path) -> None:
+    first, second = dataset(tmp_path)
+    target = target_of([open_covers(tmp_path)["train"][0]])
+    for told, cover in ((target.before, first), (target.after, second)):
+        expected = np.where(cover == NO_LABEL, NO_CLASS, cover.astype(np.int64) - 1)
+        np.testing.assert_array_equal(np.asarray(told)[0], expected)
+    known = (first != NO_LABEL) & (second != NO_LABEL)
+    np.testing.assert_array_equal(np.asarray(target.change)[0], known & (first != second))
+
+
+def test_labels_that_only_say_what_changed_are_refused_with_advice(tmp_path: Path) -> None:
+    dataset(tmp_path, dense=False)
+    with pytest.raises(DatasetError, match="read it with open_dataset"):
+        open_covers(tmp_path)
