@@ -133,7 +133,7 @@ class SemanticCDMini(nn.Module):
         self.class_decoder = ClassDecoder(width, head) if cost_volume else nn.Conv2d(width, len(self.classes), 1)
         self.change_decoder = ChangeDecoder(width, head) if change != "classes" else None
         self.agree = nn.Parameter(torch.tensor([0.0, 1.0]))  # a, b
-        self.register_load_state_dict_post_hook(_forget_texts)
+        self.register_load_state_dict_post_hook(_forget_texts)  # type: ignore[no-untyped-call]
 
     # ---------------------------------------------------------------------------------------------- what it is called
 
@@ -322,7 +322,8 @@ class SemanticCDMini(nn.Module):
         rows, cols = x.shape[-2:]
         tokens = x.flatten(2).transpose(1, 2)
         first, second = block(*tokens.chunk(2), (rows, cols))
-        return torch.cat([first, second]).transpose(1, 2).unflatten(2, (rows, cols))
+        both = torch.cat([first, second]).transpose(1, 2)
+        return both.reshape(*both.shape[:2], rows, cols)
 
 
 CHANGES = ("both", "decoder", "classes")

@@ -89,7 +89,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, inside, H, W)`` to ``(B, out, ., .)``."""
-        inner = functional.relu6(self._bn0(self._expand_conv(x))) if self.wider else x
+        inner: Tensor = functional.relu6(self._bn0(self._expand_conv(x))) if self.wider else x
         inner = functional.relu6(self._bn1(self._depthwise_conv(inner)))
         inner = self._bn2(self._project_conv(inner))
         return x + inner if self.residual else inner
@@ -119,7 +119,8 @@ class EfficientNetLite0(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised colours ``(B, 3, H, W)`` to what the first block takes, ``(B, 32, H / 2, W / 2)``."""
-        return functional.relu6(self._bn0(self._conv_stem(images)))
+        stem: Tensor = functional.relu6(self._bn0(self._conv_stem(images)))
+        return stem
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """``(B, 3, H, W)`` to maps of 24, 40, 112 and 320 channels at the strides 4, 8, 16 and 32."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from wasnow.checkpoint import make, read_sealed, read_sealed_header, resolve
 from wasnow.errors import CheckpointError, UsageError, did_you_mean
-from wasnow.models import MODELS
+from wasnow.models import MODELS, shipped
 from wasnow.training.config import TrainConfig
 from wasnow.vocabulary import Vocabulary
 
@@ -49,12 +49,12 @@ class Start:
 
 
 def find_start(name: str) -> Start:
-    """The file that ``start`` means: a path, a run folder, or the name of CLIP weights.
+    """The file that ``start`` means: a path, a run folder, a model that comes with wasnow, or the name of CLIP weights.
 
     Raises:
         CheckpointError: it is not to be had (says which command gets it), or is damaged.
     """
-    path = resolve(name) if Path(name).exists() else _cached(name)
+    path = resolve(name) if Path(name).exists() else shipped(name) or _cached(name)
     header = _header(path)
     if header.get("kind") == CLIP_KIND:
         return Start(path, True, header.get("config"))
