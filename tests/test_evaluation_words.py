@@ -356,3 +356,62 @@ def test_pairs_without_labels_have_no_temperature():
 
     with pytest.raises(InputError, match="no temperature can be fitted"):
         calibrate(Open(), Bare())
+
+
+# --- models that call the rest "other"
+
+
+@dataclass(frozen=True)
+class WithRest(Open):
+    """`Open` that adds a class for what no word means, likeliest of all where ``proud``; change is of words."""
+
+    proud: bool = False
+
+    @property
+    def card(self) -> ModelCard:
+        return replace(super().card, classes=(*self.classes, "other"))
+
+    def answer(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> ChangeLogits:
+        answer = super().answer(features, size)
+        assert answer.before is not None and answer.after is not None
+        dates = []
+        for logits in (answer.before, answer.after):
+            unknown = (logits.amax(1, keepdim=True) <= 0).float() * self.sharpness
+            dates.append(torch.cat([logits, unknown + (99.0 if self.proud else 0.0)], dim=1))
+        named = [one.argmax(1, keepdim=True) for one in dates]
+        change = answer.change if self.proud else (named[0] != named[1]).float() * 2 * self.sharpness - self.sharpness
+        return ChangeLogits(change, *dates)
+
+
+@pytest.mark.parametrize("proud", [False, True])
+def test_labels_never_name_the_rest_so_it_is_no_answer_either(proud):
+    plain, more = evaluate(Open(), Scenes(), resamples=0), evaluate(WithRest(proud=proud), Scenes(), resamples=0)
+    assert more.vocabulary.words == WORDS
+    assert more.scores == plain.scores
+    assert more.words == plain.words
+
+
+@dataclass(frozen=True)
+class ChangeAlone(Scenes):
+    """The same pairs, whose labels say only where buildings came or went."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary()
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        built = [one[..., 0] == MEANINGS["building"] for one in (sample.before, sample.after)]
+        return replace(sample, before_classes=None, after_classes=None, change=(built[0] != built[1]).astype(np.uint8))
+
+
+def test_labels_of_one_kind_of_change_are_scored_in_the_words_that_they_are_about():
+    asked = evaluate(WithRest(), ChangeAlone(), words=["building"], resamples=0)
+    assert asked.spoken == ("building",)
+    assert asked.scores.binary.f1 == 1
+    assert evaluate(WithRest(), ChangeAlone(), resamples=0).scores.binary.precision < 1
+
+
+def test_words_for_a_model_without_classes_are_refused_on_labels_of_change():
+    with pytest.raises(UsageError, match="no words to exchange"):
+        evaluate(Tiny(()), ChangeAlone(), words=["building"])

@@ -292,7 +292,8 @@ def evaluate(
         samples: pairs with labels.
         split: what to call them.
         threshold: change probability (calibrated, where the model is); None: the model's own.
-        words: ask the model these instead of the data's words, one for each class in their order.
+        words: ask the model these instead of the data's words, one for each class in their order. Where the labels
+            know no classes: change between these words is what counts.
         synonyms: class word of the data -> other words for it. Each is scored in the place of its class.
         unseen: words that training left out, in any case; those that are no class of the data do not matter.
         landcover: also score the class maps before the change mask.
@@ -310,7 +311,7 @@ def evaluate(
     limit = _limit(model, threshold, calibration)
     shown = threshold if threshold is not None else calibration.threshold(limit) if calibration else limit
     vocabulary = samples.vocabulary if model.card.classes else Vocabulary()
-    asked = _wordings(vocabulary, words, synonyms or {})
+    asked = _wordings(vocabulary, words, synonyms or {}, classes=bool(model.card.classes))
     bound = [_bound(model, wording) for _, wording in asked]
     tally = _Tally(vocabulary, limit, calibration, len(bound), landcover=landcover and len(vocabulary) > 0)
     without = []
@@ -322,7 +323,7 @@ def evaluate(
             if _unlabelled(sample):
                 without.append(sample.name)
             else:
-                tally.add(sample, answers(bound, sample))
+                tally.add(sample, (_of_words(answer, len(vocabulary)) for answer in answers(bound, sample)))
             progress(i + 1, len(samples))
     if not tally.rows:
         raise InputError(f"none of the {len(samples)} pairs of {split} has labels, so there is nothing to score")
@@ -371,14 +372,22 @@ def _limit(model: ChangeModel, threshold: float | None, calibration: Calibration
     return calibration.raw_threshold(threshold) if calibration else threshold
 
 
+def _of_words(answer: ChangeLogits, words: int) -> ChangeLogits:
+    """The answer without a last class "other", which no label names; as it is where the labels know no classes."""
+    cover = answer.land_cover
+    if cover is None or not words or cover[0].shape[1] == words:
+        return answer
+    return ChangeLogits(answer.change, cover[0][:, :words], cover[1][:, :words])
+
+
 def _wordings(
-    vocabulary: Vocabulary, words: Sequence[str] | None, synonyms: Mapping[str, Sequence[str]]
+    vocabulary: Vocabulary, words: Sequence[str] | None, synonyms: Mapping[str, Sequence[str]], *, classes: bool
 ) -> list[tuple[int, tuple[str, ...]]]:
     """(code that is asked for by another word, all words) for each time that a model is asked; code 0 for the first."""
     if not len(vocabulary):
-        if words or synonyms:
+        if synonyms or (words and not classes):
             raise UsageError("the model or the data know no classes, so there are no words to exchange; leave them out")
-        return [(0, ())]
+        return [(0, Vocabulary.parse(words or ()).words)]
     own = tuple(vocabulary.words if words is None else Vocabulary.parse(words).words)
     if len(own) != len(vocabulary):
         raise VocabularyError(
@@ -398,6 +407,7 @@ def _wordings(
 
 
 def _bound(model: ChangeModel, words: tuple[str, ...]) -> ChangeModel:
+    """The model for these words; for none, as it is."""
     return model if not words or tuple(model.card.classes) == words else model.bind(words)
 
 

@@ -29,7 +29,7 @@ HELD_BACK = "held-back"
 
 @verb
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run folder.", show_default=False)],
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, a run folder, or semantic-cd-mini.", show_default=False)],
     data: Annotated[str, typer.Option("--data", "-d", help="Dataset folder with labels.", show_default=False)],
     split: Annotated[
         str | None,
@@ -51,7 +51,8 @@ def evaluate(
     words: Annotated[
         str | None,
         typer.Option(
-            help="Ask the model these words instead of the data's, one for each class in their order.",
+            help="Ask the model these words instead of the data's, one for each class in their order; on labels of "
+            "change alone, the words between which change counts.",
             show_default=False,
         ),
     ] = None,
@@ -73,8 +74,9 @@ def evaluate(
     """Score a model on labelled pairs: both protocols, every class, every image, with confidence intervals."""
     synonyms = parse_synonyms(others or ())
     from wasnow.checkpoint import load, read_header, resolve
+    from wasnow.models import shipped
 
-    found = resolve(checkpoint)
+    found = shipped(str(checkpoint)) or resolve(checkpoint)
     header = read_header(found)
     recipe = header.provenance.recipe or {}
     dataset = open_as_trained(data, recipe, encoding=encoding, tile=tile)
@@ -96,7 +98,8 @@ def evaluate(
             landcover=landcover,
             progress=lambda done, total: tell("scoring", done, total),
         )
-    folder = output or (checkpoint if checkpoint.is_dir() else found.with_suffix("")) / "evaluation" / name
+    beside = Path(checkpoint.name) if found != resolve(checkpoint) else found.with_suffix("")
+    folder = output or (checkpoint if checkpoint.is_dir() else beside) / "evaluation" / name
     paths = result.write(folder)
     for note in result.notes:
         warn(note)

@@ -43,6 +43,9 @@ WORDS = ("building", "road", "water", "vegetation", "bare ground")
 """What it was trained on, and answers with unless it is asked for something else."""
 
 OTHER = "other"
+SAME_WORD = -4.0
+"""The highest log-odds of change where the likeliest word is the same at both dates."""
+
 NEAR = 0.5
 """A word covers the trained kind of ground that it is nearest to, if their cosine (after W) is at least this."""
 
@@ -292,6 +295,10 @@ class SemanticCDMini(nn.Module):
             parts.append(offset + slope * differing(before, after))
         change = parts[0] if len(parts) == 1 else -torch.logaddexp(-parts[0], -parts[1])
         change, before, after = (_enlarged(one, size) for one in (change, before, after))
+        if not self.training:
+            # A word that is followed by itself is no change of words, however unsure both are.
+            same = before.argmax(dim=1, keepdim=True) == after.argmax(dim=1, keepdim=True)
+            change = torch.where(same, change.clamp(max=SAME_WORD), change)
         return ChangeLogits(change=change, before=before, after=after)
 
     def costs(self, features: Tensor) -> Tensor:
