@@ -8,6 +8,7 @@ here. Where "best threshold" is said, it is the best of a fine grid *on that ver
     landcover   single images of the held-back Dubai tile 6, against their masks             mIoU, per class
     pairs       made pairs of tile 6                                                          Fscd, SeK, F1
     france      20 real pairs of building change, at several resolutions; irmad and cva       F1
+    scales      building change on rendered scenes, at working resolutions of 0.2 to 1.6 m            F1
     naip        water change 2009 to 2017 in the held-back east, against NDWI                 F1
     words       tile 6 with words that training never saw                                     IoU lost
     false       one image as both dates, under shift, gamma, haze, blur                       share called changed
@@ -32,6 +33,7 @@ from rasterio.enums import Resampling
 
 from wasnow.checkpoint import load
 from wasnow.data.singles import open_masks
+from wasnow.data.synthetic import render_scene
 from wasnow.models.contract import ChangeModel
 from wasnow.nn.terms import HELD_OUT_PHRASINGS
 
@@ -115,7 +117,7 @@ def dubai(data: Path, tile: str) -> Iterator[tuple[Rgb, NDArray[np.uint8]]]:
             yield single.picture, table[single.classes]
 
 
-def france(model: ChangeModel, data: Path, *, factors: tuple[float, ...] = (1, 2, 4, 8)) -> dict[str, Any]:
+def france(model: ChangeModel, data: Path, *, factors: tuple[float, ...] = (1, 2, 3, 4, 5, 6, 8)) -> dict[str, Any]:
     """Building change on 20 pairs, coarser and coarser; at the model's threshold and at the best there is."""
     asked = model.bind(["building"])
     out: dict[str, Any] = {}
@@ -170,12 +172,36 @@ def _read(path: Path, factor: float = 1, how: Resampling = Resampling.average) -
     return np.ascontiguousarray(values.transpose(1, 2, 0))
 
 
-def naip(model: ChangeModel, made: Path) -> dict[str, Any]:
-    """Water change 2009 to 2017 in the part that training did not see."""
+def scales(model: ChangeModel, *, scenes: int = 6, side: int = 1024) -> dict[str, float]:
+    """Change of buildings on scenes rendered at 0.2 m, seen coarser and coarser: the best F1 at each pixel side."""
+    asked = model.bind(["building"])
+    counts: dict[float, NDArray[np.int64]] = {}
+    for seed in range(scenes):
+        # Beyond the seeds of the training scenes, which count up from 0.
+        scene = render_scene(90_000_000 + seed, height=side, width=side, gsd_m=0.2, change_share=0.15)
+        truth = (scene.before_classes == 1) != (scene.after_classes == 1)
+        for gsd in (0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.6):
+            shape = (round(side * 0.2 / gsd), round(side * 0.2 / gsd))
+            found = answer(asked, *(_shrunk(picture, shape) for picture in (scene.before, scene.after)))
+            seen = _shrunk((truth * 255).astype(np.uint8)[..., None], shape)[..., 0] > 127
+            rows = [f1(found[0] > threshold, seen, np.ones_like(seen)) for threshold in GRID]
+            counts[gsd] = counts.get(gsd, np.zeros((len(GRID), 3), np.int64)) + np.array(rows)
+    return {f"{gsd:g}": max(score(*row) for row in rows) for gsd, rows in counts.items()}
+
+
+def _shrunk(picture: Rgb, shape: tuple[int, int]) -> Rgb:
+    """The means over coarser pixels."""
+    bands = torch.from_numpy(picture.transpose(2, 0, 1).astype(np.float32))[None]
+    small = torch.nn.functional.interpolate(bands, size=shape, mode="area")[0]
+    return np.ascontiguousarray(small.round().numpy().transpose(1, 2, 0).astype(np.uint8))
+
+
+def naip(model: ChangeModel, made: Path, *, factor: float = 1) -> dict[str, Any]:
+    """Water change 2009 to 2017 in the part that training did not see, at 5 m times a factor."""
     asked = model.bind(["water"])
     folder = made / "naip_test"
-    before, after = (_read(folder / f"{year}.tif") for year in (2009, 2017))
-    label = _read(folder / "label.tif")[..., 0]
+    before, after = (_read(folder / f"{year}.tif", factor) for year in (2009, 2017))
+    label = _read(folder / "label.tif", factor, Resampling.mode)[..., 0]
     found = answer(asked, before, after)
     known, truth = label != 255, label == 1
     differs = found[1:3].argmax(0) != found[3:5].argmax(0)
@@ -265,7 +291,7 @@ def pairs(model: ChangeModel, made: Path, split: str = "test") -> dict[str, Any]
     from wasnow.data.dataset import open_dataset
     from wasnow.evaluation import evaluate
 
-    found = evaluate(model, open_dataset(made).splits[split])
+    found = evaluate(model, open_dataset(made / "pairs").splits[split])
     return found.as_dict() if hasattr(found, "as_dict") else {"found": str(found)}
 
 
@@ -296,14 +322,15 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("data", type=Path)
     parser.add_argument("made", type=Path)
-    parser.add_argument("--only", default="landcover,france,naip,false,words,pairs,baselines")
+    parser.add_argument("--only", default="landcover,scales,france,naip,false,words,pairs,baselines")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     model = load(asked.checkpoint)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "landcover": lambda: landcover(model, asked.data),
         "france": lambda: france(model, asked.data),
-        "naip": lambda: naip(model, asked.made),
+        "scales": lambda: scales(model),
+        "naip": lambda: {f"{5 * factor} m": naip(model, asked.made, factor=factor) for factor in (1, 2, 4)},
         "false": lambda: false_change(model, asked.data),
         "words": lambda: words(model, asked.data),
         "pairs": lambda: pairs(model, asked.made),

@@ -1,10 +1,11 @@
 """From a training run to the checkpoint that comes with wasnow: threshold, scales, what it was trained on, half size.
 
-    python mini/ship.py RUN DATA MADE OUT.safetensors [--gsd LOW HIGH]
+    python mini/ship.py RUN DATA MADE OUT.safetensors [--coarsest 10]
 
 The threshold is chosen on Dubai's tile 7 alone, which chose the weights as well: the one with the best F1 on made
 pairs, but no lower than where the share called changed between two pictures of the *same* day, the second displaced,
-hazy and in another light, falls to `BUDGET`. Nothing here looks at the imagery that measure.py reports on.
+hazy and in another light, falls to `BUDGET`. The finest resolution that images are shown at is the one that serves
+building change best on rendered scenes. Nothing here looks at the imagery that measure.py reports on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from measure import GRID, answer, dubai, f1, score, spoilt
+from measure import GRID, answer, dubai, f1, scales, score, spoilt
 from wasnow.checkpoint import load, read_header, save, set_calibration
 from wasnow.data.dataset import open_dataset
 from wasnow.models.semantic_cd_mini import SemanticCDMini
@@ -26,7 +27,7 @@ BUDGET = 0.005
 
 ABOUT = (
     "A small open-vocabulary model, trained on two processor cores in about an hour: on pairs made of single images of "
-    "Dubai (CC0) at about half a metre, on real pairs of NAIP at 5 m and Landsat at 30 m (public domain) with water, "
+    "Dubai (CC0) at about a metre a pixel, on real pairs of NAIP at 5 m and Landsat at 30 m (public domain) with water, "
     "vegetation and bare ground read off the infrared, and on some rendered scenes. It knows five kinds of ground: "
     "building, road, water, vegetation, bare ground; other words mean what they are near to among these. It has not "
     "seen your landscape. A larger model, trained on labelled pairs, will do better."
@@ -72,16 +73,19 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("made", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--gsd", type=float, nargs=2, default=(0.1, 10.0), metavar=("LOW", "HIGH"))
+    parser.add_argument("--coarsest", type=float, default=10.0, help="metres a pixel, from measure.py")
     asked = parser.parse_args()
     model, header = load(asked.run), read_header(asked.run)
     assert isinstance(model, SemanticCDMini)
     # The table of terms may have grown since: what words mean in it does not change.
     model.terms = TermTable()
     calibration, model.calibration = header.calibration, None  # type: ignore[assignment]
+    found_scales = scales(model)
+    finest = float(max(found_scales, key=lambda side: found_scales[side]))
+    print(f"building change on rendered scenes by pixel side: {found_scales}; finest to be seen: {finest:g} m")
     threshold, found = choose_threshold(model, asked.data, asked.made)
     print(f"threshold {threshold:.2f}: F1 {found['f1']:.3f} on made pairs, false change {found['false']:.2%}")
-    model._options |= {"threshold": threshold, "gsd_range_m": list(asked.gsd)}
+    model._options |= {"threshold": threshold, "gsd_range_m": [finest, asked.coarsest]}
     weights = {
         name: each.half() if each.dtype == torch.float32 and not name.startswith("normalise") else each
         for name, each in model.state_dict().items()
