@@ -1,0 +1,200 @@
+"""``wasnow priors``: where the things that words name are at each date, as masks that a model may be given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wasnow.cli.console import (
+    DEBUG,
+    JSON,
+    QUIET,
+    duration,
+    print_json,
+    progress,
+    terminated_like_interrupted,
+    verb,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from wasnow.priors.cache import PriorCache
+    from wasnow.priors.files import MaskFiles
+    from wasnow.priors.make import Made
+    from wasnow.priors.pieces import Masker
+
+EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
+    "  wasnow priors before.tif after.tif --classes building -o priors/\n\n"
+    "  wasnow priors LEVIR-CD/ --classes building --masker sam3 -o priors/\n\n"
+    "  wasnow priors before.tif after.tif --classes building --masks footprints.gpkg -o priors/"
+)
+
+MASKERS = ("grounded-sam", "sam3", "clipseg", "files")
+
+
+@verb
+def priors(
+    inputs: Annotated[
+        list[Path], typer.Argument(help="BEFORE and AFTER, two rasters; or one dataset folder (or dataset.yaml).")
+    ],
+    classes: Annotated[str, typer.Option(help="What to find, such as 'building' or 'building, water'.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The prior folder.")],
+    masker: Annotated[
+        str | None,
+        typer.Option(help="grounded-sam (the default), sam3, clipseg, or files (with --masks).", show_default=False),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Folder or name of the weights; for grounded-sam twice: the detector's and the segmenter's.",
+            show_default=False,
+        ),
+    ] = None,
+    box: Annotated[float, typer.Option(help="grounded-sam: a box counts above this score.")] = 0.30,
+    text: Annotated[float, typer.Option(help="grounded-sam: each part of the word must score above this.")] = 0.25,
+    score: Annotated[float, typer.Option(help="sam3, clipseg: an object or a pixel counts above this.")] = 0.5,
+    masks: Annotated[
+        list[Path] | None,
+        typer.Option(help="Masks of your own: a raster, polygons or a folder; twice for one per date."),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Of polygons: the column that says which word each is of.", show_default=False)
+    ] = None,
+    tile: Annotated[int, typer.Option(help="Side of what a network sees at once, in pixels.")] = 1024,
+    margin: Annotated[int, typer.Option(help="How far a tile looks beyond what it answers for.")] = 128,
+    bands: Annotated[
+        str | None, typer.Option(help="Of rasters: red, green, blue, such as 4,3,2.", show_default=False)
+    ] = None,
+    stretch: Annotated[str, typer.Option(help="Of rasters: auto, or the numbers of black and white: 0,3000.")] = "auto",
+    dataset_tile: Annotated[
+        int | None,
+        typer.Option("--dataset-tile", help="Cut a dataset's pictures as train --tile does.", show_default=False),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Where answers are kept; below the cache of weights if left out.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    quiet: bool = QUIET,
+    as_json: bool = JSON,
+    debug: bool = DEBUG,
+) -> None:
+    """Find what words name at each date, and keep it as masks. Kept answers make it resumable."""
+    from wasnow.errors import UsageError, did_you_mean
+    from wasnow.vocabulary import Vocabulary
+
+    words = Vocabulary.parse(classes).words
+    if len(inputs) > 2:
+        raise UsageError(f"{len(inputs)} inputs are given; give BEFORE and AFTER, or one dataset folder")
+    chosen = masker or ("files" if masks else "grounded-sam")
+    if chosen not in MASKERS:
+        raise UsageError(
+            f"no masker is called {chosen!r}; known are {', '.join(MASKERS)}{did_you_mean(chosen, MASKERS)}"
+        )
+    if (chosen == "files") != bool(masks):
+        raise UsageError(
+            "--masker files wants --masks PATH" if not masks else f"--masks is for files, not for {chosen}"
+        )
+    from wasnow.priors.make import Way, make_dataset, make_pair
+
+    way = Way(
+        words,
+        _files(masks, words, column, pair=len(inputs) == 2)
+        if masks
+        else _network(chosen, weights or [], box=box, text=text, score=score, device=device),
+        _cache(cache) if not masks else None,
+        tile,
+        margin,
+    )
+    with progress(quiet or as_json) as tell, terminated_like_interrupted():
+        if len(inputs) == 2:
+            shown = _bands(bands)
+            made = make_pair(inputs[0], inputs[1], output, way, bands=shown, stretch=stretch, progress=tell)
+        else:
+            from wasnow.data.dataset import open_dataset
+
+            dataset = open_dataset(inputs[0], tile=dataset_tile)
+            for note in dataset.warnings:
+                warn(note)
+            made = make_dataset(dataset, output, way, progress=tell)
+    if made.damaged:
+        warn(f"{made.damaged} damaged entries of the cache were found anew")
+    if as_json:
+        print_json(
+            {
+                "folder": str(made.folder),
+                "asked": made.asked,
+                "reused": made.reused,
+                "megapixels": made.megapixels,
+                "seconds": made.seconds,
+                **made.manifest.model_dump(include={"kind", "words", "masker", "covered"}),
+            }
+        )
+    elif not quiet:
+        _show(made)
+
+
+def _network(chosen: str, weights: list[str], *, box: float, text: float, score: float, device: str) -> Masker:
+    from wasnow.errors import UsageError
+    from wasnow.plan import chosen_device
+
+    most = 2 if chosen == "grounded-sam" else 1
+    if len(weights) > most or (most == 2 and len(weights) == 1):
+        raise UsageError(
+            f"--weights is given {len(weights)} times, and {chosen} has {most} "
+            + ("networks: name the detector, then the segmenter" if most == 2 else "network")
+        )
+    place = chosen_device(device)
+    if chosen == "grounded-sam":
+        from wasnow.priors.grounded_sam import GroundedSam
+
+        return GroundedSam.load(*weights, box=box, text=text, device=place)
+    if chosen == "sam3":
+        from wasnow.priors.sam3 import Sam3
+
+        return Sam3.load(*weights, score=score, device=place)
+    from wasnow.priors.clipseg import ClipSeg
+
+    return ClipSeg.load(*weights, score=score, device=place)
+
+
+def _files(masks: list[Path], words: tuple[str, ...], column: str | None, *, pair: bool) -> MaskFiles:
+    from wasnow.priors.files import MaskFiles
+
+    return (MaskFiles.of_pair if pair else MaskFiles.of_dataset)(masks, words, column)
+
+
+def _cache(folder: Path | None) -> PriorCache:
+    from wasnow.priors.cache import PriorCache
+    from wasnow.weights import cache
+
+    return PriorCache(folder or cache().parent / "priors")
+
+
+def _bands(text: str | None) -> tuple[int, ...] | None:
+    from wasnow.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--bands {text!r} is not understood; write band numbers as 4,3,2") from None
+
+
+def _show(made: Made) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for head in ("word", "date", "covers", "objects"):
+        table.add_column(head, justify="right" if head in ("covers", "objects") else "left")
+    for word in made.manifest.words:
+        for date, covered in made.manifest.covered.items():
+            one = covered[word]
+            table.add_row(word, date, f"{100 * one.share:.2f} %", "-" if one.objects is None else str(one.objects))
+    Console().print(table)
+    kept = f", {made.reused} of {made.asked + made.reused} answers were kept from before" if made.reused else ""
+    typer.echo(f"{made.folder}: {made.megapixels:.2f} megapixels in {duration(made.seconds)}{kept}")

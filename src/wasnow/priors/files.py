@@ -1,0 +1,259 @@
+"""Masks that somebody has already: footprints, land-cover rasters, PNGs of a labelled set.
+
+    raster    one band per word, named after it; or bands in the order of the words; or one band of numbers 1..K in that
+              order; with a single word, whatever is not 0. Warped to the picture's grid by nearest neighbour.
+    vector    polygons, burnt onto the picture's grid (pixel centres inside); a column says which word each is of, and
+              without one all are of the single word
+    folder    of a pair: before.* and after.*
+              of a dataset: one file per picture, named like it, below a folder for each date (before, after; A, B;
+              im1, im2; T1, T2), with or without a folder for the split above
+
+One file serves both dates, two serve one each. Only what a window needs is read, so a national layer of footprints does
+not have to fit into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.warp import transform_bounds
+
+from wasnow.data.images import Header, check_complete
+from wasnow.data.vectors import Polygons, burn, is_vector
+from wasnow.errors import InputError, RasterUnsuitable, UsageError, WasnowError, did_you_mean
+from wasnow.priors.nearest import read_nearest
+from wasnow.priors.pieces import Mask
+from wasnow.raster.grid import Grid
+from wasnow.raster.read import open_raster
+from wasnow.raster.tiles import Window
+from wasnow.raster.write import sha256
+from wasnow.vocabulary import join_words
+
+COLUMNS = ("class", "word", "label", "category", "type", "landcover", "name")
+"""Where a vector layer's words are looked for if nobody says."""
+DATE_FOLDERS = (("before", "a", "im1", "t1", "image1"), ("after", "b", "im2", "t2", "image2"))
+_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".bmp", ".jp2", ".gpkg", ".geojson", ".shp", ".fgb", ".parquet"})
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Masks of words from files.
+
+    Attributes:
+        words: in the order of the masks.
+        sources: for each date a file, or the folder in which a dataset's pictures have theirs.
+        column: of a vector layer, that names the words; None looks for one of `COLUMNS`.
+    """
+
+    words: tuple[str, ...]
+    sources: tuple[Path, Path]
+    column: str | None = None
+
+    @classmethod
+    def of_pair(cls, paths: Sequence[Path], words: Sequence[str], column: str | None = None) -> MaskFiles:
+        """For two rasters: one file, two files, or a folder of ``before.*`` and ``after.*``.
+
+        Raises:
+            UsageError: more than two.
+            InputError: a file is not there.
+        """
+        if not 1 <= len(paths) <= 2:
+            raise UsageError(f"{len(paths)} files of masks are given; give one for both dates, or one for each")
+        if len(paths) == 1 and paths[0].is_dir():
+            paths = [_only(paths[0], date) for date in ("before", "after")]
+        for path in paths:
+            if not path.is_file():
+                raise InputError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give a file of masks")
+        return cls(tuple(words), (paths[0], paths[-1]), column)
+
+    @classmethod
+    def of_dataset(cls, paths: Sequence[Path], words: Sequence[str], column: str | None = None) -> MaskFiles:
+        """For a dataset: a folder of files named like its pictures, or one georeferenced file for each date or both.
+
+        Raises:
+            UsageError: more than two.
+            InputError: nothing is there.
+        """
+        if not 1 <= len(paths) <= 2:
+            raise UsageError(f"{len(paths)} sources of masks are given; give one for both dates, or one for each")
+        for path in paths:
+            if not path.exists():
+                raise InputError(f"{path}: no such file or folder; give the masks of the dataset's pictures")
+        return cls(tuple(words), (paths[0], paths[-1]), column)
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What these masks are, for the record: names of the sources, digests where they are files."""
+        told = [{"name": path.name, "sha256": sha256(path) if path.is_file() else None} for path in self.sources]
+        return {"masker": "files", "sources": told, "column": self.column}
+
+    def file_of(self, date: int, split: str, names: Sequence[str]) -> Path:
+        """The file for a picture of a dataset.
+
+        Args:
+            date: 0 or 1.
+            split: of the dataset.
+            names: that the file may have, without suffix.
+
+        Raises:
+            InputError: there is none; says where it was looked for.
+        """
+        source = self.sources[date]
+        if source.is_file():
+            return source
+        for folder in _date_folders(source, date, split, own=self.sources[0] != self.sources[1]):
+            for name in names:
+                at = folder / name
+                found = sorted(
+                    path for path in _listed(at.parent) if path.stem == at.name and path.suffix.lower() in _SUFFIXES
+                )
+                if found:
+                    return found[0]
+        example = source / DATE_FOLDERS[date][0] / f"{names[0]}.png"
+        raise InputError(f"{source} has no masks for {names[0]} of {split}, such as {example}; add them")
+
+    def on(self, path: Path, grid: Grid, window: Window) -> Mask:
+        """The masks of a file on a window of a grid, ``(len(words), h, w)`` bool.
+
+        Raises:
+            InputError: the file cannot be read, or cannot tell the words.
+            GridMismatch: it cannot be laid over the picture.
+        """
+        return self._burnt(path, grid, window) if is_vector(path) else self._warped(path, grid, window)
+
+    # --- rasters --------------------------------------------------------------------------------------------------
+
+    def _warped(self, path: Path, grid: Grid, window: Window) -> Mask:
+        check_complete(path)
+        with open_raster(str(path)) as raster:
+            bands, codes = self._bands(path, raster)
+            values = read_nearest(raster, path, bands, grid, window)
+        if codes:
+            return np.stack([values[0] == code for code in range(1, len(self.words) + 1)])
+        return np.asarray(values != 0)
+
+    def _bands(self, path: Path, raster: Any) -> tuple[list[int], bool]:
+        """Which bands hold the words, and whether it is one band of codes."""
+        named = {str(name).casefold(): band for band, name in enumerate(raster.descriptions, 1) if name}
+        if all(word.casefold() in named for word in self.words):
+            return [named[word.casefold()] for word in self.words], False
+        if raster.count == 1:
+            return [1], len(self.words) > 1
+        if raster.count == len(self.words):
+            return list(range(1, raster.count + 1)), False
+        raise RasterUnsuitable(
+            path,
+            f"has {raster.count} bands ({', '.join(named) or 'without names'}), and {len(self.words)} words are asked",
+            "Name its bands after the words, or give one band of numbers from 1 in their order",
+        )
+
+    # --- vectors --------------------------------------------------------------------------------------------------
+
+    def _burnt(self, path: Path, grid: Grid, window: Window) -> Mask:
+        layer, column, crs = self._layer(path)
+        try:
+            meta, _, shapes, fields = pyogrio.raw.read(
+                path, layer=layer, columns=[] if column is None else [column], bbox=_bounds(grid, window, crs)
+            )
+        except (DataSourceError, DataLayerError, OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as polygons: {' '.join(str(error).split())}") from None
+        geometry = shapely.from_wkb(shapes) if shapes is not None else np.empty(0, object)
+        there = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
+        geometry = geometry[there]
+        said = None if column is None else [str(value).casefold() for value in fields[0][there]]
+        head = Header(grid.height, grid.width, 1, "uint8", "", grid.crs, grid.transform)
+        masks = np.zeros((len(self.words), window.height, window.width), np.bool_)
+        for mask, word in zip(masks, self.words, strict=True):
+            mine = (
+                np.ones(len(geometry), np.bool_)
+                if said is None
+                else np.array([s == word.casefold() for s in said], bool)
+            )
+            chosen: NDArray[np.object_] = geometry[mine]
+            if len(chosen):
+                nothing = (None,) * len(chosen)
+                try:
+                    mask |= burn(Polygons(chosen, nothing, nothing, meta["crs"], False), head, {}, window)[1] == 1
+                except WasnowError as error:
+                    raise InputError(f"{path}: {error}") from None
+        return masks
+
+    def _layer(self, path: Path) -> tuple[str, str | None, str | None]:
+        """The layer, the column that names the words, and the CRS.
+
+        Raises:
+            InputError: not readable, no such column, or several words and nothing to tell them apart.
+        """
+        try:
+            layer = str(pyogrio.list_layers(path)[0][0])
+            info = pyogrio.read_info(path, layer=layer)
+        except (DataSourceError, DataLayerError, OSError, ValueError, IndexError) as error:
+            raise InputError(f"{path}: cannot be read as polygons: {' '.join(str(error).split())}") from None
+        fields = [str(name) for name in info["fields"]]
+        if self.column is not None:
+            if self.column not in fields:
+                raise InputError(
+                    f"{path}: has no column {self.column!r}; its columns are {', '.join(fields) or 'none'}"
+                    f"{did_you_mean(self.column, fields)}"
+                )
+            return layer, self.column, info["crs"]
+        if len(self.words) == 1:
+            # All polygons, whatever they are called: footprints say "house", "shed", and the word is "building".
+            return layer, None, info["crs"]
+        lower = {name.casefold(): name for name in fields}
+        column = next((lower[name] for name in COLUMNS if name in lower), None)
+        if column is None:
+            raise InputError(
+                f"{path}: nothing tells which polygons are {join_words(self.words)}; name the column that does with "
+                f"--column (it has {', '.join(fields) or 'no columns'})"
+            )
+        return layer, column, info["crs"]
+
+
+def _bounds(grid: Grid, window: Window, crs: str | None) -> tuple[float, float, float, float] | None:
+    """A window's frame in a layer's CRS; None where that is not known, and all polygons are to be read."""
+    if crs is None or not grid.georeferenced:
+        return None
+    xs, ys = grid.crop(window).to_world(*grid.crop(window).outline())
+    frame = float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())
+    try:
+        left, bottom, right, top = transform_bounds(grid.crs, CRS.from_user_input(crs), *frame, densify_pts=21)
+    except (CRSError, ValueError):
+        return None
+    if not np.isfinite([left, bottom, right, top]).all() or left > right:
+        # Across the antimeridian, or beyond where the projection holds.
+        return None
+    return left, bottom, right, top
+
+
+def _only(folder: Path, stem: str) -> Path:
+    found = [path for path in _listed(folder) if path.stem.lower() == stem and path.suffix.lower() in _SUFFIXES]
+    if len(found) != 1:
+        raise InputError(
+            f"{folder} has {len(found)} files of masks called {stem}, and one is wanted, such as {stem}.tif"
+        )
+    return found[0]
+
+
+def _date_folders(source: Path, date: int, split: str, *, own: bool) -> list[Path]:
+    """Where a date's masks may lie; ``own``: the source is of that date alone."""
+    found = []
+    for above in (source / split, source):
+        found += [path for path in _listed(above) if path.name.lower() in DATE_FOLDERS[date] and path.is_dir()]
+        if own and above.is_dir():
+            found.append(above)
+    return found
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []

@@ -1,0 +1,99 @@
+"""A raster as an 8-bit RGB picture, window by window: what the networks that find masks were trained on.
+
+    bands      red, green and blue where the file names them, else its first three, else its first one as grey
+    numbers    8-bit as they are; others stretched between the 1st and 99th percentile of the whole raster, or as told
+
+One stretch for the whole raster, so that tiles agree where they meet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wasnow.errors import UsageError
+from wasnow.priors.pieces import Mask
+from wasnow.raster.radiometry import Stretch
+from wasnow.raster.read import RasterReader, RasterSource, gdal_settings, probe
+from wasnow.raster.survey import sample_windows
+from wasnow.raster.tiles import Window
+
+_SAMPLES = 2**20
+"""Pixels of which the percentiles are taken."""
+
+
+@dataclass(frozen=True)
+class RasterPicture:
+    """A raster and how it is shown.
+
+    Attributes:
+        source: with the one or three bands that are shown.
+        stretch: the numbers that are black and white.
+    """
+
+    source: RasterSource
+    stretch: Stretch
+
+    @classmethod
+    def of(
+        cls, path: str | os.PathLike[str], bands: tuple[int, ...] | None = None, stretch: str = "auto"
+    ) -> RasterPicture:
+        """Look at a raster.
+
+        Args:
+            path: anything that GDAL opens.
+            bands: 1-based, red, green, blue, or a single one; None chooses.
+            stretch: ``auto``, or ``LOW,HIGH``.
+
+        Raises:
+            RasterUnreadable, RasterUnsuitable: missing, damaged, complex.
+            BandsUnclear: a band that does not exist.
+            UsageError: neither one band nor three, or no stretch.
+        """
+        source = probe(path)
+        if bands is not None and len(bands) not in (1, 3):
+            raise UsageError(f"--bands names {len(bands)} bands; name three for red, green and blue, or one for grey")
+        if source.palette is None:
+            source = source.with_bands(bands or _shown(source))
+        if stretch != "auto":
+            return cls(source, Stretch.declared(stretch, source.n_bands))
+        as_it_is = source.dtype == "uint8"
+        samples = np.zeros((0, source.n_bands), np.float32) if as_it_is else _samples(source)
+        return cls(source, Stretch.of_samples(samples, as_it_is=as_it_is))
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Window], tuple[NDArray[np.uint8], Mask]]]:
+        """A function from a window to ``(h, w, 3)`` uint8 and ``(h, w)`` bool, where there is a picture."""
+        with gdal_settings(), RasterReader(self.source) as reader:
+
+            def read(window: Window) -> tuple[NDArray[np.uint8], Mask]:
+                values, valid = reader.read(window)
+                grey = np.rint(np.nan_to_num(self.stretch.apply(values)) * 255).astype(np.uint8)
+                if len(grey) == 1:
+                    grey = np.repeat(grey, 3, axis=0)
+                return np.ascontiguousarray(np.moveaxis(grey, 0, -1)), valid
+
+            yield read
+
+
+def _shown(source: RasterSource) -> tuple[int, ...]:
+    named = {color: band for band, color in enumerate(source.colors, 1)}
+    if all(color in named for color in ("red", "green", "blue")):
+        return tuple(named[color] for color in ("red", "green", "blue"))
+    return source.bands[:3] if len(source.bands) >= 3 else source.bands[:1]
+
+
+def _samples(source: RasterSource) -> NDArray[np.float32]:
+    windows = sample_windows(*source.grid.shape)
+    every = max(1, sum(window.size for window in windows) // _SAMPLES)
+    with gdal_settings(), RasterReader(source) as reader:
+        taken = []
+        for window in windows:
+            values, valid = reader.read(window)
+            taken.append(values[:, valid][:, ::every].T)
+    return np.concatenate(taken)

@@ -1,0 +1,155 @@
+"""What a masker finds: pieces of a picture, each a mask cut to its bounding window.
+
+    picture (H, W, 3), words ──Masker.find──> per word: Piece, Piece, ...      objects, where the masker knows objects
+                                              └─ union ─> (H, W) bool          else the connected parts of its mask
+
+Boxes are (x0, y0, x1, y1) in pixels, x along columns; 0 is the left edge of the first pixel. Nothing here opens a file
+or knows about torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from wasnow.raster.tiles import Window
+
+Mask = NDArray[np.bool_]
+Key = Mapping[str, Any]
+
+_CORNERS_TOUCH = np.ones((3, 3), np.bool_)
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One object, or one connected part of a mask.
+
+    Attributes:
+        window: where it lies; the smallest that holds it.
+        mask: ``(window.height, window.width)`` bool.
+        score: 0..1, how surely; 1 where the masker does not say.
+    """
+
+    window: Window
+    mask: Mask
+    score: float = 1.0
+
+    @classmethod
+    def of(cls, mask: Mask, score: float = 1.0) -> Piece | None:
+        """From a mask of the whole picture, ``(H, W)``; None where it is empty."""
+        rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(rows):
+            return None
+        window = Window(int(rows[0]), int(cols[0]), int(rows[-1] - rows[0] + 1), int(cols[-1] - cols[0] + 1))
+        return cls(window, np.ascontiguousarray(mask[window_slices(window)]), float(score))
+
+    @property
+    def pixels(self) -> int:
+        """How many it covers."""
+        return int(self.mask.sum())
+
+    def moved(self, rows: int, cols: int) -> Piece:
+        """The same piece further down and to the right."""
+        at = self.window
+        return Piece(Window(at.row + rows, at.col + cols, at.height, at.width), self.mask, self.score)
+
+    def within(self, window: Window) -> Mask:
+        """Its mask on a window, ``(h, w)``; False where it does not reach."""
+        seen = np.zeros((window.height, window.width), np.bool_)
+        common = self.window.intersect(window)
+        if common.size:
+            seen[window_slices(common, window)] = self.mask[window_slices(common, self.window)]
+        return seen
+
+    def clipped(self, window: Window) -> Piece | None:
+        """The part of it inside a window; None where there is none."""
+        common = self.window.intersect(window)
+        if common == self.window:
+            return self
+        if not common.size:
+            return None
+        inside = Piece.of(self.mask[window_slices(common, self.window)], self.score)
+        return inside and inside.moved(common.row, common.col)
+
+
+class Masker(Protocol):
+    """Something that finds what words name in a picture."""
+
+    @property
+    def knows_objects(self) -> bool:
+        """Whether its pieces are objects, which may overlap; else they are the connected parts of a mask."""
+        ...
+
+    @property
+    def key(self) -> Key:
+        """Plain values that change whenever its answers may: model, digest of the weights, thresholds."""
+        ...
+
+    def find(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> tuple[tuple[Piece, ...], ...]:
+        """Per word its pieces in a picture ``(H, W, 3)`` uint8. What is found of one word does not depend on others."""
+        ...
+
+    def masks(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> Mask:
+        """Per word the union of its pieces, ``(len(words), H, W)`` bool."""
+        ...
+
+
+def masks_of(found: Sequence[Iterable[Piece]], shape: tuple[int, int]) -> Mask:
+    """What `Masker.find` found as masks, ``(len(found), H, W)`` bool."""
+    masks = np.zeros((len(found), *shape), np.bool_)
+    for mask, pieces in zip(masks, found, strict=True):
+        for piece in pieces:
+            mask[window_slices(piece.window)] |= piece.mask
+    return masks
+
+
+def parts(mask: Mask) -> tuple[Piece, ...]:
+    """The connected parts of a mask ``(H, W)``; pixels that touch at a corner are connected."""
+    labels, count = ndimage.label(mask, _CORNERS_TOUCH)
+    found = []
+    for label, at in enumerate(ndimage.find_objects(labels, count), 1):
+        rows, cols = at
+        window = Window(rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start)
+        found.append(Piece(window, labels[at] == label))
+    return tuple(found)
+
+
+def distinct_boxes(boxes: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]], iou: float) -> list[int]:
+    """Greedy non-maximum suppression: which of ``(N, 4)`` boxes stay, best score first.
+
+    A box goes if one that stays overlaps it by more than ``iou`` (intersection over union). Equal scores keep the order
+    in which they came.
+    """
+    x0, y0, x1, y1 = np.asarray(boxes, np.float64).reshape(-1, 4).T
+    areas = np.maximum(x1 - x0, 0) * np.maximum(y1 - y0, 0)
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
+    kept: list[int] = []
+    while len(order):
+        best, order = int(order[0]), order[1:]
+        kept.append(best)
+        across = np.minimum(x1[best], x1[order]) - np.maximum(x0[best], x0[order])
+        down = np.minimum(y1[best], y1[order]) - np.maximum(y0[best], y0[order])
+        common = np.maximum(across, 0) * np.maximum(down, 0)
+        # Multiplied out, so that two boxes without area divide nothing by nothing.
+        order = order[common <= iou * (areas[best] + areas[order] - common)]
+    return kept
+
+
+def corners(boxes: NDArray[np.floating[Any]], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Relative ``(cx, cy, w, h)`` in 0..1 to corners in pixels of a picture ``(H, W)``, clipped to it; ``(N, 4)``."""
+    height, width = shape
+    centre, half = np.asarray(boxes, np.float64)[:, :2], np.asarray(boxes, np.float64)[:, 2:] / 2
+    both = np.concatenate([centre - half, centre + half], axis=1)
+    pixels: NDArray[np.float32] = (np.clip(both, 0, 1) * [width, height, width, height]).astype(np.float32)
+    return pixels
+
+
+def window_slices(window: Window, inside: Window | None = None) -> tuple[slice, slice]:
+    """How to index an array with a window; ``inside`` is the window that the array itself covers."""
+    row, col = (window.row, window.col) if inside is None else (window.row - inside.row, window.col - inside.col)
+    return slice(row, row + window.height), slice(col, col + window.width)

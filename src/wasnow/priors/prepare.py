@@ -1,0 +1,122 @@
+"""A picture as each network was trained to see it, and boxes and masks back on the picture.
+
+    longest     scaled so that its longer side is 1024, zeros to the right and below       SAM
+    exact       scaled to 1024 x 1024, 1008 x 1008, 352 x 352; sides one by one            SAM 2, SAM 3, CLIPSeg
+    shortest    shorter side 800, but the longer at most 1333; no padding                  Grounding DINO
+
+Plain torch: the image processors that come with transformers need torchvision for some of these families, and that
+package must stay out. Sizes, means and deviations are those of the weights' own ``preprocessor_config.json``, else the
+published ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+STANDARD = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a picture becomes a network's input.
+
+    Attributes:
+        fit: see the module.
+        size: sides in pixels: (longest,), (height, width), or (shortest, longest).
+        mean: per channel, of values 0..1.
+        std: likewise.
+    """
+
+    fit: Literal["longest", "exact", "shortest"]
+    size: tuple[int, ...]
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def told_by(self, config: Mapping[str, Any]) -> Preparation:
+        """The same, with the numbers that a ``preprocessor_config.json`` (or its image part) gives."""
+        config = config.get("image_processor", config)
+        size = config.get("size")
+        sides = self.size
+        if isinstance(size, int) and self.fit == "exact":
+            sides = (size, size)
+        elif isinstance(size, Mapping):
+            wanted = {
+                "longest": ("longest_edge",),
+                "exact": ("height", "width"),
+                "shortest": ("shortest_edge", "longest_edge"),
+            }
+            names = wanted[self.fit]
+            if all(name in size for name in names):
+                sides = tuple(int(size[name]) for name in names)
+        mean, std = config.get("image_mean") or self.mean, config.get("image_std") or self.std
+        return Preparation(self.fit, sides, tuple(map(float, mean)), tuple(map(float, std)))
+
+    def scaled_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of a picture after scaling, before padding."""
+        if self.fit == "exact":
+            return self.size[0], self.size[1]
+        if self.fit == "longest":
+            scale = self.size[0] / max(height, width)
+            return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+        return _shortest(height, width, *self.size)
+
+    def __call__(self, rgb: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+        """``(H, W, 3)`` uint8 to ``(1, 3, h, w)`` float32, normalised, padded where the fit pads."""
+        values = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)[None].float()
+        shape = self.scaled_shape(rgb.shape[0], rgb.shape[1])
+        if shape != rgb.shape[:2]:
+            # Rounded to whole grey levels, as the scaling of 8-bit pictures that the networks were trained with.
+            values = interpolate(values, shape, mode="bilinear", align_corners=False, antialias=True)
+            values = values.round().clamp(0, 255)
+        mean = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
+        values = (values / 255 - mean) / std
+        if self.fit == "longest":
+            values = pad(values, (0, self.size[0] - shape[1], 0, self.size[0] - shape[0]))
+        return values
+
+    def boxes(self, boxes: Tensor, height: int, width: int) -> Tensor:
+        """Boxes ``(..., 4)`` in pixels of the picture to pixels of the scaled one."""
+        rows, cols = self.scaled_shape(height, width)
+        return boxes * boxes.new_tensor([cols / width, rows / height] * 2)
+
+    def masks(self, logits: Tensor, height: int, width: int) -> Tensor:
+        """Masks ``(N, h, w)`` of the padded input, at any resolution, to ``(N, height, width)`` of the picture."""
+        if not len(logits):
+            return logits.new_zeros((0, height, width))
+        grown = logits[:, None].float()
+        if self.fit == "longest":
+            side = self.size[0]
+            rows, cols = self.scaled_shape(height, width)
+            grown = interpolate(grown, (side, side), mode="bilinear", align_corners=False)[..., :rows, :cols]
+        return interpolate(grown, (height, width), mode="bilinear", align_corners=False)[:, 0]
+
+
+SAM = Preparation("longest", (1024,))
+SAM2 = Preparation("exact", (1024, 1024))
+SAM3 = Preparation("exact", (1008, 1008), STANDARD, STANDARD)
+CLIPSEG = Preparation("exact", (352, 352))
+GROUNDING_DINO = Preparation("shortest", (800, 1333))
+
+
+def _shortest(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
+    """DETR's rule: the shorter side as wanted, unless the longer one would then exceed ``longest``."""
+    low, high = min(height, width), max(height, width)
+    side = float(shortest)
+    if high / low * shortest > longest:
+        side = longest * low / high
+        shortest = round(side)
+    if low == shortest:
+        return height, width
+    if width < height:
+        return max(1, int(side * height / width)), max(1, shortest)
+    return max(1, shortest), max(1, int(side * width / height))

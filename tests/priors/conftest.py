@@ -1,0 +1,27 @@
+"""Weights of every family, made once; and a cache of one's own."""
+
+import pytest
+import torch
+
+from priors import families
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """Family -> a folder of tiny weights."""
+    root = tmp_path_factory.mktemp("weights")
+    return {name: make(root / name) for name, make in families.FAMILIES.items()}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("WASNOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,33 @@
+"""Maskers that need no network: what they find can be said in advance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wasnow.priors.pieces import Mask, Piece, masks_of, parts
+
+CHANNELS = {"red": 0, "green": 1, "blue": 2}
+
+
+@dataclass
+class Bright:
+    """Finds the bright pixels of a colour, pixel by pixel: the words are red, green and blue."""
+
+    threshold: int = 128
+    calls: list[tuple[str, ...]] = field(default_factory=list)
+    knows_objects: bool = False
+
+    @property
+    def key(self) -> dict[str, object]:
+        return {"masker": "bright", "threshold": self.threshold}
+
+    def find(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> tuple[tuple[Piece, ...], ...]:
+        self.calls.append(tuple(words))
+        return tuple(parts(rgb[..., CHANNELS[word]] > self.threshold) for word in words)
+
+    def masks(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> Mask:
+        return masks_of(self.find(rgb, words), rgb.shape[:2])
