@@ -21,6 +21,7 @@ from wasnow.losses import (
     change_balanced_cross_entropy,
     change_cross_entropy,
     change_dice,
+    change_dice_loss,
     change_loss,
     change_lovasz_hinge,
     change_lovasz_softmax,
@@ -527,3 +528,12 @@ def test_logits_of_another_size_are_refused(loss, channels):
     small = answer_of(*(one[..., ::2] for one in leaves(answers(channels))))
     with pytest.raises(UsageError, match="resize the logits"):
         loss(small, target)
+
+
+def test_dice_beside_cross_entropy_is_their_sum():
+    torch.manual_seed(0)
+    answer = ChangeLogits(torch.randn(2, 1, 8, 8))
+    target = Target.of_change(torch.randint(0, 2, (2, 8, 8), dtype=torch.uint8))
+    both = change_dice_loss(answer, target)
+    expected = change_loss(answer, target).total + change_dice(answer, target)
+    assert torch.allclose(both.total, expected)

@@ -317,6 +317,11 @@ def change_loss(answer: ChangeLogits, target: Target) -> Loss:
     return weighted(change=(1.0, change_cross_entropy(answer, target)))
 
 
+def change_dice_loss(answer: ChangeLogits, target: Target) -> Loss:
+    """Cross-entropy and Dice of change, weighing the same: for change that is a few pixels in a thousand."""
+    return weighted(change=(1.0, change_cross_entropy(answer, target)), dice=(1.0, change_dice(answer, target)))
+
+
 def class_loss(answer: ChangeLogits, target: Target) -> Loss:
     """Semantic-CD, second stage (eq. 6): cross-entropy over the land-cover classes of each date, the rest ignored."""
     return weighted(classes=(1.0, class_cross_entropy(answer, target)))

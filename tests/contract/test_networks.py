@@ -34,7 +34,8 @@ class Promise:
     """What differs between networks.
 
     Attributes:
-        symmetric: whether its paper promises the same change, and exchanged classes, for exchanged dates; None: until training teaches it otherwise.
+        symmetric: whether its paper promises the same change, and exchanged classes, for exchanged dates; None: only
+            until training teaches otherwise.
         unmoved: parameters that no loss can move, by what the equations say.
         options: that make it small.
         open: words to bind, and the classes that it answers with then; None for a fixed vocabulary.
@@ -63,6 +64,13 @@ PROMISES = {
         symmetric=None,
         open=(("water", "building", "low vegetation", "road"), ("water", "building", "low vegetation", "road")),
         mistake=("change", "bothe", "both"),
+    ),
+    # Keys likewise; without priors no word says anything about its class (tests/models/test_sam_cd.py gives it some).
+    "sam-cd": Promise(
+        symmetric=True,
+        unmoved=("*.k_proj.bias", "*.key.bias", "word_decoder.*", "mask_weight"),
+        options={"encoder": {"widths": (8, 16, 40, 64)}, "width": 32},
+        mistake=("priors", "atention", "attention"),
     ),
 }
 

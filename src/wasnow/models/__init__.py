@@ -80,6 +80,13 @@ MODELS: Mapping[str, ModelEntry] = {
         network=True,
         shipped="semantic_cd_mini.safetensors",
     ),
+    "sam-cd": ModelEntry(
+        summary="SegFormer that attends where text-prompted masks point (after an abstract, ICASSP 2024)",
+        answers="change, classes",
+        weights="train it",
+        factory="wasnow.models.sam_cd:SAMCD",
+        network=True,
+    ),
 }
 
 

@@ -24,9 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wasnow.errors import InputError, UsageError, did_you_mean
 
-LossName = Literal["ding", "scannet", "changemamba", "change", "classes", "joint"]
+LossName = Literal["ding", "scannet", "changemamba", "change", "change-dice", "classes", "joint"]
 """Which function of `wasnow.losses` a stage minimises: ``scannet`` is ``ding`` with a margin of 0.1, ``joint`` is
-``change`` and ``classes`` together."""
+``change`` and ``classes`` together, ``change-dice`` is ``change`` and Dice."""
 
 
 class _Strict(BaseModel):

@@ -39,6 +39,7 @@ from wasnow.evaluation import answering, change_labels, count, labels, predict
 from wasnow.losses import LossFunction
 from wasnow.metrics import Confusion
 from wasnow.models.contract import ChangeModel, Encoding
+from wasnow.process import kept_memory
 from wasnow.training.config import LossName, Stage, TrainConfig
 from wasnow.training.devices import (
     Answers,
@@ -79,6 +80,7 @@ LOSSES: Mapping[LossName, LossFunction] = {
     "scannet": partial(losses.ding_loss, margin=0.1),
     "changemamba": losses.changemamba_loss,
     "change": losses.change_loss,
+    "change-dice": losses.change_dice_loss,
     "classes": losses.class_loss,
     "joint": losses.joint_loss,
 }
@@ -152,7 +154,7 @@ def train(
     parts = _left_out(roles(dict(splits), holdback=config.holdback, seed=config.seed), config.leave_out)
     folder = RunFolder(Path(output))
     watch = watch if watch is not None and fabric.is_global_zero else Silent()
-    with deterministic(), _locked(folder, fabric), stop_signals() as stop_asked:
+    with deterministic(), _locked(folder, fabric), kept_memory(), stop_signals() as stop_asked:
         if overwrite and fabric.is_global_zero:
             folder.clear()
         run = _Run(config, parts, folder, fabric, transform or _augment(config), watch, data_name, stop_asked)
