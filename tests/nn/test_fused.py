@@ -1,0 +1,165 @@
+"""Norms folded into convolutions: the same answers from a copy that shares the rest."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from wasnow import models
+from wasnow.models.bisrnet import BiSRNet
+from wasnow.models.contract import ChangeLogits
+from wasnow.models.semantic_cd_mini import SemanticCDMini
+from wasnow.models.sscd_l import SSCDL
+from wasnow.nn.efficientnet_lite import Block
+from wasnow.nn.fused import fused
+
+WORDS = ("building", "water", "road")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def lived(network: nn.Module) -> nn.Module:
+    """Norms that have seen something: no mean is 0, no deviation 1."""
+    generator = torch.Generator().manual_seed(1)
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.3, generator=generator)
+            part.running_var.uniform_(0.3, 3, generator=generator)
+            part.weight.data.uniform_(0.5, 1.5, generator=generator)
+            part.bias.data.normal_(0, 0.3, generator=generator)
+    return network
+
+
+def norms(network: nn.Module) -> int:
+    return sum(isinstance(part, nn.BatchNorm2d) for part in network.modules())
+
+
+def images(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return torch.rand(*shape, generator=generator), torch.rand(*shape, generator=generator)
+
+
+def parts(logits: ChangeLogits) -> tuple[torch.Tensor, ...]:
+    return logits.change, logits.before, logits.after
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    return bool((found - wanted).abs().max() <= 1e-4 * wanted.abs().max())
+
+
+@given(
+    st.sampled_from([(3, 8, 1), (8, 8, 8), (6, 4, 2)]),
+    st.sampled_from([1, 3]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_a_folded_convolution_answers_like_the_convolution_and_its_norm(channels, kernel, bias, affine, seed):
+    inside, out, groups = channels
+    torch.manual_seed(seed)
+    pair = nn.Sequential(
+        nn.Conv2d(inside, out, kernel, groups=groups, bias=bias), nn.BatchNorm2d(out, affine=affine), nn.ReLU()
+    )
+    pair[1].running_mean.normal_()
+    pair[1].running_var.uniform_(1e-3, 4)
+    pair.eval()
+    x = torch.rand(2, inside, 7, 5)
+    one = fused(pair)
+    assert norms(one) == 0
+    with torch.no_grad():
+        torch.testing.assert_close(one(x), pair(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [SemanticCDMini, SSCDL, BiSRNet])
+def test_our_networks_keep_their_answers_and_lose_every_norm(network):
+    torch.manual_seed(0)
+    model = lived(network()).eval()
+    one = fused(model)
+    assert norms(model) > 0
+    assert norms(one) == 0
+    before, after = images(1, 3, 64, 96)
+    with torch.inference_mode():
+        for found, wanted in zip(parts(one(before, after)), parts(model(before, after)), strict=True):
+            assert close(found, wanted)
+
+
+def test_words_can_be_bound_before_and_after():
+    model = models.ready("semantic-cd-mini")
+    lived(model)
+    before, after = images(1, 3, 64, 64)
+    with torch.inference_mode():
+        wanted = model.bind(WORDS)(before, after)
+        for bound in (fused(model.bind(WORDS)), fused(model).bind(WORDS)):
+            assert bound.card.classes == model.bind(WORDS).card.classes
+            for found, one in zip(parts(bound(before, after)), parts(wanted), strict=True):
+                assert close(found, one)
+
+
+def test_looking_and_answering_stay_two_steps():
+    """What features are kept of is the folded network too."""
+    model = lived(SemanticCDMini()).eval()
+    before, after = images(1, 3, 64, 64)
+    one = fused(model)
+    with torch.inference_mode():
+        apart = one.answer(one.encode(before, after), (64, 64))
+        assert all(torch.equal(a, b) for a, b in zip(parts(apart), parts(one(before, after)), strict=True))
+
+
+def test_the_network_itself_stays_as_it_was():
+    model = lived(SemanticCDMini()).train()
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    names = [name for name, _ in model.named_modules()]
+    one = fused(model)
+    assert not any(part.training for part in one.modules())
+    assert all(part.training for part in model.modules())
+    assert [name for name, _ in model.named_modules()] == names
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
+
+
+def test_what_is_not_folded_is_shared():
+    model = SemanticCDMini().eval()
+    one = fused(model)
+    assert one.terms.embeddings.data_ptr() == model.terms.embeddings.data_ptr()
+    assert one.words.weight is model.words.weight
+    assert one.scale is model.scale
+
+
+def test_a_module_that_is_there_twice_is_there_twice_in_the_copy():
+    twice = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))
+    one = fused(nn.ModuleList([twice, twice]).eval())
+    assert one[0] is one[1]
+
+
+def test_a_norm_of_each_batch_stays_a_norm():
+    """Without running numbers there is nothing that could be folded."""
+    pair = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)).eval()
+    x = torch.rand(2, 2, 4, 4)
+    one = fused(pair)
+    assert norms(one) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(one(x), pair(x))
+
+
+def test_a_block_that_goes_its_own_way_is_left_alone():
+    class Own(Block):
+        def forward(self, x):
+            return self._bn2(self._project_conv(self._bn1(self._bn0(self._expand_conv(x)))))
+
+    own = lived(Own(4, 4, 3, 1, 2)).eval()
+    x = torch.rand(1, 4, 6, 6)
+    one = fused(own)
+    assert norms(one) == 3
+    with torch.no_grad():
+        torch.testing.assert_close(one(x), own(x))
+
+
+def test_somebody_who_listens_to_a_norm_goes_on_hearing_it():
+    pair = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3)).eval()
+    heard = []
+    pair[1].register_forward_hook(lambda *_: heard.append(1))
+    fused(pair)(torch.rand(1, 2, 4, 4))
+    assert heard == [1]
