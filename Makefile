@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[all]"
 	@touch $(STAMP)
 
-demo: env        ## render a pair, detect what changed, score it, say where to look
+demo: env        ## render a pair, detect what became of what, score it, say where to look
 	$(BIN)/wasnow demo --output demo-out
 
 test: env        ## the tests (under 15 minutes on two cores)

@@ -1,6 +1,6 @@
 """From a training run to the checkpoint that comes with wasnow: threshold, scales, what it was trained on, half size.
 
-    python mini/ship.py RUN DATA MADE OUT.safetensors [--coarsest 10]
+    python mini/ship.py RUN DATA MADE OUT.safetensors [--coarsest 6]
 
 The threshold is chosen on Dubai's tile 7 alone, which chose the weights as well: the one with the best F1 on made
 pairs, but no lower than where the share called changed between two pictures of the *same* day, the second displaced,
@@ -26,11 +26,11 @@ BUDGET = 0.005
 """Largest share of pixels called changed where nothing changed, over all ways of spoiling a picture."""
 
 ABOUT = (
-    "A small open-vocabulary model, trained on two processor cores in about an hour: on pairs made of single images of "
-    "Dubai (CC0) at about a metre a pixel, on real pairs of NAIP at 5 m and Landsat at 30 m (public domain) with water, "
-    "vegetation and bare ground read off the infrared, and on some rendered scenes. It knows five kinds of ground: "
-    "building, road, water, vegetation, bare ground; other words mean what they are near to among these. It has not "
-    "seen your landscape. A larger model, trained on labelled pairs, will do better."
+    "A small open-vocabulary model, trained on two processor cores in about an hour: on pairs made of single images "
+    "of Dubai (CC0) at about a metre a pixel, on real pairs of NAIP at 5 m and Landsat at 30 m (public domain) with "
+    "water, vegetation and bare ground read off the infrared, and on some rendered scenes. It knows five kinds of "
+    "ground: building, road, water, vegetation, bare ground; other words mean what they are near to among these. It "
+    "has not seen your landscape. A larger model, trained on labelled pairs, will do better."
 )
 
 
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("made", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--coarsest", type=float, default=10.0, help="metres a pixel, from measure.py")
+    parser.add_argument("--coarsest", type=float, default=6.0, help="metres a pixel, from measure.py")
     asked = parser.parse_args()
     model, header = load(asked.run), read_header(asked.run)
     assert isinstance(model, SemanticCDMini)

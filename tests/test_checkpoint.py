@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from training.tiny import Tiny, register
+from wasnow.calibration import Calibration
 from wasnow.checkpoint import (
     FORMAT,
     Provenance,
@@ -22,11 +23,13 @@ from wasnow.checkpoint import (
     read_sealed,
     read_sealed_header,
     save,
+    set_calibration,
     write_sealed,
 )
 from wasnow.errors import CheckpointError, OutputError, UsageError
 from wasnow.models import build
 
+CALIBRATION = Calibration(change_temperature=2.0, ece_change_before=0.2, ece_change_after=0.1, split="val", pairs=3)
 MADE_HERE = Provenance(origin="made in a test", seed=7, data="blobs", trained_on="train (6 pairs)")
 
 
@@ -214,6 +217,31 @@ def test_the_card_says_what_a_person_asks_of_a_model(tmp_path: Path):
     assert card["where it comes from"]["origin"] == "made in a test"
     assert card["scores on val"] == {"stacked.sek": "25.00", "from_to.sek": "undefined"}
     json.dumps(card)
+
+
+def test_what_a_checkpoint_says_of_itself_is_kept_told_and_survives_calibration(tmp_path: Path):
+    path = tmp_path / "a.safetensors"
+    saved(path)
+    assert load(path).about is None
+    assert "about" not in describe(path)
+    saved(path, about="Learned from blobs.\nKnows no clouds.")
+    set_calibration(path, CALIBRATION)
+    assert load(path).about == read_header(path).about == "Learned from blobs.\nKnows no clouds."
+    assert list(describe(path)["about"].values()) == ["Learned from blobs. Knows no clouds."]
+
+
+def test_the_card_keeps_long_options_short(tmp_path: Path):
+    path = tmp_path / "a.safetensors"
+    saved(path)
+    _, header = read_sealed(path)
+    rewritten(
+        path, model={**header["model"], "options": {"long": ["word"] * 500, "none": None, "empty": {}, "off": False}}
+    )
+    lines = describe(path)["model"]
+    assert len(lines["option long"]) == 200
+    assert lines["option long"].endswith("…")
+    assert lines["option off"] == "false"
+    assert not {"option none", "option empty"} & set(lines)
 
 
 def test_loading_draws_no_first_weights(tmp_path: Path):

@@ -55,7 +55,7 @@ def toy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def irmad(tmp_path_factory):
     folder = tmp_path_factory.mktemp("irmad")
-    return detect(*pair(folder), output=folder / "out")
+    return detect(*pair(folder), output=folder / "out", model="irmad")
 
 
 def test_the_folder_holds_every_file_and_no_other(toy):
@@ -302,7 +302,7 @@ def test_results_that_no_run_here_made_are_not_overwritten(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "change.tif").write_text("precious")
     with pytest.raises(OutputError, match="no run here made"):
-        detect(*paths, output=tmp_path / "out")
+        detect(*paths, output=tmp_path / "out", model=Toy())
     assert (tmp_path / "out" / "change.tif").read_text() == "precious"
 
 
@@ -359,7 +359,7 @@ def test_a_full_disk_leaves_no_partial_result_and_a_run_that_goes_on(tmp_path, m
 def test_a_folder_that_may_not_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
-        detect(*pair(tmp_path), output=tmp_path / "file" / "out")
+        detect(*pair(tmp_path), output=tmp_path / "file" / "out", model=Toy())
 
 
 def test_an_unknown_option_is_answered_with_the_nearest(tmp_path):

@@ -246,7 +246,7 @@ def test_the_report_says_how_far_confidence_may_be_believed(tmp_path, covered):
 
 def test_class_maps_need_classes(tmp_path):
     with pytest.raises(UsageError, match="no --landcover"):
-        detect(*pair(tmp_path), output=tmp_path / "out", landcover=True)
+        detect(*pair(tmp_path), output=tmp_path / "out", model="irmad", landcover=True)
     assert not (tmp_path / "out").exists()
 
 

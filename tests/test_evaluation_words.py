@@ -373,7 +373,8 @@ class WithRest(Open):
 
     def answer(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> ChangeLogits:
         answer = super().answer(features, size)
-        assert answer.before is not None and answer.after is not None
+        assert answer.before is not None
+        assert answer.after is not None
         dates = []
         for logits in (answer.before, answer.after):
             unknown = (logits.amax(1, keepdim=True) <= 0).float() * self.sharpness

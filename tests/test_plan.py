@@ -59,13 +59,13 @@ def test_colours_are_found_wherever_they_are(tmp_path):
 def test_different_band_counts_fall_back_to_common_colours_or_ask(tmp_path):
     rgb = write_raster(tmp_path / "rgb.tif", textured(0, 20, 20).astype(np.uint8), photometric="RGB")
     rgbn = write_raster(tmp_path / "rgbn.tif", textured(0, 20, 20, 4).astype(np.uint8), photometric="RGB", alpha="no")
-    plan = make_plan(rgb, rgbn)
+    plan = make_plan(rgb, rgbn, model="irmad")
     assert plan.pair.after.source.bands == (1, 2, 3)
     assert any("red, green, blue of both" in w for w in plan.warnings)
     five = write_raster(tmp_path / "five.tif", textured(0, 20, 20, 5).astype(np.uint16))
     with pytest.raises(BandsUnclear, match="--bands"):
-        make_plan(rgb, five)
-    assert make_plan(rgb, five, options=Options(bands=(2, 1))).pair.after.source.bands == (2, 1)
+        make_plan(rgb, five, model="irmad")
+    assert make_plan(rgb, five, model="irmad", options=Options(bands=(2, 1))).pair.after.source.bands == (2, 1)
 
 
 def test_the_grid_can_be_that_of_another_file(tmp_path):
@@ -73,9 +73,9 @@ def test_the_grid_can_be_that_of_another_file(tmp_path):
     third = write_raster(
         tmp_path / "grid.tif", np.zeros((1, 30, 40), np.uint8), transform=Affine(5, 0, 500_000, 0, -5, 5_500_000)
     )
-    assert make_plan(before, after, options=Options(align=str(third))).result.shape == (30, 40)
+    assert make_plan(before, after, model=Toy(), options=Options(align=str(third))).result.shape == (30, 40)
     with pytest.raises(UsageError, match="neither before, after, finest nor a raster"):
-        make_plan(before, after, options=Options(align="afterr"))
+        make_plan(before, after, model=Toy(), options=Options(align="afterr"))
 
 
 def test_words_go_to_the_model_and_the_model_may_refuse(tmp_path):
@@ -168,7 +168,7 @@ def test_thresholds_of_words_that_are_no_classes_are_refused_with_the_nearest(tm
 
 def test_class_maps_of_a_model_without_classes_are_refused(tmp_path):
     with pytest.raises(UsageError, match="irmad answers without classes: no --landcover"):
-        make_plan(*pair(tmp_path), options=Options(landcover=True))
+        make_plan(*pair(tmp_path), model="irmad", options=Options(landcover=True))
 
 
 def test_a_calibration_stays_with_the_weights_and_says_when_the_words_are_others(tmp_path):

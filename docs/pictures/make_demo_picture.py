@@ -1,10 +1,10 @@
-"""Make demo.jpg: the synthetic pair that `make demo` renders, and what irmad finds in it.
+"""Make demo.jpg: the synthetic pair that `make demo` renders, and what the default model finds in it.
 
     python docs/pictures/make_demo_picture.py
 
     +--------+ +--------+ +---------+
-    | before | | after  | | changes |      changes: the polygons of changes.parquet over a pale picture of after
-    +--------+ +--------+ +---------+
+    | before | | after  | | changes |      changes: the polygons of changes.parquet, in the colours of what
+    +--------+ +--------+ +---------+               the ground became, over a pale picture of after
 
 Everything is rendered from a seed: no picture of a real place is used. Prints the scores that docs quote.
 """
@@ -47,11 +47,17 @@ def marked(after: Picture, result: ChangeMap) -> Picture:
     """The polygons, filled, over a pale grey picture of the later date."""
     with rasterio.open(result.change) as raster:
         transform, shape = raster.transform, raster.shape
-    polygons = shapely.from_wkb(result.polygons()["geometry"].to_numpy(zero_copy_only=False))
-    inside = rasterize(polygons, out_shape=shape, transform=transform).astype(bool)
+    table = result.polygons()
+    polygons = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
+    words = result.vocabulary.words
+    codes = [words.index(word) + 1 if word in words else 0 for word in table["to"].to_pylist()]
+    colors = np.array([CHANGED_COLOR, *(result.vocabulary.color(k) for k in range(1, len(words) + 1))], np.float64)
+    inside = rasterize(
+        zip(polygons, [code + 1 for code in codes], strict=True), out_shape=shape, transform=transform, dtype=np.uint8
+    )
     pale = np.repeat(255 - (255 - after.mean(axis=0, keepdims=True)) * 0.55, 3, axis=0)
-    color = np.asarray(CHANGED_COLOR, np.float64)[:, None, None]
-    return np.where(inside, 0.25 * pale + 0.75 * color, pale)
+    color = colors[np.maximum(inside, 1) - 1].transpose(2, 0, 1)
+    return np.where(inside > 0, 0.2 * pale + 0.8 * color, pale)
 
 
 def main() -> None:
@@ -59,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = write_scene(scene, Path(folder) / "pair")
         result = detect(paths.before, paths.after, output=Path(folder) / "result", min_area=MIN_AREA_M2)
-        scores = score(result, scene)
+        scores = score(result, scene).binary
         photographs = []
         for path in (paths.before, paths.after):
             with rasterio.open(path) as raster:

@@ -29,7 +29,7 @@ from torch.overrides import TorchFunctionMode
 
 from wasnow.calibration import Calibration
 from wasnow.errors import CheckpointError, DiskFull, OutputError, UsageError
-from wasnow.models import MODELS, build
+from wasnow.models import MODELS, build, shipped
 from wasnow.models.contract import ChangeModel
 
 FORMAT = 1
@@ -37,6 +37,9 @@ FORMAT = 1
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 """The checkpoints of a run folder."""
+
+TERMS = "terms.names"
+"""The tensor of a checkpoint that holds its terms, a line each, if it has a table of them."""
 
 Scores = dict[str, dict[str, float | None]]
 """By split (``"val"``), then by score as `wasnow.metrics.Scores.headline` names it; None where undefined."""
@@ -80,6 +83,7 @@ class Header(_Strict):
     provenance: Provenance
     parameters: int = Field(description="numbers in the weights, buffers included")
     calibration: Calibration | None = Field(default=None, description="None until 'wasnow calibrate' has measured it")
+    about: str | None = Field(default=None, description="sentences for a user: what it learned from, where it fails")
     digest: str
 
 
@@ -220,6 +224,7 @@ def save(
     scores: Mapping[str, Mapping[str, float | None]] | None = None,
     provenance: Provenance | Mapping[str, Any],
     weights: Mapping[str, Tensor] | None = None,
+    about: str | None = None,
 ) -> Path:
     """Write a model so that `load` needs nothing else.
 
@@ -229,6 +234,8 @@ def save(
         scores: by split, then by name; NaN is stored as None.
         provenance: where the weights come from.
         weights: instead of the model's own ``state_dict()``: an average of it, say.
+        about: a few plain sentences for whoever reads a map that it made: what it was trained on, where it falls
+            short. They stand in the card, in ``run.json`` and in the report.
 
     Raises:
         UsageError: the model has no weights or does not say its options.
@@ -251,6 +258,8 @@ def save(
         "provenance": Provenance.model_validate(provenance).model_dump(mode="json"),
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
     }
+    if about is not None:
+        header["about"] = about
     write_sealed(Path(path), tensors, header)
     return Path(path)
 
@@ -291,7 +300,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> ChangeModel:
-    """The model of a checkpoint, ready to answer; its ``calibration`` is the header's, None without one.
+    """The model of a checkpoint, ready to answer; ``calibration`` and ``about`` are the header's, None without one.
 
     Args:
         path: a checkpoint, or a run folder: its best checkpoint.
@@ -314,6 +323,7 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     # Two checkpoints of one model are two models: a resumed detection must see the same one.
     model.fingerprint = header.digest  # type: ignore[assignment]
     model.calibration = header.calibration  # type: ignore[assignment]
+    model.about = header.about  # type: ignore[assignment]
     return cast(ChangeModel, model.eval().to(device))
 
 
@@ -358,12 +368,17 @@ def make(name: str, classes: tuple[str, ...], options: Mapping[str, Any]) -> nn.
 
 
 def resolve(path: str | os.PathLike[str]) -> Path:
-    """The file that is meant: itself, or the best checkpoint of a run folder (the last one where none was chosen).
+    """The file that is meant: itself, the best checkpoint of a run folder, or what comes with wasnow under that name.
+
+    Of a run folder where none was chosen yet, the last checkpoint. Names of `wasnow.models.MODELS` are looked at where
+    there is no such path.
 
     Raises:
         CheckpointError: a folder without checkpoints.
     """
     found = Path(path)
+    if not found.exists() and (own := shipped(os.fspath(path))) is not None:
+        return own
     if not found.is_dir():
         return found
     for name in (BEST, LAST):
@@ -381,6 +396,8 @@ def describe(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
     found = resolve(path)
     header = read_header(found)
     source, card = header.provenance, None
+    # None and no mapping are what a model does anyway; no list and False may be an ablation.
+    options = {name: value for name, value in header.model.options.items() if value is not None and value != {}}
     if header.model.name in MODELS:
         card = MODELS[header.model.name]
     sections: dict[str, dict[str, str]] = {
@@ -389,10 +406,12 @@ def describe(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
             "name": header.model.name,
             "what it is": card.summary if card else "a model that this version does not know",
             "classes": ", ".join(header.model.classes) or "none: change alone",
-            **{f"option {name}": _plain(value) for name, value in header.model.options.items()},
+            **_words_lines(found),
+            **{f"option {name}": _short(_plain(value)) for name, value in options.items()},
             "weights": f"{header.parameters / 1e6:.2f} million, {found.stat().st_size / 1e6:.1f} MB",
             "digest": header.digest[:16],
         },
+        **({"about": {"": " ".join(header.about.split())}} if header.about else {}),
         "where it comes from": {
             "origin": source.origin,
             "trained on": source.trained_on or "not said",
@@ -417,6 +436,15 @@ def describe(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
     if source.recipe:
         sections["recipe"] = {name: _plain(value) for name, value in source.recipe.items() if value is not None}
     return sections
+
+
+def _words_lines(path: Path) -> dict[str, str]:
+    """How many terms a checkpoint has inside, where it brings the table of them (`wasnow.nn.terms`)."""
+    with safe_open(path, framework="pt") as file:
+        if TERMS not in file.keys():  # noqa: SIM118 (it is no mapping)
+            return {}
+        terms = int((file.get_tensor(TERMS) == ord("\n")).sum()) + 1
+    return {"other words": f"any, by {terms:,} terms that it has inside"}
 
 
 def _calibration_lines(header: Header) -> dict[str, str]:
@@ -462,6 +490,10 @@ def _header(path: Path, raw: Mapping[str, Any]) -> Header:
 
 def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _short(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _plain(value: Any) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import rasterio
 
-from wasnow.data.synthetic import Look, Scene, render_scene
-from wasnow.metrics import BinaryScores, Confusion
+from wasnow.data.synthetic import CLASSES, Look, Scene, render_scene
+from wasnow.metrics import Confusion, Scores
 from wasnow.results import ChangeMap
+from wasnow.vocabulary import Vocabulary
 
 
 def render(seed: int, side: int) -> Scene:
@@ -17,9 +18,16 @@ def render(seed: int, side: int) -> Scene:
     return render_scene(seed, height=side, width=side, looks=looks)
 
 
-def score(result: ChangeMap, scene: Scene) -> BinaryScores:
-    """Precision, recall, F1 and IoU of change per pixel; pixels that were not processed do not count."""
+def score(result: ChangeMap, scene: Scene) -> Scores:
+    """How well a result agrees with the truth; pixels that were not processed do not count.
+
+    From what to what is scored where the result answers with the classes of the truth, in their order; of all other
+    results, change alone is.
+    """
     with rasterio.open(result.change) as raster:
-        transition = raster.read(3)
-    predicted = np.where(transition == result.vocabulary.not_processed, 255, transition > 0).astype(np.uint8)
-    return Confusion.of_change(predicted, scene.changed.astype(np.uint8)).scores().binary
+        codes = raster.read()
+    if result.vocabulary.words == CLASSES:
+        truth = Vocabulary(CLASSES).encode(scene.changed, scene.before_classes - 1, scene.after_classes - 1)
+        return Confusion.of_classes((codes[0], codes[1]), (truth[0], truth[1]), len(CLASSES)).scores()
+    predicted = np.where(codes[2] == result.vocabulary.not_processed, 255, codes[2] > 0).astype(np.uint8)
+    return Confusion.of_change(predicted, scene.changed.astype(np.uint8)).scores()

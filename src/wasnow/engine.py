@@ -28,13 +28,16 @@ from threadpoolctl import threadpool_limits
 
 import wasnow
 from wasnow import results
+from wasnow.acceleration import accelerated
 from wasnow.calibration import moved_threshold
 from wasnow.compute import BlockAnswer, Feed, Rules, answer_block
 from wasnow.errors import Interrupted, OutputError, UsageError, did_you_mean
 from wasnow.features import FeatureStore, Remembering, model_identity
 from wasnow.journal import Workspace, workspace
+from wasnow.models import DEFAULT
 from wasnow.models.contract import ChangeModel, SceneModel
 from wasnow.plan import Options, Plan, make_plan
+from wasnow.process import kept_memory
 from wasnow.raster.pair import PairReader, PairWindow
 from wasnow.raster.radiometry import Stretch
 from wasnow.raster.read import gdal_settings
@@ -73,7 +76,7 @@ def detect(
     after: str | os.PathLike[str],
     *,
     output: str | os.PathLike[str],
-    model: str | ChangeModel | SceneModel = "irmad",
+    model: str | ChangeModel | SceneModel = DEFAULT,
     classes: str | Sequence[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -88,8 +91,9 @@ def detect(
         before: the earlier raster, anything GDAL opens.
         after: the later one; warped onto the target grid where it differs.
         output: the result folder; made if need be.
-        model: a name of ``wasnow models``, or any model of the contract.
-        classes: words for a model with an open vocabulary, as ``"water, building"`` or a sequence.
+        model: a name of ``wasnow models``, a checkpoint, or any model of the contract; by default the small network
+            that comes with wasnow.
+        classes: words for a model with an open vocabulary, as ``"water, building"`` or a sequence; None takes its own.
         overwrite: drop what an earlier run left in the folder.
         progress: called with (phase, done, total).
         command: what the user typed, for the record.
@@ -124,7 +128,7 @@ def run(
     tell = progress or (lambda phase, done, total: None)
     clock = _Clock()
     started = datetime.now(UTC)
-    with workspace(output) as space:
+    with workspace(output) as space, kept_memory():
         at = time.perf_counter()
         inputs = _input_sums(plan, tell)
         clock.add("checksums", at)
@@ -395,12 +399,13 @@ def _answer_blocks(
         class_temperature=calibration.class_temperature if calibration else 1.0,
         landcover=plan.options.landcover,
     )
+    faster = accelerated(found.model, device=plan.options.device, precision=plan.options.precision)
     remembering = None
     if store is not None:
         # What one precision encoded is not what the other would have.
         identity = f"{model_identity(found.model, plan.fingerprint)}, precision {plan.options.precision}"
-        remembering = Remembering(found.model, store, identity)
-    model = remembering or found.model
+        remembering = Remembering(faster, store, identity)
+    model: ChangeModel = remembering or faster
     total = len(plan.tiling)
     tell("detect", len(space.done), total)
     waiting = (block for block in plan.tiling if block.index not in space.done)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from wasnow import models
+from wasnow.acceleration import OPENVINO, require_openvino
 from wasnow.errors import BandsUnclear, UsageError, VocabularyError, did_you_mean
 from wasnow.models.contract import ChangeModel, Encoding, ModelCard, SceneModel
 from wasnow.raster.align import check_same_ground, finest
@@ -28,6 +30,13 @@ from wasnow.vocabulary import Vocabulary
 
 SAME_GSD = 0.05
 """A working resolution this close (relative) to the target grid is the target grid: resampling would only blur."""
+
+
+ANY_BANDS = "use --model irmad, which compares any bands"
+"""What to do about bands that a model of colours cannot use."""
+
+RADAR_BANDS = frozenset(("vv", "vh", "hh", "hv", "sigma0", "gamma0", "beta0", "backscatter"))
+"""Words in the names of bands that no camera made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +62,8 @@ class Options:
         simplify: tolerance in metres (pixels where there is no CRS) for polygon outlines; None keeps the pixels' edges.
         date_before, date_after: YYYY, YYYY-MM or YYYY-MM-DD; None takes the file's own.
         keep_going: flag what cannot be read and go on.
-        device: ``auto``, ``cpu``, ``cuda``... for checkpoints; a resume may choose another.
+        device: ``auto``, ``cpu``, ``cuda``... for checkpoints, ``openvino`` for any network; a resume may choose
+            another.
         precision: ``bf16`` lets a network multiply in bfloat16: about twice as fast, slightly other numbers.
         keep_features: a folder for image features, from which other class words are answered without looking at the
             images again; a resume may name another.
@@ -142,6 +152,8 @@ class Plan:
         words: the classes as they were asked for: "house|home" where the class is called "house".
         fingerprint: what tells the model from others, its words left aside; None where it does not say.
         calibration: the temperatures that the model came with.
+        about: what its weights were trained on and where they fall short, in its own words; None where it does not say.
+        other_words: what its class "other" stands for; empty for a model that has none.
     """
 
     model: ChangeModel | SceneModel
@@ -158,6 +170,8 @@ class Plan:
     class_thresholds: tuple[tuple[str, float], ...] = ()
     fingerprint: str | None = None
     calibration: CalibrationRecord | None = None
+    about: str | None = None
+    other_words: tuple[str, ...] = ()
 
     @property
     def card(self) -> ModelCard:
@@ -176,7 +190,7 @@ def make_plan(
     before: str | os.PathLike[str],
     after: str | os.PathLike[str],
     *,
-    model: str | ChangeModel | SceneModel = "irmad",
+    model: str | ChangeModel | SceneModel = models.DEFAULT,
     classes: str | Sequence[str] | None = None,
     options: Options | None = None,
 ) -> Plan:
@@ -193,15 +207,17 @@ def make_plan(
     built = named_model(model, options.device) if isinstance(model, str) else model
     # Both belong to the weights; a network that binds other words need not carry them along.
     fingerprint, calibrated, own = getattr(built, "fingerprint", None), _calibration(built), built.card.classes
+    about: str | None = getattr(built, "about", None)
     words = None if classes is None else Vocabulary.parse(classes).words
     if words is not None:
         built = built.bind(words)
+    warnings += getattr(built, "remarks", ())
     card = built.card
     if calibrated is not None:
         calibrated = calibrated.model_copy(update={"for_these_classes": own == card.classes})
     _check_model_options(built, options)
     class_thresholds = _class_thresholds(card, dict(options.class_thresholds))
-    chosen, remark = choose_bands(*sources, options.bands, card.bands)
+    chosen, remark = choose_bands(*sources, options.bands, card)
     warnings += remark
     target = _target_grid(options.align, *chosen)
     if options.align not in ("before", "after", "finest"):
@@ -237,15 +253,18 @@ def make_plan(
         class_thresholds=class_thresholds,
         fingerprint=None if fingerprint is None else str(fingerprint),
         calibration=calibrated,
+        about=about,
+        other_words=tuple(getattr(built, "other_words", ())),
     )
 
 
 def _as_named(asked: tuple[str, ...] | None, names: tuple[str, ...]) -> tuple[str, ...]:
     """The words that were asked for; a word that differs from its class in case alone is the class."""
-    # A model without classes may answer as it always does, whatever words it is given.
-    if asked is None or len(asked) != len(names):
+    # A model without classes may answer as it always does, whatever words it is given; an open one may add "other".
+    if asked is None or len(asked) > len(names):
         return names
-    return tuple(name if word.casefold() == name.casefold() else word for word, name in zip(asked, names, strict=True))
+    own = tuple(name if word.casefold() == name.casefold() else word for word, name in zip(asked, names, strict=False))
+    return (*own, *names[len(own) :])
 
 
 def _calibration(model: ChangeModel | SceneModel) -> CalibrationRecord | None:
@@ -258,6 +277,10 @@ def _check_model_options(model: ChangeModel | SceneModel, options: Options) -> N
     card = model.card
     if options.precision != "32" and isinstance(model, SceneModel):
         raise UsageError(f"{card.name} is no network and counts in full precision: leave --precision out")
+    if options.device == OPENVINO:
+        if isinstance(model, SceneModel):
+            raise UsageError(f"{card.name} is no network, and OpenVINO runs networks: leave --device out")
+        require_openvino()
     if options.landcover and not card.classes:
         raise UsageError(f"{card.name} answers without classes: no --landcover; choose a model with classes")
     if options.keep_features is not None and not isinstance(model, Encoding):
@@ -302,7 +325,12 @@ def named_model(name: str, device: str = "auto") -> ChangeModel | SceneModel:
         UsageError: a network without weights.
         CheckpointError: the checkpoint cannot be used.
     """
+    if device == OPENVINO:
+        # It takes the weights from the processor.
+        device = "cpu"
     looks_like_path = Path(name).exists() or "/" in name or name.endswith(".safetensors")
+    if models.shipped(name) is not None:
+        return models.ready(name, chosen_device(device))
     if name in models.MODELS or not looks_like_path:
         return models.ready(name)
     from wasnow import checkpoint
@@ -329,21 +357,37 @@ def chosen_device(device: str) -> str:
 
 
 def choose_bands(
-    before: RasterSource, after: RasterSource, bands: tuple[int, ...] | None, wanted: str
+    before: RasterSource, after: RasterSource, bands: tuple[int, ...] | None, card: ModelCard
 ) -> tuple[tuple[RasterSource, RasterSource], list[str]]:
     """Which bands of each date the model gets, and remarks on how sure that is.
 
     Raises:
-        BandsUnclear: they cannot be told; says how to name them.
+        BandsUnclear: they cannot be told, or are none that the model could look at; says what to do instead.
     """
+    wanted = card.bands
     if bands is not None:
         if wanted == "rgb" and len(bands) != 3:
-            raise BandsUnclear(f"--bands names {len(bands)} bands, this model takes red, green, blue; name three")
+            raise BandsUnclear(
+                f"--bands names {len(bands)} band{'s' * (len(bands) != 1)}, and {card.name} takes red, green, blue; "
+                f"name three, or {ANY_BANDS}"
+            )
         return (before.with_bands(bands), after.with_bands(bands)), []
     if wanted == "rgb":
+        for source in (before, after):
+            _check_colourful(source, card.name)
         chosen = _rgb(before), _rgb(after)
-        guessed = [source.path for source, (_, sure) in zip((before, after), chosen, strict=True) if not sure]
-        remarks = [f"{path} does not say its colours: bands 1, 2, 3 taken as red, green, blue" for path in guessed]
+        remarks = []
+        for source, (_, sure) in zip((before, after), chosen, strict=True):
+            if not sure:
+                remarks.append(
+                    f"{source.path} does not say its colours: bands 1, 2, 3 taken as red, green, blue; "
+                    "if they are others, name them with --bands"
+                )
+            elif source.n_bands == 1 and source.palette is None:
+                remarks.append(
+                    f"{source.path} has one band: shown to {card.name} as grey, and it knows colours; expect less of "
+                    f"it, or {ANY_BANDS}"
+                )
         return (before.with_bands(chosen[0][0]), after.with_bands(chosen[1][0])), remarks
     if before.n_bands == after.n_bands:
         return (before, after), []
@@ -354,6 +398,21 @@ def choose_bands(
     raise BandsUnclear(
         f"before has {before.n_bands} bands, after {after.n_bands}; say which to compare, such as --bands 1,2,3"
     )
+
+
+def _check_colourful(source: RasterSource, name: str) -> None:
+    """Refuse what no model of colours can look at.
+
+    Raises:
+        BandsUnclear: two bands, or radar.
+    """
+    if source.n_bands == 2:
+        what = f"has 2 bands ({', '.join(source.band_names)})"
+    elif RADAR_BANDS & {word for each in source.band_names for word in re.split(r"[^a-z0-9]+", each.casefold())}:
+        what = f"is radar, by the names of its bands ({', '.join(source.band_names[:4])})"
+    else:
+        return
+    raise BandsUnclear(f"{source.path} {what}, and {name} looks at red, green, blue; {ANY_BANDS}")
 
 
 def _rgb(source: RasterSource) -> tuple[tuple[int, ...], bool]:
@@ -385,28 +444,42 @@ def _target_grid(align: str, before: RasterSource, after: RasterSource) -> Grid:
 
 
 def _working_grid(target: Grid, card: ModelCard, gsd: float | None) -> tuple[Grid, list[str]]:
-    """The grid on which the model sees the pair, and warnings about its scale."""
+    """The grid on which the model sees the pair, and warnings about its scale.
+
+    A model that was measured on a range of scales sees finer images at the fine end of it, unless the user says
+    otherwise: a house that is ten times as wide as any that it has seen is no house to it.
+    """
     warnings = []
     here = target.gsd_m
     wanted = card.gsd_m if gsd is None else gsd
     if here is None:
         # Without a CRS, gsd says how large the pixels are; the model's own resolution is the goal.
         here, wanted = gsd, card.gsd_m
-    if card.gsd_m is not None and here is None:
+    serves = card.gsd_range_m
+    if here is None and (card.gsd_m is not None or serves is not None):
+        at = f"{card.gsd_m:g}" if serves is None else f"{serves[0]:g} to {serves[1]:g}"
         warnings.append(
-            f"{card.name} works at {card.gsd_m:g} m per pixel and these images do not say their scale: "
+            f"{card.name} works at {at} m per pixel and these images do not say their scale: "
             "taken as they are; give their pixel size with --gsd"
+        )
+    if wanted is None and here is not None and serves is not None and here < serves[0] / (1 + SAME_GSD):
+        wanted = serves[0]
+        otherwise = f"; --gsd {here:.3g} shows it as it is" if target.gsd_m is not None else ""
+        warnings.append(
+            f"{card.name} sees this pair at {wanted:g} m per pixel, the finest that it was trained for, "
+            f"and not at {here:.3g} m{otherwise}"
         )
     factor = wanted / here if wanted is not None and here is not None else 1.0
     if abs(factor - 1) <= SAME_GSD:
         factor = 1.0
     seen = here * factor if here is not None else None
-    if card.gsd_range_m is not None and seen is not None:
-        low, high = card.gsd_range_m
-        native = max(seen, here or seen)
-        if not low <= native <= high:
+    if serves is not None and seen is not None and here is not None:
+        low, high = serves
+        native = max(seen, here)
+        if not low / (1 + SAME_GSD) <= native <= high * (1 + SAME_GSD):
+            advice = "compare imagery this coarse with --model irmad" if native > high else "leave --gsd out"
             warnings.append(
-                f"{card.name} was measured on {low:g} to {high:g} m per pixel, this pair has {native:.3g} m: "
-                "expect less of it"
+                f"{card.name} was measured on {low:g} to {high:g} m per pixel, this pair is seen at {native:.3g} m: "
+                f"expect less of it, or {advice}"
             )
     return target.scaled(factor), warnings

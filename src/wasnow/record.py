@@ -83,6 +83,9 @@ class ModelRecord(_Strict):
     threshold_from: str = Field(description="'model default', 'model default, calibrated' or 'option'")
     class_thresholds: dict[str, float] = Field(default_factory=dict, description="by word; above the common one only")
     calibration: CalibrationRecord | None = None
+    about: str | None = Field(default=None, description="what its weights were trained on and where they fall short")
+    gsd_range_m: tuple[float, float] | None = Field(default=None, description="pixel sides that it was measured at")
+    other_words: tuple[str, ...] = Field(default=(), description="what the class 'other' stands for, if there is one")
     fit: dict[str, Any] | None = Field(default=None, description="diagnostics of a scene model")
 
 

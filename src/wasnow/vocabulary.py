@@ -44,6 +44,7 @@ _KNOWN_COLORS: dict[str, tuple[int, int, int]] = {
     "land": (205, 170, 110),
     "field": (225, 200, 90),
     "playground": (230, 130, 30),
+    "other": (200, 194, 184),
 }
 
 

@@ -17,6 +17,7 @@ from wasnow.checkpoint import Provenance, describe, load, read_header, read_seal
 from wasnow.cli import calibrate, evaluate
 from wasnow.data.dataset import open_dataset
 from wasnow.errors import CheckpointError
+from wasnow.models import shipped
 
 PALETTE = np.array([[255, 255, 255], [0, 0, 255], [128, 128, 128], [0, 128, 0]], np.uint8)
 SECOND_WORDS = ("water", "ground", "low vegetation", "tree", "building", "playground")
@@ -128,6 +129,23 @@ def test_pairs_of_a_test_or_of_training_are_fitted_on_only_by_force(second: Path
     nothing = wasnow("calibrate", run, "--data", data / "test")
     assert nothing.exit_code == 2
     assert "neither a split val nor pairs held back" in nothing.stderr
+
+
+def test_what_came_with_wasnow_is_not_changed_but_a_copy_may_be(second: Path):
+    own = shipped("semantic-cd-mini")
+    digest = read_header(own).digest
+    refused = wasnow("calibrate", "semantic-cd-mini", "--data", second / "data")
+    assert refused.exit_code == 2
+    assert "calibrate a copy: cp" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert read_header(own).digest == digest
+
+
+def test_a_model_that_comes_with_wasnow_is_evaluated_by_its_name(second: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(second)
+    scored = wasnow("evaluate", "semantic-cd-mini", "--data", second / "data", "-q")
+    assert scored.exit_code == 0, scored.output
+    assert (second / "semantic-cd-mini/evaluation/test/scores.json").is_file()
 
 
 def test_calibrating_twice_gives_the_same_file_and_taking_it_out_the_first_one(second: Path):

@@ -16,6 +16,9 @@ import rasterio
 from making import pair, textured, write_raster
 
 WASNOW = [sys.executable, "-c", "from wasnow.cli import main; main()"]
+IRMAD = ("--model", "irmad")
+"""What needs no weights: most of these tests are about the command, not about who answers."""
+
 SLOW_BLOCKS = """
 import time
 from wasnow import engine
@@ -31,23 +34,23 @@ def run(*arguments, command=WASNOW, **options):
 
 
 def test_detect_says_what_changed_and_where_to_look(tmp_path):
-    done = run("detect", *pair(tmp_path), "-o", tmp_path / "out")
+    done = run("detect", *pair(tmp_path), "-o", tmp_path / "out", *IRMAD)
     assert done.returncode == 0, done.stderr
     assert "changed" in done.stdout
     assert str(tmp_path / "out" / "report.html") in done.stdout
-    again = run("detect", *pair(tmp_path), "-o", tmp_path / "out")
+    again = run("detect", *pair(tmp_path), "-o", tmp_path / "out", *IRMAD)
     assert again.returncode == 0
     assert "nothing to do" in again.stderr
 
 
 def test_json_is_one_object_and_quiet_is_quiet(tmp_path):
     paths = pair(tmp_path)
-    done = run("detect", *paths, "-o", tmp_path / "a", "--json")
+    done = run("detect", *paths, "-o", tmp_path / "a", "--json", *IRMAD)
     facts = json.loads(done.stdout)
     assert facts["status"] == "complete"
     assert facts["pixels"]["total"] == 96 * 128
     assert set(facts["files"]) >= {"change.tif", "changes.gpkg", "report.html"}
-    quiet = run("detect", *paths, "-o", tmp_path / "b", "--quiet")
+    quiet = run("detect", *paths, "-o", tmp_path / "b", "--quiet", *IRMAD)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
@@ -56,12 +59,12 @@ def test_json_is_one_object_and_quiet_is_quiet(tmp_path):
     [
         (["detect", "gone.tif", "gone.tif", "-o", "out"], 3, "gone.tif: no such file"),
         (["detect", "B", "A", "-o", "out", "--model", "irmat"], 2, "did you mean 'irmad'"),
-        (["detect", "B", "A", "-o", "out", "--tile", "64", "--margin", "40"], 2, "use a margin below 32"),
+        (["detect", "B", "A", "-o", "out", "--tile", "64", "--margin", "40", *IRMAD], 2, "use a margin below 32"),
         (["detect", "B", "A", "-o", "out", "--bands", "red"], 2, "--bands 4,3,2"),
-        (["detect", "B", "A", "-o", "out", "--bands", "1,9"], 3, "has bands 1 to 3, not 9"),
-        (["detect", "B", "A", "-o", "B"], 4, "is a file"),
+        (["detect", "B", "A", "-o", "out", "--bands", "1,9", *IRMAD], 3, "has bands 1 to 3, not 9"),
+        (["detect", "B", "A", "-o", "B", *IRMAD], 4, "is a file"),
         (["detect", "B", "A"], 2, "--output"),
-        (["detect", "B", "A", "-o", "out", "--classes", "water"], 2, "irmad"),
+        (["detect", "B", "A", "-o", "out", "--classes", "water", *IRMAD], 2, "irmad"),
         (["info", "B", "gone.tif"], 3, "no such file"),
     ],
 )
@@ -89,10 +92,10 @@ def test_parts_that_cannot_be_read_exit_with_5_when_told_to_keep_going(tmp_path)
         at, size = (int(raster.get_tag_item(f"BLOCK_{k}_1_1", "TIFF", bidx=1)) for k in ("OFFSET", "SIZE"))
     data[at : at + size] = bytes(size)
     after.write_bytes(data)
-    failed = run("detect", before, after, "-o", tmp_path / "out")
+    failed = run("detect", before, after, "-o", tmp_path / "out", *IRMAD)
     assert failed.returncode == 3
     assert "after.tif: rows" in failed.stderr
-    done = run("detect", before, after, "-o", tmp_path / "out", "--overwrite", "--keep-going")
+    done = run("detect", before, after, "-o", tmp_path / "out", "--overwrite", "--keep-going", *IRMAD)
     assert done.returncode == 5
     assert "could not be read" in done.stderr
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "partial"
@@ -102,7 +105,7 @@ def test_parts_that_cannot_be_read_exit_with_5_when_told_to_keep_going(tmp_path)
 def test_ctrl_c_leaves_a_run_that_goes_on_and_says_how(tmp_path, how):
     for name, seed in (("b.tif", 0), ("a.tif", 1)):
         write_raster(tmp_path / name, np.tile(textured(seed, 512, 512), (1, 3, 6)).astype(np.uint8), photometric="RGB")
-    arguments = ["detect", "b.tif", "a.tif", "-o", "out", "--tile", "64"]
+    arguments = ["detect", "b.tif", "a.tif", "-o", "out", "--tile", "64", *IRMAD]
     # 0.2 s a block: the signal falls among the blocks however fast or busy the machine is.
     with subprocess.Popen(
         [sys.executable, "-c", SLOW_BLOCKS, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
@@ -124,18 +127,22 @@ def test_info_is_a_table_of_both_and_of_what_looks_wrong(tmp_path):
     before, _ = pair(tmp_path)
     values = textured(0, 40, 50).astype(np.uint16)
     after = write_raster(tmp_path / "fine.tif", values, transform=rasterio.Affine(5, 0, 500_000, 0, -5, 5_500_000))
-    done = run("info", before, after, env={**os.environ, "COLUMNS": "200"})
+    done = run("info", before, after, *IRMAD, env={**os.environ, "COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
     for text in ("EPSG:32632", "128 x 96 px", "uint16", "resampled", "overlap", "shift", "times as fine"):
         assert text in done.stdout + done.stderr
-    facts = json.loads(run("info", before, after, "--json").stdout)
+    facts = json.loads(run("info", before, after, "--json", *IRMAD).stdout)
     assert facts["before"]["size"] == "128 x 96 px"
     assert any("times as fine" in warning for warning in facts["warnings"])
 
 
-def test_models_lists_them(tmp_path):
-    assert "irmad" in run("models").stdout
-    assert "irmad" in json.loads(run("models", "--json").stdout)
+def test_models_lists_the_default_first():
+    lines = run("models", env={**os.environ, "COLUMNS": "200"}).stdout.splitlines()
+    assert lines[1].startswith("semantic-cd-mini")
+    assert "come with wasnow (the default)" in lines[1]
+    facts = json.loads(run("models", "--json").stdout)
+    assert next(iter(facts)) == "semantic-cd-mini"
+    assert "irmad" in facts
 
 
 def test_help_has_examples_and_version_is_a_number():
@@ -150,7 +157,7 @@ def test_a_terminal_sees_a_progress_bar_with_rate_and_counts(tmp_path):
     before, after = pair(tmp_path, height=300, width=300)
     leader, follower = pty.openpty()
     process = subprocess.Popen(
-        [*WASNOW, "detect", str(before), str(after), "-o", str(tmp_path / "out")],
+        [*WASNOW, "detect", str(before), str(after), "-o", str(tmp_path / "out"), *IRMAD],
         stdout=subprocess.PIPE,
         stderr=follower,
         env={**os.environ, "COLUMNS": "120", "TERM": "xterm-256color"},
@@ -174,9 +181,9 @@ def test_a_terminal_sees_a_progress_bar_with_rate_and_counts(tmp_path):
 def test_the_rasterio_plugin_does_the_same(tmp_path):
     paths = pair(tmp_path)
     rio = [sys.executable, "-c", "from rasterio.rio.main import main_group; main_group()"]
-    done = run("wasnow", *paths, tmp_path / "rio", "--tile", "64", command=rio)
+    done = run("wasnow", *paths, tmp_path / "rio", "--tile", "64", *IRMAD, command=rio)
     assert done.returncode == 0, done.stderr
-    own = run("detect", *paths, "-o", tmp_path / "own", "--tile", "64")
+    own = run("detect", *paths, "-o", tmp_path / "own", "--tile", "64", *IRMAD)
     assert own.returncode == 0
     assert (tmp_path / "rio" / "change.tif").read_bytes() == (tmp_path / "own" / "change.tif").read_bytes()
     wrong = run("wasnow", "gone.tif", paths[0], tmp_path / "x", command=rio)

@@ -21,7 +21,7 @@ def transitions(result):
 
 def test_naip_dakota_is_aligned_and_its_growing_lakes_are_found(tmp_path):
     folder = needs_real("naip-dakota")
-    result = detect(folder / "2009.tif", folder / "2017.tif", output=tmp_path / "out")
+    result = detect(folder / "2009.tif", folder / "2017.tif", output=tmp_path / "out", model="irmad")
     assert "offset of +0.20 rows, -0.40 cols" in result.record.after.alignment
     assert cog_validate(result.change, strict=True)[0]
     # Water by the near infrared (band 4), which irmad sees too: a check of plausibility, not of accuracy.
@@ -39,7 +39,7 @@ def test_naip_dakota_is_aligned_and_its_growing_lakes_are_found(tmp_path):
 
 def test_landsat_pucallpa_keeps_dark_water_and_measures_areas_on_the_ellipsoid(tmp_path):
     folder = needs_real("landsat-pucallpa")
-    result = detect(folder / "1985.tif", folder / "2005.tif", output=tmp_path / "out")
+    result = detect(folder / "1985.tif", folder / "2005.tif", output=tmp_path / "out", model="irmad")
     record = result.record
     with rasterio.open(folder / "1985.tif") as one, rasterio.open(folder / "2005.tif") as other:
         empty = (one.read() == 0).all(axis=0) | (other.read() == 0).all(axis=0)
@@ -68,7 +68,7 @@ def test_landsat_taizhou_agrees_with_its_change_and_unchanged_samples(tmp_path):
 
 def test_beijing_jpegs_without_crs_are_compared_by_pixel_with_a_warning_of_their_shift(tmp_path):
     folder = needs_real("beijing-construction")
-    result = detect(folder / "beijing_A_1.jpg", folder / "beijing_A_2.jpg", output=tmp_path / "out")
+    result = detect(folder / "beijing_A_1.jpg", folder / "beijing_A_2.jpg", output=tmp_path / "out", model="irmad")
     assert result.record.grid.crs is None
     assert any("off before" in warning for warning in result.record.warnings)
     with rasterio.open(folder / "beijing_A_gt.jpg") as raster:
@@ -81,8 +81,10 @@ def test_beijing_jpegs_without_crs_are_compared_by_pixel_with_a_warning_of_their
 def test_french_aerial_pairs_run_whole_and_small_specks_can_be_dropped(tmp_path):
     folder = needs_real("france-buildings") / "instances"
     name = "train_02619.tif"
-    every = detect(folder / "before" / name, folder / "after" / name, output=tmp_path / "every")
-    large = detect(folder / "before" / name, folder / "after" / name, output=tmp_path / "large", min_area=20)
+    every = detect(folder / "before" / name, folder / "after" / name, output=tmp_path / "every", model="irmad")
+    large = detect(
+        folder / "before" / name, folder / "after" / name, output=tmp_path / "large", model="irmad", min_area=20
+    )
     assert large.record.polygons < every.record.polygons / 4
     assert large.record.pixels == every.record.pixels
     assert min(large.polygons()["area_m2"].to_pylist()) >= 20
@@ -90,5 +92,5 @@ def test_french_aerial_pairs_run_whole_and_small_specks_can_be_dropped(tmp_path)
 
 def test_the_same_place_at_the_same_date_has_no_change(tmp_path):
     folder = needs_real("naip-dakota")
-    result = detect(folder / "2012.tif", folder / "2012.tif", output=tmp_path / "out")
+    result = detect(folder / "2012.tif", folder / "2012.tif", output=tmp_path / "out", model="irmad")
     assert result.record.polygons == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,14 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wasnow.record import BlockRecord, RunRecord
-from wasnow.report.html import block_paths, curves, scale_bar, unit_for, write_report
+from wasnow.report.html import about_model, block_paths, curves, other_text, scale_bar, unit_for, write_report
 from wasnow.report.stac import write_item
 
+WORDS = ("water", "building", "field")
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -249,6 +252,82 @@ def test_areas_read_well_at_every_size(square_metres: float, text: str):
 
 def test_what_is_there_never_reads_as_nothing():
     assert unit_for(1e9).text(3.0) == "< 0.01"
+
+
+# --- what a reader should know of the model --------------------------------------------------------------------------
+
+
+def of_small_model(record: RunRecord, **changes: Any) -> RunRecord:
+    """The record as a run with the model that comes with wasnow would leave it."""
+    told = {"name": "semantic-cd-mini", "about": "Trained on eight tiles.\nNever saw snow.", "gsd_range_m": (0.2, 5.0)}
+    return record.model_copy(update={"model": record.model.model_copy(update=told | changes)})
+
+
+def box(path: Path) -> str:
+    """The text of the box on the model; empty without one."""
+    parts = re.findall(r'<section class="banner about".*?</section>', path.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(parts) <= 1
+    return Page(parts[0]).text if parts else ""
+
+
+def test_the_small_model_says_what_it_learned_from_where_it_was_measured_and_what_does_better(
+    make_run: Any, tmp_path: Path
+):
+    record = of_small_model(make_run())
+    text = box(write_report(tmp_path, record, photo(), photo(seed=1)))
+    assert text.startswith("Made by the small model that comes with wasnow Trained on eight tiles. Never saw snow.")
+    assert "measured at pixels of 0.2 to 5 m; here it saw 10 m" in text
+    assert "A larger model does better" in text
+
+
+def test_a_model_that_says_nothing_of_itself_gets_no_box(make_run: Any, tmp_path: Path):
+    assert box(write_report(tmp_path, make_run(), photo(), photo(seed=1))) == ""
+
+
+def test_weights_of_somebody_else_speak_for_themselves_and_no_larger_ones_are_proposed(make_run: Any, tmp_path: Path):
+    record = of_small_model(make_run(), name="fake", gsd_range_m=None)
+    text = box(write_report(tmp_path, record, photo(), photo(seed=1)))
+    assert text == "About this model Trained on eight tiles. Never saw snow."
+
+
+def test_the_commands_for_a_larger_model_can_be_typed_as_they_are(make_run: Any):
+    from wasnow.cli import app
+
+    record = of_small_model(
+        make_run(paths=("my scenes/a.tif", "b's.tif"), words=(*WORDS, "other")), other_words=("road",)
+    )
+    about = about_model(record)
+    assert about is not None
+    parsed = []
+    for line in about.commands:
+        words = shlex.split(line)
+        command = typer.main.get_command(app)
+        context = typer.Context(command, info_name=words.pop(0))
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
+        # Parses everything, and runs nothing.
+        parsed.append(command.make_context(command.name, words, parent=context).params)
+    assert (parsed[-1]["before"], parsed[-1]["after"]) == ("my scenes/a.tif", "b's.tif")
+    assert parsed[-1]["classes"] == "water, building, field"
+    assert parsed[-1]["model"] == str(parsed[1]["output"])
+
+
+def test_one_sentence_says_what_other_stands_for(make_run: Any, tmp_path: Path):
+    words = ("water", "building", "other")
+    plain = make_run(words=words)
+    assert other_text(plain) is None
+    record = of_small_model(plain, other_words=("road", "bare ground"))
+    text = Page(write_report(tmp_path, record, photo(), photo(seed=1)).read_text(encoding="utf-8")).text
+    assert "“other” is ground that none of the given words fits" in text
+    assert text.count("road and bare ground.") == 1
+
+
+def test_what_a_checkpoint_says_is_text_and_no_markup(make_run: Any, tmp_path: Path):
+    record = of_small_model(make_run(), about=HOSTILE[0], other_words=(HOSTILE[1],))
+    page = Page(write_report(tmp_path, record, photo(), photo(seed=1)).read_text(encoding="utf-8"))
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert HOSTILE[0] in page.text
+    assert not any("onerror" in attributes for _, attributes in page.tags)
 
 
 def in_chromium(path: Path, folder: Path) -> tuple[str, set[str]]:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import typer
 
-from wasnow.cli import calibrate, convert, data, demo, detect, evaluate, info, models, recipes, train, weights
+from wasnow.cli import calibrate, convert, data, demo, detect, evaluate, info, models, priors, recipes, train, weights
 from wasnow.cli.console import print_version
+from wasnow.process import patient_threads
 
 app = typer.Typer(
     name="wasnow",
@@ -47,8 +48,10 @@ app.command("recipes", epilog=recipes.EXAMPLES)(recipes.recipes)
 app.add_typer(weights.app, name="weights")
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("demo")(demo.demo)
+app.command("priors", epilog=priors.EXAMPLES)(priors.priors)
 
 
 def main() -> None:
     """The ``wasnow`` command."""
+    patient_threads()
     app()

@@ -50,8 +50,14 @@ def calibrate(
     """Fit temperatures on validation pairs and write them into the checkpoint; maps stay as they are."""
     from wasnow.calibration import at_an_end
     from wasnow.checkpoint import load, read_header, resolve, set_calibration
+    from wasnow.errors import UsageError
 
     found = resolve(checkpoint)
+    if not checkpoint.exists() and found.exists():
+        raise UsageError(
+            f"{checkpoint} came with wasnow, and calibrating would change the package; "
+            f"calibrate a copy: cp {found} mine.safetensors"
+        )
     header = read_header(found)
     recipe = header.provenance.recipe or {}
     dataset = open_as_trained(data, recipe, encoding=encoding, tile=tile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,10 @@ import typer
 
 from wasnow.cli.console import DEBUG, QUIET, progress, terminated_like_interrupted, verb
 from wasnow.cli.detect import tell_result
+from wasnow.models import DEFAULT
+
+FROM_TO_ROWS = 6
+"""Kinds of change that are listed, the largest first."""
 
 
 @verb
@@ -19,7 +24,7 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="Another number, another village.")] = 7,
     side: Annotated[int, typer.Option(help="Rows and columns of the scene.", min=64, max=8192)] = 1024,
-    model: Annotated[str, typer.Option("--model", "-m", help="See wasnow models.")] = "irmad",
+    model: Annotated[str, typer.Option("--model", "-m", help="See wasnow models.")] = DEFAULT,
     quiet: bool = QUIET,
     debug: bool = DEBUG,
 ) -> None:
@@ -44,16 +49,31 @@ def demo(
     if quiet:
         return
     tell_result(result)
-    binary = score(result, scene)
+    scores = score(result, scene)
+    binary = scores.binary
     typer.echo(
         f"\nThe scene is synthetic (rendered, seed {seed}, {side} x {side} px of {scene.gsd_m:g} m, two summers), "
-        f"so its truth is known. Against it {model} reaches precision {binary.precision:.2f}, "
-        f"recall {binary.recall:.2f}, F1 {binary.f1:.2f} per pixel. A real pair is another matter: "
-        "try wasnow detect BEFORE AFTER -o OUT."
+        f"so its truth is known. Against it {model} reaches precision {_told(binary.precision)}, "
+        f"recall {_told(binary.recall)}, F1 {_told(binary.f1)} per pixel."
     )
-    if model in ("irmad", "cva"):
+    if scores.n_classes:
+        rows = sorted(result.record.transitions, key=lambda row: -row.pixels)[:FROM_TO_ROWS]
+        for row in rows:
+            area = f"{row.area_m2:,.0f} m²" if row.area_m2 is not None else f"{row.pixels:,} px"
+            typer.echo(f"  {f'{row.before} → {row.after}':<28}{area:>12} in {row.polygons} polygons")
+        typer.echo(
+            f"From what to what, against the same truth: Fscd {_told(scores.stacked.fscd)} and SeK "
+            f"{_told(scores.stacked.sek)} of each date's class, Fscd {_told(scores.from_to.fscd)} of the transition."
+        )
+    elif not result.vocabulary.words:
         typer.echo(
             f"{model} knows no classes: it marks whatever differs beyond the ordinary, "
             "moved shadows and cars included, which this truth does not count as change."
         )
+    typer.echo("Of real pairs that says little: try wasnow detect BEFORE AFTER -o OUT.")
     typer.echo(f"\nOpen {result.report.resolve().as_uri()} in a browser, and {result.geopackage} in QGIS.")
+
+
+def _told(score: float) -> str:
+    """Two decimals, or why there are none: nothing was found."""
+    return "undefined" if math.isnan(score) else f"{score:.2f}"

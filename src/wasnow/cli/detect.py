@@ -22,6 +22,7 @@ from wasnow.cli.console import (
     warn,
 )
 from wasnow.errors import EXIT_PARTIAL, Interrupted, UsageError
+from wasnow.models import DEFAULT
 
 if TYPE_CHECKING:
     from wasnow.results import ChangeMap
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
     "  wasnow detect 2009.tif 2017.tif -o out/\n\n"
-    "  wasnow detect before.tif after.tif -o out/ --model irmad --tile 512 --margin 64 --min-area 50\n\n"
+    "  wasnow detect before.tif after.tif -o out/ --classes 'house, lake, forest, asphalt' --min-area 50\n\n"
+    "  wasnow detect before.tif after.tif -o out/ --model irmad   # any bands, no classes\n\n"
     "  wasnow detect before.jpg after.jpg -o out/ --gsd 0.3   # images without CRS\n\n"
     "Run the same command again to resume; open out/report.html when it is done."
 )
@@ -49,10 +51,14 @@ def detect(
         typer.Option(
             "--model", "-m", help="A name of wasnow models, a checkpoint, or a run folder.", rich_help_panel=MODEL
         ),
-    ] = "irmad",
+    ] = DEFAULT,
     classes: Annotated[
         str | None,
-        typer.Option(help="Class words, such as 'water, building'.", rich_help_panel=MODEL, show_default=False),
+        typer.Option(
+            help="Class words, any that you like, such as 'house, lake'; the model's own if left out.",
+            rich_help_panel=MODEL,
+            show_default=False,
+        ),
     ] = None,
     threshold: Annotated[
         list[str] | None,
@@ -115,7 +121,9 @@ def detect(
             rich_help_panel=POLYGONS,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda: where a network runs.", rich_help_panel=RUN)] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, openvino: where a network runs.", rich_help_panel=RUN)
+    ] = "auto",
     precision: Annotated[
         str,
         typer.Option(

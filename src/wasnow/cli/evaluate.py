@@ -29,7 +29,9 @@ HELD_BACK = "held-back"
 
 @verb
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, a run folder, or semantic-cd-mini.", show_default=False)],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint, a run folder, or semantic-cd-mini.", show_default=False)
+    ],
     data: Annotated[str, typer.Option("--data", "-d", help="Dataset folder with labels.", show_default=False)],
     split: Annotated[
         str | None,
@@ -74,9 +76,8 @@ def evaluate(
     """Score a model on labelled pairs: both protocols, every class, every image, with confidence intervals."""
     synonyms = parse_synonyms(others or ())
     from wasnow.checkpoint import load, read_header, resolve
-    from wasnow.models import shipped
 
-    found = shipped(str(checkpoint)) or resolve(checkpoint)
+    found = resolve(checkpoint)
     header = read_header(found)
     recipe = header.provenance.recipe or {}
     dataset = open_as_trained(data, recipe, encoding=encoding, tile=tile)
@@ -98,7 +99,8 @@ def evaluate(
             landcover=landcover,
             progress=lambda done, total: tell("scoring", done, total),
         )
-    beside = Path(checkpoint.name) if found != resolve(checkpoint) else found.with_suffix("")
+    # Nothing is written into the package of a model that came with it.
+    beside = found.with_suffix("") if checkpoint.exists() else Path(checkpoint.name)
     folder = output or (checkpoint if checkpoint.is_dir() else beside) / "evaluation" / name
     paths = result.write(folder)
     for note in result.notes:

@@ -8,19 +8,25 @@ import typer
 
 from wasnow.cli.console import DEBUG, JSON, print_json, verb, warn
 from wasnow.cli.detect import parse_bands
+from wasnow.models import DEFAULT
 
 if TYPE_CHECKING:
     from wasnow.plan import Plan
     from wasnow.raster.read import RasterSource
 
-EXAMPLES = "[bold]Example[/bold]\n\n  wasnow info 2009.tif 2017.tif"
+EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
+    "  wasnow info 2009.tif 2017.tif\n\n"
+    "  wasnow info 2009.tif 2017.tif --classes 'greenhouse, canal'   # are these words understood?"
+)
 
 
 @verb
 def info(
     before: Annotated[str, typer.Argument(help="The earlier raster.", show_default=False)],
     after: Annotated[str, typer.Argument(help="The later raster.", show_default=False)],
-    model: Annotated[str, typer.Option("--model", "-m", help="The model that would be used.")] = "irmad",
+    model: Annotated[str, typer.Option("--model", "-m", help="The model that would be used.")] = DEFAULT,
+    classes: Annotated[str | None, typer.Option(help="As for wasnow detect.", show_default=False)] = None,
     align: Annotated[str, typer.Option(help="As for wasnow detect.")] = "before",
     assume_crs: Annotated[str | None, typer.Option(help="As for wasnow detect.")] = None,
     bands: Annotated[str | None, typer.Option(help="As for wasnow detect.")] = None,
@@ -39,7 +45,7 @@ def info(
         if not as_json:
             _show("the files", ("", "before", "after"), [(name, *values) for name, values in facts.items()])
         options = Options(align=align, assume_crs=assume_crs, bands=parse_bands(bands), gsd=gsd)
-        plan = make_plan(before, after, model=model, options=options)
+        plan = make_plan(before, after, model=model, classes=classes, options=options)
         shown, warnings = _plan_facts(plan)
         try:
             shown |= (look := _look(plan))[0]
@@ -112,6 +118,10 @@ def _plan_facts(plan: Plan) -> tuple[dict[str, str], list[str]]:
     if plan.result.georeferenced:
         facts["overlap"] = f"{overlap_share(plan.result, plan.pair.after.source.grid):.1%} of the result grid"
     facts["model"] = f"{plan.card.name}, bands {', '.join(plan.pair.before.source.band_names)}"
+    if plan.vocabulary.words:
+        facts["classes"] = ", ".join(plan.vocabulary.words)
+        if plan.other_words:
+            facts["classes"] += f" ({', '.join(plan.other_words)})"
     facts["tiles"] = f"{plan.tiling.n_tiles} of {plan.tiling.tile} px, margin {plan.tiling.margin}"
     return facts, list(plan.warnings)
 

@@ -15,14 +15,16 @@ app = typer.Typer(help="List the models, or show the card of one.", invoke_witho
 @app.callback()
 @verb
 def models(context: typer.Context, as_json: bool = JSON, debug: bool = DEBUG) -> None:
-    """List the models."""
+    """List the models, the one that detect uses by itself first."""
     if context.invoked_subcommand is not None:
         return
-    from wasnow.models import MODELS
+    from wasnow.models import DEFAULT, MODELS
 
+    # What answers without anything else comes first; the others stay in their order.
+    entries = dict(sorted(MODELS.items(), key=lambda item: (item[0] != DEFAULT, item[1].shipped is None)))
     if as_json:
         hidden = ("factory", "network")
-        print_json({name: {k: v for k, v in asdict(one).items() if k not in hidden} for name, one in MODELS.items()})
+        print_json({name: {k: v for k, v in asdict(one).items() if k not in hidden} for name, one in entries.items()})
         return
     from rich.console import Console
     from rich.table import Table
@@ -30,15 +32,21 @@ def models(context: typer.Context, as_json: bool = JSON, debug: bool = DEBUG) ->
     table = Table(box=None, pad_edge=False)
     for column in ("model", "answers", "weights", "what it is"):
         table.add_column(column, overflow="fold")
-    for name, entry in MODELS.items():
-        table.add_row(name, entry.answers, entry.weights, entry.summary)
+    for name, entry in entries.items():
+        weights = f"{entry.weights} (the default)" if name == DEFAULT else entry.weights
+        table.add_row(name, entry.answers, weights, entry.summary)
     Console().print(table)
 
 
 @app.command()
 @verb
 def show(
-    path: Annotated[str, typer.Argument(help="A checkpoint, or the folder of a training run.", show_default=False)],
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint, the folder of a training run, or a model that comes with wasnow.", show_default=False
+        ),
+    ],
     as_json: bool = JSON,
     debug: bool = DEBUG,
 ) -> None:
@@ -56,8 +64,9 @@ def show(
     console = Console()
     for title, lines in sections.items():
         table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
-        table.add_column()
+        if any(lines):
+            table.add_column()
         table.add_column(overflow="fold")
         for name, value in lines.items():
-            table.add_row(Text(name, style="bold"), Text(value))
+            table.add_row(*([Text(name, style="bold")] if any(lines) else []), Text(value))
         console.print(table)

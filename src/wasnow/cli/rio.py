@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from wasnow.models import DEFAULT
+
 
 @click.command("wasnow", short_help="Detect change between two rasters.")
 @click.argument("before")
 @click.argument("after")
 @click.argument("output", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--model", default="irmad", show_default=True, help="See wasnow models.")
+@click.option("--model", default=DEFAULT, show_default=True, help="See wasnow models.")
 @click.option("--classes", default=None, help="Class words, such as 'water, building'.")
 @click.option("--align", default="before", show_default=True, help="before, after, finest, or a raster file.")
 @click.option("--bands", default=None, help="Bands of both rasters, as 1,2,3.")

@@ -36,12 +36,16 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
+from wasnow.models import MODELS
 from wasnow.record import BlockRecord, CalibrationRecord, GridRecord, InputRecord, RunRecord, TransitionRecord
 from wasnow.report import pictures
 from wasnow.report.ground import Lay, lay, to_lonlat
-from wasnow.vocabulary import Vocabulary
+from wasnow.vocabulary import Vocabulary, join_words
 
 REPORT_NAME = "report.html"
+LARGER_RUN = "runs/semantic-cd"
+"""The folder of the training that the box on a small model proposes."""
+
 POLYGON_ROWS = 25
 FAILED_ROWS = 50
 
@@ -136,6 +140,15 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """What a reader should know of the weights: a headline, sentences, and commands that lead to better ones."""
+
+    title: str
+    sentences: tuple[str, ...]
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ScaleBar:
     """A round length, and which share of the picture's width it takes (per cent)."""
 
@@ -225,6 +238,8 @@ def render(
         matrix=matrix(record, unit),
         unit=unit,
         cover=cover_rows(record),
+        about=about_model(record),
+        other=other_text(record),
         model_facts=_model_facts(record),
         polygons=polygons or (),
         has_polygon_file=polygons is not None,
@@ -337,6 +352,42 @@ def confidence_text(calibration: CalibrationRecord | None) -> str:
     pairs = f"{found.pairs} pair{'' if found.pairs == 1 else 's'}"
     other = "" if found.for_these_classes else "; the class words were others, so theirs is a guess"
     return f"calibrated on {found.split} ({pairs}){': ' if told else ''}{told}{other}"
+
+
+def about_model(record: RunRecord) -> About | None:
+    """The box on what the weights are good for, and what to do for better ones; None where they do not say."""
+    model, seen = record.model, record.working_grid.gsd_m
+    if model.about is None:
+        return None
+    sentences = [" ".join(model.about.split())]
+    if model.gsd_range_m is not None:
+        here = f"; here it saw {seen:.3g} m" if seen is not None else "; how large these are is not known"
+        sentences.append(f"It was measured at pixels of {model.gsd_range_m[0]:g} to {model.gsd_range_m[1]:g} m{here}.")
+    entry = MODELS.get(model.name)
+    if entry is None or entry.shipped is None:
+        return About("About this model", tuple(sentences), ())
+    own = model.classes[: -1 if model.other_words else None]
+    again = ["wasnow", "detect", record.before.path, record.after.path, "-o", "out-larger", "--model", LARGER_RUN]
+    return About(
+        "Made by the small model that comes with wasnow",
+        (*sentences, "A larger model does better, once trained:"),
+        (
+            "wasnow weights get remoteclip-vit-l-14",
+            f"wasnow train semantic-cd-second --data SECOND -o {LARGER_RUN}",
+            shlex.join([*again, "--classes", ", ".join(own)]),
+        ),
+    )
+
+
+def other_text(record: RunRecord) -> str | None:
+    """What the class "other" stands for, in one sentence; None for a run without it."""
+    model = record.model
+    if not model.other_words:
+        return None
+    return (
+        f"“{model.classes[-1]}” is ground that none of the given words fits: of what this model was trained on, "
+        f"{join_words(model.other_words)}."
+    )
 
 
 def _model_facts(record: RunRecord) -> list[tuple[str, str]]:
