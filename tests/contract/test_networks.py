@@ -39,6 +39,7 @@ class Promise:
         unmoved: parameters that no loss can move, by what the equations say.
         options: that make it small.
         open: words to bind, and the classes that it answers with then; None for a fixed vocabulary.
+        cut: log-odds of change at which pixels are held whose likeliest word stays: rounding may turn these over.
         mistake: an option, a wrong value of it, and the one that was meant.
     """
 
@@ -46,6 +47,7 @@ class Promise:
     unmoved: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     open: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    cut: float | None = None
     mistake: tuple[str, str, str] = ("normalisation", "imagnet", "imagenet")
 
 
@@ -62,6 +64,7 @@ PROMISES = {
     ),
     "semantic-cd-mini": Promise(
         symmetric=None,
+        cut=-4.0,
         open=(("water", "building", "low vegetation", "road"), ("water", "building", "low vegetation", "road")),
         mistake=("change", "bothe", "both"),
     ),
@@ -128,6 +131,16 @@ def difference(one: ChangeLogits, other: ChangeLogits) -> float:
     """Largest difference, as a share of the largest logit."""
     pairs = zip(parts(one), parts(other), strict=True)
     return max(((x.double() - y.double()).abs().max() / y.abs().max()).item() for x, y in pairs)
+
+
+def without_cut(one: ChangeLogits, other: ChangeLogits, cut: float | None) -> tuple[ChangeLogits, ChangeLogits]:
+    """Both with change 0 where either holds it down."""
+    if cut is None:
+        return one, other
+    held = (one.change <= cut) | (other.change <= cut)
+    assert not held.all()
+    first, second = (ChangeLogits(torch.where(held, 0, each.change), each.before, each.after) for each in (one, other))
+    return first, second
 
 
 def test_every_network_says_what_it_promises():
@@ -222,8 +235,9 @@ def test_bfloat16_is_close_to_float32(network):
     with torch.autocast("cpu", torch.bfloat16):
         mixed = ask(network, before, after)
     half = ask(copy.deepcopy(network).bfloat16(), before, after)
-    assert difference(mixed, exact) < 0.15
-    assert difference(half, exact) < 0.25
+    cut = PROMISES[network.card.name].cut
+    assert difference(*without_cut(mixed, exact, cut)) < 0.15
+    assert difference(*without_cut(half, exact, cut)) < 0.25
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
