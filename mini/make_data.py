@@ -12,8 +12,9 @@ OUT is one dataset in the layout of SECOND with a class at every pixel of both d
 differ), which `wasnow.data.covers.open_covers` reads with and `open_dataset` without the classes of unchanged ground.
 The first word of a pair's name is its source. The same seed gives the same bytes.
 
-Never trained on: Tile_6 (the split ``test``) and the eastern two fifths of naip-dakota, which `write_test_area` writes
-out for measuring. Never read at all: the folders in `FOR_TESTING`.
+Never trained on: Tile_7, of whose images some choose (the split ``val``) and the others measure (``test``), and the
+eastern two fifths of naip-dakota, which `write_test_area` writes out for measuring. Never read at all: the folders in
+`FOR_TESTING`.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ DUBAI = Encoding(
 )
 """The colours, as `wasnow.vocabulary.ENCODINGS` has them under another order of words."""
 
-VAL_TILE, TEST_TILE = "Tile_7", "Tile_6"
+TRAIN_TILES, HELD_TILE = ("Tile_1", "Tile_3", "Tile_4", "Tile_6"), "Tile_7"
+VAL_IMAGES, TEST_IMAGES = slice(0, None, 2), slice(1, None, 2)
+"""Images of the held tile, by name, that the threshold is chosen on, and that are measured on: city and desert both."""
 
 NAIP_YEARS = (2009, 2012, 2014, 2017)
 NAIP_CUT = 562
@@ -92,7 +95,7 @@ PUCALLPA_YEARS = (1985, 1995, 2005)
 TAIZHOU_YEARS = (2000, 2003)
 
 SOURCES = {
-    "dubai": "dubai-landcover, tiles 1, 3, 4 (val: 7, test: 6); CC0 (Humans in the Loop / MBRSC); exact labels",
+    "dubai": "dubai-landcover, tiles 1, 3, 4, 6 (val, test: 7); CC0 (Humans in the Loop / MBRSC); exact labels",
     "dubai-coarser": "the same, pixels 1.25 to 2.5 times as long",
     "naip": f"naip-dakota, columns 0 to {NAIP_CUT - 1}; US public domain; weak labels from NDWI and NDVI",
     "pucallpa": "landsat-pucallpa; public domain (USGS); weak labels from MNDWI and NDVI",
@@ -109,10 +112,10 @@ class Counts:
     dubai: int = 2600
     dubai_val: int = 120
     dubai_test: int = 120
-    naip: int = 250
+    naip: int = 500
     pucallpa: int = 100
     taizhou: int = 50
-    synthetic: int = 150
+    synthetic: int = 450
 
     def times(self, share: float) -> Counts:
         """A part of them, of each kind one at least."""
@@ -136,28 +139,6 @@ def folder_of(data: Path, name: str) -> Path:
 
 
 # ------------------------------------------------------------------------------------------ pairs of single-date images
-
-
-class CoverPairs(MadePairs):
-    """`MadePairs` whose samples keep the class at unchanged pixels; pictures and change are the same, byte for byte."""
-
-    def pair(self, index: int) -> Sample:
-        """Pair number ``index``, with a class wherever one is known."""
-        rng = np.random.default_rng([self.seed, index])
-        recipe, inner = self.recipe, slice(1, 1 + self.recipe.size)
-        host = self._crop(int(rng.integers(len(self.masks))), rng, recipe.size + 2)
-        if rng.uniform() < recipe.transplant:
-            other = self._transplanted(host, rng)
-        else:
-            other = self._crop(self._another(host[2], rng), rng, recipe.size + 2)[:2]
-        first, second = (other, host[:2]) if rng.uniform() < recipe.swap else (host[:2], other)
-        before, after = first[0][inner, inner], second[0][inner, inner]
-        shift = rng.uniform(-recipe.shift_px, recipe.shift_px, 2) if recipe.shift_px else np.zeros(2)
-        if shift.any():
-            steps = np.arange(1, 1 + recipe.size, dtype=np.float64)
-            after = resample(second[0], steps - shift[0], steps - shift[1])
-        before, after = (self._seen(picture, rng) for picture in (before, after))
-        return sample_of(f"{index:06d}", before, after, first[1][inner, inner], second[1][inner, inner])
 
 
 @dataclass(frozen=True)
@@ -189,23 +170,34 @@ class Coarser(MaskFolder):
         return self._made[index]
 
 
-def dubai(data: Path, tiles: Sequence[str], count: int, seed: int, *, coarser: float = 0.0) -> Iterator[Sample]:
-    """Pairs made of the images of some tiles, a share ``coarser`` of them from images of larger pixels."""
+def dubai(
+    data: Path, tiles: Sequence[str], count: int, seed: int, *, images: slice = slice(None), coarser: float = 0.0
+) -> Iterator[Sample]:
+    """Pairs made of the images of some tiles, a share ``coarser`` of them from images of larger pixels.
+
+    Args:
+        data: where the sources lie.
+        tiles: names of groups.
+        count: how many pairs.
+        seed: another one makes others.
+        images: which of these tiles' images, in the order of their names.
+        coarser: 0..1.
+    """
     masks = replace(open_masks(folder_of(data, "dubai-landcover"), encoding="dubai-landcover"), encoding=DUBAI)
-    masks, _ = masks.split([group for group in masks.groups if group not in tiles])
+    masks = masks.only([entry for entry in masks.entries if entry.group in tiles][images])
     # The training adds strong augmentation of its own.
     light = Light(brightness=0.04, contrast=0.08, gamma=0.08, color=0.03, saturation=0.10)
     recipe = Recipe(size=SIZE, transplant=0.6, shift_px=0.5, light=light, noise=2.0)
     few = round(count * coarser)
-    yield from named("dubai", CoverPairs(masks, max(1, count - few), seed, recipe), count - few)
+    yield from covered("dubai", MadePairs(masks, max(1, count - few), seed, recipe), count - few)
     if few:
-        yield from named("dubai-coarser", CoverPairs(Coarser.of(masks, seed), few, seed + 1, recipe), few)
+        yield from covered("dubai-coarser", MadePairs(Coarser.of(masks, seed), few, seed + 1, recipe), few)
 
 
-def named(source: str, pairs: MadePairs, count: int) -> Iterator[Sample]:
-    """The first pairs, named by their source."""
+def covered(source: str, pairs: MadePairs, count: int) -> Iterator[Sample]:
+    """The first pairs with a class at every pixel that has one, named by their source."""
     for index in range(count):
-        yield replace(pairs.pair(index), name=f"{source}_{index:06d}")
+        yield sample_of(f"{source}_{index:06d}", *pairs.covers(index))
 
 
 # ------------------------------------------------------------------------------- real pairs, labelled by withheld bands
@@ -421,7 +413,7 @@ def make(data: Path, out: Path, *, seed: int = 0, counts: Counts = Counts()) -> 
         raise OutputError(f"{out} is not empty; choose a new folder")
 
     def train() -> Iterator[Sample]:
-        yield from dubai(data, ("Tile_1", "Tile_3", "Tile_4"), counts.dubai, seed, coarser=0.35)
+        yield from dubai(data, TRAIN_TILES, counts.dubai, seed, coarser=0.35)
         yield from crops("naip", naip(data, slice(0, NAIP_CUT)), counts.naip, seed, (0.7, 1.6))
         yield from crops("pucallpa", pucallpa(data), counts.pucallpa, seed, (1.0, 2.4))
         yield from crops("taizhou", taizhou(data), counts.taizhou, seed, (1.0, 2.0))
@@ -429,8 +421,8 @@ def make(data: Path, out: Path, *, seed: int = 0, counts: Counts = Counts()) -> 
 
     splits = {
         "train": train(),
-        "val": dubai(data, (VAL_TILE,), counts.dubai_val, seed + 100, coarser=0.35),
-        "test": dubai(data, (TEST_TILE,), counts.dubai_test, seed + 200, coarser=0.35),
+        "val": dubai(data, (HELD_TILE,), counts.dubai_val, seed + 100, images=VAL_IMAGES, coarser=0.35),
+        "test": dubai(data, (HELD_TILE,), counts.dubai_test, seed + 200, images=TEST_IMAGES, coarser=0.35),
     }
     told = {}
     for split, samples in splits.items():

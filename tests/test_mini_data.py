@@ -19,8 +19,6 @@ from making import REAL, needs_real, write_raster
 from wasnow.data.covers import open_covers
 from wasnow.data.dataset import open_dataset
 from wasnow.data.images import write_png
-from wasnow.data.pairs import MadePairs, Recipe
-from wasnow.data.singles import open_masks
 from wasnow.data.synthetic import CLASSES
 from wasnow.errors import InputError, OutputError, UsageError
 from wasnow.vocabulary import ENCODINGS, NO_LABEL
@@ -70,7 +68,7 @@ def sources(folder: Path) -> Path:
         for part in range(2):
             codes = np.kron(rng.integers(0, 5, (7, 8)), np.ones((60, 60), np.int64))
             picture = (codes[..., None] * 30 + rng.integers(20, 40, (*codes.shape, 3))).astype(np.uint8)
-            if tile == make_data.TEST_TILE:
+            if tile == make_data.HELD_TILE:
                 picture[:] = MAGENTA
             write_png(folder / "dubai-landcover" / tile / "images" / f"{part}.png", picture)
             write_png(
@@ -131,13 +129,30 @@ def test_every_source_is_there_and_the_folder_is_a_dataset_without_faults(made: 
     assert all(sample.before.shape == (384, 384, 3) for sample in dataset.splits["train"])
 
 
-def test_the_test_tile_and_the_eastern_columns_are_nowhere_in_what_is_trained_on(
+def test_the_held_tile_and_the_eastern_columns_are_nowhere_in_what_is_trained_on(
     made: tuple[Path, dict[str, Any]],
 ) -> None:
-    for split in ("train", "val"):
-        for name, picture in pictures(made[0], split):
-            assert magenta(picture) < 0.002, name
-    assert all(magenta(picture) > 0.9 for _, picture in pictures(made[0], "test"))
+    for name, picture in pictures(made[0], "train"):
+        assert magenta(picture) < 0.002, name
+    for split in ("val", "test"):
+        assert all(magenta(picture) > 0.9 for _, picture in pictures(made[0], split))
+
+
+def test_what_is_chosen_on_and_what_is_measured_on_share_no_image(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[set[str]] = []
+    seen = make_data.MadePairs
+
+    def watched(masks: Any, *arguments: Any) -> Any:
+        opened.append({entry.name for entry in masks.entries})
+        return seen(masks, *arguments)
+
+    monkeypatch.setattr(make_data, "MadePairs", watched)
+    for images in (make_data.VAL_IMAGES, make_data.TEST_IMAGES):
+        list(make_data.dubai(data, (make_data.HELD_TILE,), 1, 0, images=images))
+    chosen, measured = opened
+    assert chosen
+    assert measured
+    assert not chosen & measured
 
 
 @pytest.mark.parametrize("name", make_data.FOR_TESTING)
@@ -201,21 +216,6 @@ def test_classes_are_told_wherever_one_is_known_and_change_is_where_they_differ(
         np.testing.assert_array_equal(change == NO_LABEL, ~known)
         np.testing.assert_array_equal(change == 1, known & (before != after))
         assert known.any()
-
-
-def test_pairs_with_covers_are_those_of_wasnow_data_pairs(data: Path) -> None:
-    masks = replace(open_masks(data / "dubai-landcover"), encoding=make_data.DUBAI)
-    recipe = Recipe(size=96)
-    plain, full = (kind(masks, 6, 3, recipe) for kind in (MadePairs, make_data.CoverPairs))
-    for one, other in zip((plain[i] for i in range(6)), (full[i] for i in range(6)), strict=True):
-        for role in ("before", "after", "change"):
-            np.testing.assert_array_equal(getattr(one, role), getattr(other, role))
-        changed = one.change == 1
-        for role in ("before_classes", "after_classes"):
-            np.testing.assert_array_equal(getattr(one, role)[changed], getattr(other, role)[changed])
-        same = one.change == 0
-        np.testing.assert_array_equal(other.before_classes[same], other.after_classes[same])
-        assert (other.before_classes[same] != NO_LABEL).all()
 
 
 def test_the_colours_of_dubai_mean_the_same_words_as_everywhere_in_wasnow() -> None:

@@ -20,7 +20,9 @@ IRMAD = ("--model", "irmad")
 """What needs no weights: most of these tests are about the command, not about who answers."""
 
 SLOW_BLOCKS = """
-import time
+import signal, time
+# A job that a shell started in the background has Ctrl-C ignored, and so would what it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from wasnow import engine
 quick = engine.answer_block
 engine.answer_block = lambda *given: (time.sleep(0.2), quick(*given))[1]

@@ -139,6 +139,23 @@ def test_seed_and_index_decide_everything(folder: MaskFolder, seed: int, index: 
     assert (MadePairs(folder, 1, seed + 1, recipe).pair(index).before != once.before).any()
 
 
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, st.integers(0, 10**6))
+def test_covers_are_the_pictures_of_the_pair_and_its_labels_follow_from_them(
+    folder: MaskFolder, seed: int, index: int
+) -> None:
+    pairs = MadePairs(folder, 1, seed, Recipe(size=48))
+    sample = pairs.pair(index)
+    before, after, first, second = pairs.covers(index)
+    np.testing.assert_array_equal(before, sample.before)
+    np.testing.assert_array_equal(after, sample.after)
+    known = (first != NO_LABEL) & (second != NO_LABEL)
+    np.testing.assert_array_equal(sample.change == 1, known & (first != second))
+    np.testing.assert_array_equal(sample.change == NO_LABEL, ~known)
+    np.testing.assert_array_equal(sample.before_classes, np.where(known, np.where(first != second, first, 0), NO_LABEL))
+    np.testing.assert_array_equal(sample.after_classes, np.where(known, np.where(first != second, second, 0), NO_LABEL))
+
+
 def test_threads_make_the_same_pairs(folder: MaskFolder) -> None:
     pairs = MadePairs(folder, 16, 3, Recipe(size=32))
     with ThreadPoolExecutor(4) as pool:

@@ -49,10 +49,27 @@ def test_tiles_reach_beyond_the_raster_only_where_it_is_smaller_than_a_tile(leng
     assert all(span.length % tiling["stride"] == 0 for span in parts)
     if length >= tiling["tile"]:
         assert all(span.read_start >= 0 and span.read_start + span.length <= length for span in parts)
-        assert {span.length for span in parts} == {tiling["tile"]}
+        assert len({span.length for span in parts}) == 1
+        assert parts[0].length <= tiling["tile"]
     else:
         assert len(parts) == 1
         assert parts[0].length < length + tiling["stride"]
+
+
+@given(LENGTHS, tilings())
+def test_no_smaller_tiles_of_that_number_would_do_and_no_fewer_of_the_largest(length, tiling):
+    tile, margin, stride = (tiling[name] for name in ("tile", "margin", "stride"))
+    parts = spans(length, **tiling)
+    if length <= tile:
+        return
+    smaller = parts[0].length - stride
+    assert len(parts) * smaller - (len(parts) - 1) * 2 * margin < length
+    fewer = len(parts) - 1
+    assert fewer * tile - (fewer - 1) * 2 * margin < length
+
+
+def test_a_raster_a_little_larger_than_a_tile_is_not_looked_at_four_times():
+    assert [span.length for span in spans(1088, 1024, 64, 32)] == [608, 608]
 
 
 @given(st.integers(1, 40), LENGTHS, tilings(), st.integers(15, 120))

@@ -139,6 +139,15 @@ class MadePairs:
         Raises:
             RasterUnreadable, UnknownLabels, InputError: an image or mask that it needs is at fault.
         """
+        before, after, first, second = self.covers(index)
+        return Sample(self._name(index), before, after, *from_to(first, second))
+
+    def covers(self, index: int) -> tuple[Rgb, Rgb, Codes, Codes]:
+        """The pictures of pair number ``index``, and the class of every pixel at both dates, changed or not.
+
+        Raises:
+            RasterUnreadable, UnknownLabels, InputError: as for `pair`.
+        """
         rng = np.random.default_rng([self.seed, index])
         recipe = self.recipe
         frame = recipe.size + 2 * _EDGE
@@ -157,7 +166,7 @@ class MadePairs:
             steps = np.arange(_EDGE, frame - _EDGE, dtype=np.float64)
             after = resample(second[0], steps - shift[0], steps - shift[1])
         before, after = (self._seen(picture, rng) for picture in (before, after))
-        return Sample(self._name(index), before, after, *from_to(first[1][inner, inner], second[1][inner, inner]))
+        return before, after, first[1][inner, inner], second[1][inner, inner]
 
     def _name(self, index: int) -> str:
         return f"{index:06d}"

@@ -194,19 +194,24 @@ class MaskFolder:
         if hold_back is None:
             if len(self.groups) < 2:
                 last = max(1, len(self) // 5)
-                return self._only(self.entries[:-last]), self._only(self.entries[-last:])
+                return self.only(self.entries[:-last]), self.only(self.entries[-last:])
             hold_back = self.groups[-1:]
         strange = [group for group in hold_back if group not in self.groups]
         if strange:
             near = did_you_mean(strange[0], self.groups)
             raise UsageError(f"there is no group {strange[0]!r}; the groups are {', '.join(self.groups)}{near}")
-        kept = self._only(tuple(entry for entry in self.entries if entry.group not in hold_back))
-        return kept, self._only(tuple(entry for entry in self.entries if entry.group in hold_back))
+        kept = self.only(tuple(entry for entry in self.entries if entry.group not in hold_back))
+        return kept, self.only(tuple(entry for entry in self.entries if entry.group in hold_back))
 
-    def _only(self, entries: tuple[MaskEntry, ...]) -> MaskFolder:
+    def only(self, entries: Sequence[MaskEntry]) -> MaskFolder:
+        """Some of the entries.
+
+        Raises:
+            UsageError: none are given.
+        """
         if not entries:
             raise UsageError(f"{self.root}: nothing is left on one side of the split; hold back fewer groups")
-        return replace(self, entries=entries, _shelf=_Shelf(self._shelf.limit))
+        return replace(self, entries=tuple(entries), _shelf=_Shelf(self._shelf.limit))
 
     def check(self) -> tuple[Fault, ...]:
         """All that is wrong, after reading every file."""

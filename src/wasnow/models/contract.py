@@ -4,15 +4,16 @@
     after  (B, Ca, H, W) ─┼─> ChangeModel ──> ChangeLogits(change (B, 1, H, W), before, after (B, K, H, W) or None)
     valid  (B, 1, H, W)  ─┘
 
-Training, scoring and the engine know only this. A model whose parameters come from the scene itself (IR-MAD) is a
-`SceneModel`: the engine shows it the scene's pixels once, and goes on with the fitted model that it returns.
+Training, scoring and the engine know only this, and two kinds of model besides. One that is told beforehand where
+things are is `Guided`. One whose parameters come from the scene itself (IR-MAD) is a `SceneModel`: the engine shows it
+the scene's pixels once, and goes on with the fitted model that it returns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,6 +140,41 @@ class Encoding(Protocol):
         ...
 
 
+@runtime_checkable
+class Guided(Protocol):
+    """A `ChangeModel` that is told where the things that some words name are at each date: priors."""
+
+    @property
+    def wants_priors(self) -> tuple[str, ...]:
+        """The words whose masks it takes, in their order; empty where it was made to do without."""
+        ...
+
+    def __call__(
+        self, before: Tensor, after: Tensor, valid: Tensor | None = None, priors: Tensor | None = None
+    ) -> ChangeLogits:
+        """Answer a batch.
+
+        Args:
+            before: as in `ChangeModel`.
+            after: likewise.
+            valid: likewise.
+            priors: ``(B, 2, words, H, W)`` of both dates: bool, or numbers 0..1; None: as if nothing were anywhere.
+        """
+        ...
+
+
+def wanted_priors(model: object) -> tuple[str, ...]:
+    """The words whose masks a model takes; empty for one that takes none."""
+    return tuple(getattr(model, "wants_priors", ()))
+
+
+def ask(model: ChangeModel, before: Tensor, after: Tensor, valid: Tensor, priors: Tensor | None) -> ChangeLogits:
+    """The answer of any model; ``priors``, where there are some, are for a `Guided` one alone."""
+    if priors is None:
+        return model(before, after, valid)
+    return cast(Guided, model)(before, after, valid, priors)
+
+
 def some_words(classes: Sequence[str]) -> tuple[str, ...]:
     """The words of a network that answers with classes.
 
@@ -149,6 +185,27 @@ def some_words(classes: Sequence[str]) -> tuple[str, ...]:
     if not words:
         raise VocabularyError("this network answers with classes and is given no words; name at least one")
     return words
+
+
+def phrasings_of(
+    classes: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None
+) -> tuple[tuple[str, ...], ...]:
+    """For each class its name and all other phrasings of it: ``"building|house"`` is ``("building", "house")``.
+
+    Args:
+        classes: as the user writes them.
+        synonyms: further phrasings by name.
+
+    Raises:
+        VocabularyError: a phrasing is empty.
+    """
+    phrases = []
+    for word in classes:
+        name, *rest = (" ".join(part.split()) for part in word.split("|"))
+        phrases.append(tuple(dict.fromkeys((name, *rest, *(synonyms or {}).get(name, ())))))
+    if any(not phrase for each in phrases for phrase in each):
+        raise VocabularyError("a phrasing between two '|' is empty; write 'building|house'")
+    return tuple(phrases)
 
 
 def keep_words(card: ModelCard, classes: Sequence[str]) -> None:

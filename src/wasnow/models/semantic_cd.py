@@ -34,8 +34,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wasnow.errors import UsageError, VocabularyError, did_you_mean
-from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
+from wasnow.errors import UsageError, did_you_mean
+from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, phrasings_of, some_words
 from wasnow.models.sscd_l import SECOND_WORDS
 from wasnow.nn.clip import PRESETS, Clip, ClipConfig
 from wasnow.nn.filters import BiTemporalFilter, Start
@@ -188,14 +188,9 @@ class SemanticCD(nn.Module):
         return other
 
     def _name(self, classes: Sequence[str], synonyms: Mapping[str, Sequence[str]]) -> None:
-        phrases = []
-        for word in classes:
-            name, *rest = (" ".join(part.split()) for part in word.split("|"))
-            phrases.append(tuple(dict.fromkeys((name, *rest, *synonyms.get(name, ())))))
+        phrases = phrasings_of(classes, synonyms)
         self.classes = some_words([each[0] for each in phrases])
-        self._phrases = tuple(phrases)
-        if any(not phrase for each in phrases for phrase in each):
-            raise VocabularyError("a phrasing between two '|' is empty; write 'building|house'")
+        self._phrases = phrases
         self._words: Words | None = None
         if self._options["prompter"] != "none":
             self._words = Words(phrases, self._options["templates"])

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wasnow.errors import UsageError, VocabularyError, did_you_mean
-from wasnow.models.contract import ChangeLogits, ModelCard, some_words
+from wasnow.models.contract import ChangeLogits, ModelCard, phrasings_of, some_words
 from wasnow.nn.efficientnet_lite import BLOCKS, OUTPUTS, WIDTHS, EfficientNetLite0
 from wasnow.nn.filters import BiTemporalFilter
 from wasnow.nn.normalise import Normalise
@@ -43,8 +43,14 @@ WORDS = ("building", "road", "water", "vegetation", "bare ground")
 """What it was trained on, and answers with unless it is asked for something else."""
 
 OTHER = "other"
-SAME_WORD = -4.0
-"""The highest log-odds of change where the likeliest word is the same at both dates."""
+SAME_WORD = -8.0
+"""The highest log-odds of change where the likeliest word is the same at both dates: below every sensible threshold."""
+
+CHANGES = ("both", "decoder", "classes")
+"""What change may be read off: see ``change`` of `SemanticCDMini`."""
+
+BLUR = 0.3
+"""In training texts are moved by up to this in a random direction: the words to come lie between those that it saw."""
 
 NEAR = 0.5
 """A word covers the trained kind of ground that it is nearest to, if their cosine (after W) is at least this."""
@@ -188,14 +194,9 @@ class SemanticCDMini(nn.Module):
         return other
 
     def _name(self, classes: Sequence[str], synonyms: Mapping[str, Sequence[str]], *, own: bool) -> None:
-        phrases = []
-        for word in classes:
-            name, *rest = (" ".join(part.split()) for part in word.split("|"))
-            phrases.append(tuple(dict.fromkeys((name, *rest, *synonyms.get(name, ())))))
-        if any(not phrase for each in phrases for phrase in each):
-            raise VocabularyError("a phrasing between two '|' is empty; write 'building|house'")
+        phrases = phrasings_of(classes, synonyms)
         words = some_words([each[0] for each in phrases])
-        self._phrases = tuple(phrases)
+        self._phrases = phrases
         self.remarks: tuple[str, ...] = ()
         self._rest: tuple[int, ...] = ()
         # Its own words are looked up when first needed: a checkpoint brings the table that they are in.
@@ -336,11 +337,6 @@ class SemanticCDMini(nn.Module):
         first, second = block(*tokens.chunk(2), (rows, cols))
         both = torch.cat([first, second]).transpose(1, 2)
         return both.reshape(*both.shape[:2], rows, cols)
-
-
-CHANGES = ("both", "decoder", "classes")
-BLUR = 0.3
-"""In training texts are moved by up to this in a random direction: the words to come lie between those that it saw."""
 
 
 # ----------------------------------------------------------------------------------------------------------- the parts

@@ -5,8 +5,9 @@
                   |----------------|
                        |--------|
 
-The last tile of a row or column is moved back inside the raster, so every tile but those of a raster smaller than a
-tile sees real pixels only. A block is a rectangle of neighbouring tiles: the unit of work, of files and of resuming.
+All tiles along an axis have one side: the smallest that so many tiles can have, so that little is looked at twice. The
+last one is moved back inside the raster, so every tile but those of a raster smaller than a tile sees real pixels only.
+A block is a rectangle of neighbouring tiles: the unit of work, of files and of resuming.
 
 Integers in, windows out: nothing here opens a file or knows about torch.
 """
@@ -103,8 +104,9 @@ def spans(length: int, tile: int, margin: int, stride: int = 1) -> list[Span]:
 
     Args:
         length: pixels along the axis, at least 1.
-        tile: tile side. An axis shorter than this gets one shorter tile, rounded up to ``stride``: it may reach
-            beyond the raster, and the reader pads it.
+        tile: the largest side of a tile. Tiles are made as small as their number allows, in steps of ``stride``. An
+            axis shorter than this gets one tile, rounded up to ``stride``: it may reach beyond the raster, and the
+            reader pads it.
         margin: pixels at each inner side of a tile that are seen but not kept.
         stride: the tile side must be a multiple of this.
 
@@ -124,6 +126,8 @@ def spans(length: int, tile: int, margin: int, stride: int = 1) -> list[Span]:
         )
     if length <= tile:
         return [Span(0, -(-length // stride) * stride, 0, length)]
+    number = 1 + -(-(length - tile) // (tile - 2 * margin))
+    tile = -(-(length + 2 * margin * (number - 1)) // (number * stride)) * stride
     step = tile - 2 * margin
     starts = [*range(0, length - tile, step), length - tile]
     result = []
