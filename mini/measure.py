@@ -6,12 +6,13 @@ DATA is the folder of real imagery, MADE what make_data.py wrote. Thresholds are
 here. Where "best threshold" is said, it is the best of a fine grid *on that very data*, and so an upper bound.
 
     landcover   single images of the held-back Dubai tile 7, against their masks             mIoU, per class
-    pairs       made pairs of those of its images that chose nothing               Fscd, SeK, F1, ECE
+    pairs       made pairs of those of its images that chose nothing                           Fscd, SeK, F1
     france      20 real pairs of building change, at several resolutions; irmad and cva       F1
     scales      building change on rendered scenes, at working resolutions of 0.2 to 1.6 m            F1
     naip        water change 2009 to 2017 in the held-back east, against NDWI                 F1
     words       tile 7 with words that training never saw                                     IoU lost
     false       one image as both dates, under shift, gamma, haze, noise                      share called changed
+    seams       two neighbouring tiles of tile 7, where they overlap                          share called otherwise
     baselines   irmad and cva on the French pairs, each at its best threshold                 F1
 """
 
@@ -87,9 +88,11 @@ def score(tp: float, fp: float, fn: float) -> float:
     return 2 * tp / max(1.0, 2 * tp + fp + fn)
 
 
-def landcover(model: ChangeModel, data: Path, tile: str = HELD_TILE) -> dict[str, Any]:
-    """mIoU over the pixels of a tile's images, each seen as both dates."""
-    kept = list(dubai(data, tile))
+def landcover(
+    model: ChangeModel, data: Path, tile: str = HELD_TILE, *, images: slice = slice(None), side: int | None = None
+) -> dict[str, Any]:
+    """mIoU over the pixels of a tile's images, or the first ``side`` rows and columns of some, seen as both dates."""
+    kept = [(picture[:side, :side], codes[:side, :side]) for picture, codes in list(dubai(data, tile))[images]]
     words = list(model.card.classes)
     table = np.zeros((len(words), len(words)), np.int64)
     for picture, codes in kept:
@@ -285,6 +288,22 @@ def false_change(model: ChangeModel, data: Path) -> dict[str, Any]:
     return out
 
 
+def seams(model: ChangeModel, data: Path) -> dict[str, float]:
+    """Share of pixels of other classes in two overlapping tiles, where both keep their answer: the borders to be seen.
+
+    Tiles of 512 px overlap by half; of each, `MARGIN` pixels at the sides are not kept.
+    """
+    k, half = len(model.card.classes), SIDE // 2
+    shares = []
+    for picture, _ in dubai(data, HELD_TILE):
+        said = [
+            answer(model, part, part)[1 : 1 + k, MARGIN:-MARGIN].argmax(0)
+            for part in (picture[:SIDE, :SIDE], picture[:SIDE, half : half + SIDE])
+        ]
+        shares.append((said[0][:, half + MARGIN : -MARGIN] != said[1][:, MARGIN : half - MARGIN]).mean())
+    return {"mean": float(np.mean(shares)), "worst": float(np.max(shares))}
+
+
 def pairs(model: ChangeModel, made: Path, split: str = "test") -> dict[str, Any]:
     """Scores on made pairs, by the same code as ``wasnow evaluate``, and how far probabilities can be believed."""
     from wasnow.data.dataset import open_dataset
@@ -320,7 +339,7 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("data", type=Path)
     parser.add_argument("made", type=Path)
-    parser.add_argument("--only", default="landcover,scales,france,naip,false,words,pairs,baselines")
+    parser.add_argument("--only", default="landcover,scales,france,naip,false,words,pairs,seams,baselines")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     model = load(asked.checkpoint)
@@ -332,6 +351,7 @@ def main() -> None:
         "false": lambda: false_change(model, asked.data),
         "words": lambda: words(model, asked.data),
         "pairs": lambda: pairs(model, asked.made),
+        "seams": lambda: seams(model, asked.data),
         "baselines": lambda: baselines(asked.data),
     }
     found = {}

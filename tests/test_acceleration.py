@@ -16,8 +16,14 @@ from wasnow.errors import UsageError
 from wasnow.features import FeatureStore, Remembering
 from wasnow.models.contract import ChangeLogits, ChangeModel, Encoding, ModelCard
 
+INSTALLED = importlib.util.find_spec("openvino") is not None
+ALONE = "WASNOW_TEST_OPENVINO"
+"""Set where these tests have a process of their own: OpenVINO's threads do not outlive the forks of torch's loaders,
+which other tests make."""
+
 needs_openvino = pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is None, reason="the extra [openvino] is not installed"
+    not INSTALLED or ALONE not in os.environ,
+    reason="run in a process of its own" if INSTALLED else "the extra [openvino] is not installed",
 )
 WORDS = ("building", "water")
 
@@ -87,6 +93,13 @@ def conversions(monkeypatch) -> list[str]:
 
 
 # --- without OpenVINO -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not INSTALLED or ALONE in os.environ, reason="openvino is absent, or this is its own process")
+def test_what_is_said_of_openvino_holds_in_a_process_of_its_own():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
+    done = subprocess.run(command, env={**os.environ, ALONE: "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_network_comes_back_without_norms_and_in_eval_mode():

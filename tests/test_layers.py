@@ -36,7 +36,7 @@ FLOORS = [
     {"models", "vector", "report", "journal", "data", "calibration", "checkpoint", "weights", "convert"},
     {"plan", "features", "compute", "acceleration", "priors"},
     {"results", "training", "evaluation"},
-    {"engine", "demo"},
+    {"engine", "demo", "benchmark"},
     {"cli"},
 ]
 

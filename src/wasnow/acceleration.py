@@ -115,8 +115,8 @@ class OpenVinoModel:
             return getattr(self._network, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
-    def __call__(self, before: Tensor, after: Tensor, valid: Tensor) -> ChangeLogits:
-        """See `ChangeModel`.
+    def __call__(self, before: Tensor, after: Tensor, valid: Tensor, priors: Tensor | None = None) -> ChangeLogits:
+        """See `ChangeModel`, and `Guided` for one that takes masks.
 
         Raises:
             UsageError: the network cannot be converted, or answers otherwise when it is.
@@ -125,7 +125,8 @@ class OpenVinoModel:
         def whole(*images: Tensor) -> Parts:
             return self._parts(self._inside(*images))
 
-        return self._logits(self._run("network", whole, (before, after, valid)))
+        images = (before, after, valid) if priors is None else (before, after, valid, priors)
+        return self._logits(self._run("network", whole, images))
 
     def _parts(self, logits: ChangeLogits) -> Parts:
         self._unchanged_channel = logits.unchanged_channel

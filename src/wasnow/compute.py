@@ -1,6 +1,6 @@
 """From a window of both dates to codes: the part of a run that is the same on one process, many, or a cluster.
 
-    PairWindow -> fed arrays -> tiles in batches -> model -> probabilities -> centre crop or blend
+    PairWindow (and masks) -> fed arrays -> tiles in batches -> model -> probabilities -> centre crop or blend
         -> result resolution -> threshold, argmax -> BlockAnswer (codes, confidence, reason: small)
 
 Temperatures make probabilities of log-odds, ``sigmoid(change / T)`` and ``softmax(classes / T)``: 1 where a model was
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wasnow.models.contract import ChangeModel
+from wasnow.models.contract import ChangeModel, ask
 from wasnow.raster.blend import Blender, halo, scale_matrix, scaled_range
 from wasnow.raster.pair import PairWindow, Reason
 from wasnow.raster.radiometry import Stretch
@@ -29,6 +29,7 @@ from wasnow.raster.tiles import Block, Tile, Window
 from wasnow.vocabulary import Vocabulary
 
 Array = NDArray[np.float32]
+Masks = NDArray[np.uint8]
 CONFIDENCE_SCALE = 254
 CONFIDENCE_MISSING = 255
 
@@ -122,7 +123,9 @@ class BlockAnswer:
         return {Reason(i).text: int(n) for i, n in enumerate(counts) if n and i != Reason.PROCESSED}
 
 
-def answer_block(model: ChangeModel, feed: Feed, rules: Rules, block: Block, seen: PairWindow) -> BlockAnswer:
+def answer_block(
+    model: ChangeModel, feed: Feed, rules: Rules, block: Block, seen: PairWindow, priors: Masks | None = None
+) -> BlockAnswer:
     """Answer one block.
 
     Args:
@@ -131,6 +134,7 @@ def answer_block(model: ChangeModel, feed: Feed, rules: Rules, block: Block, see
         rules: how its probabilities become codes.
         block: which tiles.
         seen: both dates over ``block.read``, clipped to the working grid.
+        priors: ``(2, W, h, w)`` over the same window, for a `Guided` model: where its words are at each date.
     """
     window = rules.result_window(block.core)
     channels = 5 if len(rules.vocabulary) else 1
@@ -140,13 +144,13 @@ def answer_block(model: ChangeModel, feed: Feed, rules: Rules, block: Block, see
         if rules.blend:
             area = _grown(block.core, halo(rules.factor)).clip(*rules.working_shape)
             blender: Blender | None = None
-            for tile, probabilities in _answers(model, feed, rules, block, seen):
+            for tile, probabilities in _answers(model, feed, rules, block, seen, priors):
                 blender = blender or Blender(len(probabilities), area)
                 blender.add(probabilities, tile.read)
             if blender is not None:
                 answer = _best(_resampled(blender.result(), area, window, rules.factor))
         else:
-            for tile, probabilities in _answers(model, feed, rules, block, seen):
+            for tile, probabilities in _answers(model, feed, rules, block, seen, priors):
                 part = rules.result_window(tile.core)
                 if part.size == 0:
                     continue
@@ -161,7 +165,7 @@ def _grown(window: Window, by: int) -> Window:
 
 
 def _answers(
-    model: ChangeModel, feed: Feed, rules: Rules, block: Block, seen: PairWindow
+    model: ChangeModel, feed: Feed, rules: Rules, block: Block, seen: PairWindow, priors: Masks | None
 ) -> Iterator[tuple[Tile, Array]]:
     """Probabilities ``(1 + 2K, h, w)`` over each tile's read window, tiles without a valid pixel left out."""
     before, after = feed.arrays(seen)
@@ -174,15 +178,19 @@ def _answers(
     if outside != [(0, 0), (0, 0)]:
         before, after = (np.pad(values, [(0, 0), *outside], mode="edge") for values in (before, after))
         valid = np.pad(valid, outside)
+        priors = None if priors is None else np.pad(priors, [(0, 0), (0, 0), *outside])
     tiles = [tile for tile in block.tiles if valid[tile.read.within(block.read)].any()]
     for start in range(0, len(tiles), rules.batch):
         some = tiles[start : start + rules.batch]
         cuts = [tile.read.within(block.read) for tile in some]
+        masks = None if priors is None else np.stack([priors[:, :, rows, cols] for rows, cols in cuts]) > 0
         with torch.inference_mode(), _precision(rules.bf16):
-            logits = model(
+            logits = ask(
+                model,
                 torch.from_numpy(np.stack([before[:, rows, cols] for rows, cols in cuts])),
                 torch.from_numpy(np.stack([after[:, rows, cols] for rows, cols in cuts])),
                 torch.from_numpy(np.stack([valid[None, rows, cols] for rows, cols in cuts])),
+                None if masks is None else torch.from_numpy(masks),
             )
         with torch.inference_mode():
             parts = [torch.sigmoid(logits.change.float() / rules.change_temperature)]

@@ -1,7 +1,8 @@
 """Two rasters and a model in, a result folder out: the only waist of wasnow.
 
     probe both -> plan (grids, bands, tiles; pure) -> lock the folder, begin or resume
-        -> survey (stretch, fit, shift) -> blocks: read ahead | answer | journal -> results assembled, renamed
+        -> masks for a model that wants them -> survey (stretch, fit, shift)
+        -> blocks: read ahead | answer | journal -> results assembled, renamed
 
 Everything up to the lock only looks. Everything after it can be killed at any moment and run again.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import shutil
 import threading
 import time
 import warnings
@@ -28,7 +30,7 @@ from threadpoolctl import threadpool_limits
 
 import wasnow
 from wasnow import results
-from wasnow.acceleration import accelerated
+from wasnow.acceleration import OPENVINO, accelerated
 from wasnow.calibration import moved_threshold
 from wasnow.compute import BlockAnswer, Feed, Rules, answer_block
 from wasnow.errors import Interrupted, OutputError, UsageError, did_you_mean
@@ -36,7 +38,13 @@ from wasnow.features import FeatureStore, Remembering, model_identity
 from wasnow.journal import Workspace, workspace
 from wasnow.models import DEFAULT
 from wasnow.models.contract import ChangeModel, SceneModel
-from wasnow.plan import Options, Plan, make_plan
+from wasnow.plan import Options, Plan, chosen_device, make_plan
+from wasnow.priors.cache import PriorCache, prior_cache
+from wasnow.priors.files import MaskFiles
+from wasnow.priors.make import Way, make_pair
+from wasnow.priors.maskers import MaskerChoice
+from wasnow.priors.pieces import Masker
+from wasnow.priors.store import DATES, MANIFEST, WITHOUT, Masks, Priors, open_priors, other_masker
 from wasnow.process import kept_memory
 from wasnow.raster.pair import PairReader, PairWindow
 from wasnow.raster.radiometry import Stretch
@@ -46,15 +54,21 @@ from wasnow.raster.tiles import Block
 from wasnow.raster.write import sha256
 from wasnow.record import BlockRecord, FileSum
 from wasnow.results import ChangeMap
+from wasnow.vocabulary import join_words
 
 READ_AHEAD = 2
 """Blocks that are read while the model works on another."""
 SHIFT_WARNING_PX = 1.0
-NOT_IDENTITY = ("device", "keep_features", "features_limit")
-"""Options that do not say what a run is: another machine may finish it, with its features kept elsewhere."""
+NOT_IDENTITY = ("device", "keep_features", "features_limit", "priors", "masker", "masker_weights", "masks")
+"""Options that do not say what a run is: another machine may finish it, with its features and masks kept elsewhere.
+Which masks they are is told by themselves."""
+
+PRIORS = "priors"
+"""The folder of the workspace for masks that are made on the way."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with (phase, done, total) at every step; phases are ``checksums``, ``survey``, ``detect``, ``results``."""
+"""Called with (phase, done, total) at every step; phases are ``checksums``, ``survey``, ``detect``, ``results``; and
+``finding masks before`` and ``after``, where masks are made on the way."""
 
 
 @dataclass
@@ -127,27 +141,34 @@ def run(
     """Carry out a plan; see `detect`."""
     tell = progress or (lambda phase, done, total: None)
     clock = _Clock()
+    source = _mask_source(plan)
     started = datetime.now(UTC)
     with workspace(output) as space, kept_memory():
         at = time.perf_counter()
         inputs = _input_sums(plan, tell)
+        if plan.priors is not None:
+            for date, files in zip(DATES, inputs, strict=True):
+                plan.priors.check(date, files[0].sha256)
         clock.add("checksums", at)
         if overwrite:
             space.clear()
             results.remove(output)
         elif space.plan is None and (output / results.CHANGE).exists():
             raise OutputError(f"{output} already holds a {results.CHANGE} that no run here made; choose another folder")
-        resumed = space.begin(_identity(plan, inputs))
+        resumed = space.begin(_identity(plan, inputs, source))
         if resumed and (finished := results.finished(output)) is not None and finished.status == "complete":
             return ChangeMap(output, finished, reused=True)
         space.prepare()
         space.forget_failed()
+        if not resumed:
+            shutil.rmtree(space.folder / PRIORS, ignore_errors=True)
         store = _feature_store(plan)
         try:
+            priors = _prior_masks(plan, space, source, tell, clock)
             with plan.pair.open() as reader:
                 found = _surveyed(plan, space, reader, tell, clock)
-            _answer_blocks(plan, space, found, store, tell, clock)
-            finding = _finding(plan, found, store, inputs, started, command)
+            _answer_blocks(plan, space, found, priors, store, tell, clock)
+            finding = _finding(plan, found, source, store, inputs, started, command)
             record = results.assemble(finding, space, tell, clock.seconds)
         except KeyboardInterrupt:
             done = len(space.done)
@@ -187,7 +208,9 @@ def _input_sums(plan: Plan, tell: Progress) -> tuple[tuple[FileSum, ...], tuple[
     return sums[0], sums[1]
 
 
-def _identity(plan: Plan, inputs: tuple[tuple[FileSum, ...], tuple[FileSum, ...]]) -> dict[str, Any]:
+def _identity(
+    plan: Plan, inputs: tuple[tuple[FileSum, ...], tuple[FileSum, ...]], source: _MaskSource | None
+) -> dict[str, Any]:
     """What a resumed run must have in common with the one it resumes, in words that an error can show."""
     options = {name: value for name, value in dataclasses.asdict(plan.options).items() if name not in NOT_IDENTITY}
     options["class_thresholds"] = dict(plan.class_thresholds)
@@ -201,6 +224,7 @@ def _identity(plan: Plan, inputs: tuple[tuple[FileSum, ...], tuple[FileSum, ...]
         "model": _fingerprint(plan),
         "classes": list(plan.words),
         "calibration": [calibration.change_temperature, calibration.class_temperature] if calibration else None,
+        "priors": source.origin if source is not None else None,
         "option": options,
         "tile": plan.tiling.tile,
         "margin": plan.tiling.margin,
@@ -209,6 +233,86 @@ def _identity(plan: Plan, inputs: tuple[tuple[FileSum, ...], tuple[FileSum, ...]
 
 def _fingerprint(plan: Plan) -> str:
     return plan.fingerprint if plan.fingerprint is not None else f"{plan.card.name} of wasnow {wasnow.__version__}"
+
+
+# --- masks for a model that wants them --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _MaskSource:
+    """Where a run has its masks from.
+
+    Attributes:
+        origin: what they are, as JSON values: part of what the run is.
+        made: on the way, by these; None for a prior folder, and for a run without masks.
+    """
+
+    origin: dict[str, Any]
+    made: MaskerChoice | MaskFiles | None = None
+
+
+def _mask_source(plan: Plan) -> _MaskSource | None:
+    """Of a plan; None for a model that wants no masks.
+
+    Raises:
+        UsageError: the model wants masks, and nothing says where they come from.
+        InputError: files of masks, or weights of a masker, are missing.
+    """
+    words, options = plan.wants_priors, plan.options
+    if not words:
+        return None
+    if plan.priors is not None:
+        return _MaskSource(plan.priors.origin)
+    if options.priors == WITHOUT:
+        return _MaskSource({"words": list(words), "masker": {"masker": WITHOUT}})
+    made: MaskerChoice | MaskFiles
+    if options.masks:
+        made = MaskFiles.of_pair([Path(path) for path in options.masks], words)
+    elif options.masker is not None:
+        made = MaskerChoice(options.masker, options.masker_weights or ())
+    else:
+        raise UsageError(
+            f"{plan.card.name} wants masks of {join_words(words)} at both dates: make them with wasnow priors BEFORE "
+            f"AFTER --classes '{', '.join(words)}' -o priors/ and give --priors priors/, or have them made on the way "
+            "with --masker grounded-sam or --masks FILE, or do without: --priors none"
+        )
+    return _MaskSource({"words": list(words), "masker": dict(made.key)}, made)
+
+
+def _prior_masks(
+    plan: Plan, space: Workspace, source: _MaskSource | None, tell: Progress, clock: _Clock
+) -> Priors | None:
+    """The masks of a run: those of the plan, or made now in the workspace, where a resumed run finds them."""
+    if source is None or source.made is None:
+        return plan.priors
+    folder, options = space.folder / PRIORS, plan.options
+    at = time.perf_counter()
+    if not (folder / MANIFEST).exists():
+        masker: Masker | MaskFiles
+        if isinstance(source.made, MaskFiles):
+            masker, cache = source.made, None
+        else:
+            masker = source.made.load(chosen_device("cpu" if options.device == OPENVINO else options.device))
+            cache = PriorCache(prior_cache())
+        make_pair(
+            plan.pair.before.source.path,
+            plan.pair.after.source.path,
+            folder,
+            Way(plan.wants_priors, masker, cache),
+            bands=options.bands,
+            stretch=options.stretch,
+            assume_crs=options.assume_crs,
+            progress=tell,
+        )
+    clock.add("masks", at)
+    return open_priors(folder, plan.wants_priors)
+
+
+def _mask_warnings(plan: Plan, source: _MaskSource | None) -> Iterator[str]:
+    """A sentence where the model learned from masks of another kind."""
+    remark = other_masker(plan.learned_priors, source.origin if source is not None else None)
+    if remark is not None:
+        yield f"{remark}: expect less of it"
 
 
 def _feature_store(plan: Plan) -> FeatureStore | None:
@@ -356,6 +460,7 @@ def shift_warnings(plan: Plan, shift: Shift | None) -> Iterator[str]:
 def _finding(
     plan: Plan,
     found: _Found,
+    source: _MaskSource | None,
     store: FeatureStore | None,
     inputs: tuple[tuple[FileSum, ...], tuple[FileSum, ...]],
     started: datetime,
@@ -369,7 +474,7 @@ def _finding(
         shift=found.shift,
         fit=found.diagnostics,
         inputs=inputs,
-        warnings=(*plan.warnings, *found.warnings, *([left_out] if left_out else [])),
+        warnings=(*plan.warnings, *found.warnings, *_mask_warnings(plan, source), *([left_out] if left_out else [])),
         fingerprint=_fingerprint(plan),
         started=started,
         command=tuple(command) if command is not None else (),
@@ -381,7 +486,13 @@ def _finding(
 
 
 def _answer_blocks(
-    plan: Plan, space: Workspace, found: _Found, store: FeatureStore | None, tell: Progress, clock: _Clock
+    plan: Plan,
+    space: Workspace,
+    found: _Found,
+    priors: Priors | None,
+    store: FeatureStore | None,
+    tell: Progress,
+    clock: _Clock,
 ) -> None:
     """Answer every block that the journal does not have yet, reading ahead while the model works."""
     of_class, calibration = dict(plan.class_thresholds), plan.calibration
@@ -409,10 +520,10 @@ def _answer_blocks(
     total = len(plan.tiling)
     tell("detect", len(space.done), total)
     waiting = (block for block in plan.tiling if block.index not in space.done)
-    for block, seen, error in _read_ahead(plan, waiting, clock):
+    for block, seen, masks, error in _read_ahead(plan, waiting, priors, clock):
         at = time.perf_counter()
         before = (remembering.reused, remembering.encoded) if remembering else (0, 0)
-        answer = answer_block(model, found.feed, rules, block, seen)
+        answer = answer_block(model, found.feed, rules, block, seen, masks)
         after = (remembering.reused, remembering.encoded) if remembering else (0, 0)
         now = clock.add("model", at)
         space.add(*_stored(block, answer, error, now - at, (after[0] - before[0], after[1] - before[1])))
@@ -445,12 +556,17 @@ def _stored(
     return record, {} if empty else arrays
 
 
-def _read_ahead(plan: Plan, blocks: Iterator[Block], clock: _Clock) -> Iterator[tuple[Block, PairWindow, str | None]]:
-    """Blocks with their pixels, in order; the next ones are read by threads while the caller works."""
+_Read = tuple[PairWindow, Masks | None, str | None]
+
+
+def _read_ahead(
+    plan: Plan, blocks: Iterator[Block], priors: Priors | None, clock: _Clock
+) -> Iterator[tuple[Block, PairWindow, Masks | None, str | None]]:
+    """Blocks with their pixels and masks, in order; the next ones are read by threads while the caller works."""
     local = threading.local()
     readers: list[PairReader] = []
 
-    def read(block: Block) -> tuple[PairWindow, str | None]:
+    def read(block: Block) -> _Read:
         at = time.perf_counter()
         with gdal_settings():
             reader: PairReader | None = getattr(local, "reader", None)
@@ -458,12 +574,13 @@ def _read_ahead(plan: Plan, blocks: Iterator[Block], clock: _Clock) -> Iterator[
                 reader = local.reader = plan.pair.open()
                 readers.append(reader)
             window = block.read.clip(*plan.pair.working.shape)
-            result = reader.read_around_damage(window) if plan.options.keep_going else (reader.read(window), None)
+            seen, error = reader.read_around_damage(window) if plan.options.keep_going else (reader.read(window), None)
+            masks = None if priors is None else priors.read_pair(window, plan.pair.working)
         clock.add("read", at)
-        return result
+        return seen, masks, error
 
     pool = ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="wasnow-read")
-    pending: deque[tuple[Block, Future[tuple[PairWindow, str | None]]]] = deque()
+    pending: deque[tuple[Block, Future[_Read]]] = deque()
     try:
         for block in blocks:
             pending.append((block, pool.submit(read, block)))
@@ -479,7 +596,7 @@ def _read_ahead(plan: Plan, blocks: Iterator[Block], clock: _Clock) -> Iterator[
             reader.close()
 
 
-def _waited(future: Future[tuple[PairWindow, str | None]], clock: _Clock) -> tuple[PairWindow, str | None]:
+def _waited(future: Future[_Read], clock: _Clock) -> _Read:
     at = time.perf_counter()
     result = future.result()
     clock.add("waiting for pixels", at)

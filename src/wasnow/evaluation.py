@@ -8,6 +8,8 @@
 Images are answered whole, at their own size, one at a time: no resizing, no tiles, no test-time augmentation. The
 counts are added over images before any score is taken (`wasnow.metrics`).
 
+A model that wants masks (`wasnow.models.contract.Guided`) is told those of the samples, see `wasnow.priors.samples`.
+
 A model of an open vocabulary is also asked in other words (``words``, ``synonyms``): it looks at each pair once, and
 answers from what it saw as often as it is asked (`wasnow.models.contract.Encoding`). How far its probabilities can be
 believed is measured alongside (`wasnow.calibration`), and `calibrate` finds the temperatures that mend them.
@@ -44,7 +46,7 @@ from wasnow.metrics import (
     protocol_scores,
     word_scores,
 )
-from wasnow.models.contract import ChangeLogits, Encoding
+from wasnow.models.contract import ChangeLogits, Encoding, ask, wanted_priors
 from wasnow.training.page import confusion_page
 from wasnow.vocabulary import Vocabulary, join_words
 
@@ -126,6 +128,7 @@ class Evaluation:
         class_reliability: probability of the class against how often it is right, where the labels name a class; None
             without classes.
         calibration: what the model came with, and what all probabilities above went through.
+        priors: what the masks were that the model was told (`wasnow.priors.store.PairMasks.origin`); None without.
     """
 
     model: str
@@ -145,6 +148,7 @@ class Evaluation:
     change_reliability: Reliability = field(default_factory=Reliability.empty)
     class_reliability: Reliability | None = None
     calibration: Calibration | None = None
+    priors: Mapping[str, Any] | None = None
 
     def called(self, code: int) -> str:
         """Class ``code`` for a table: ``building``, ``building (asked as house)``, ``lake (not seen in training)``."""
@@ -177,6 +181,7 @@ class Evaluation:
             "threshold": self.threshold,
             "images": len(self.per_image),
             "data_fingerprint": self.fingerprint,
+            "priors": None if self.priors is None else dict(self.priors),
             "protocols": PROTOCOLS,
             "notes": list(self.notes),
             "scores": self.scores.as_dict(),
@@ -516,6 +521,9 @@ def answers(models: Sequence[ChangeModel], sample: Sample) -> Iterator[ChangeLog
 
     The pair is padded below and at the right, by reflection, up to the model's stride, and the answers cropped back. A
     model that is an `Encoding` looks at the pair once. Call it inside `answering`.
+
+    Raises:
+        UsageError: the model wants masks, and the sample comes without.
     """
     first = models[0]
     height, width = sample.before.shape[:2]
@@ -529,16 +537,33 @@ def answers(models: Sequence[ChangeModel], sample: Sample) -> Iterator[ChangeLog
     padded = (before.shape[2], before.shape[3])
     valid = torch.zeros(1, 1, *padded, dtype=torch.bool)
     valid[..., :height, :width] = True
-    seen = first.encode(before, after, valid) if len(models) > 1 and isinstance(first, Encoding) else None
+    masks = _masks(first, sample, padded)
+    once = len(models) > 1 and isinstance(first, Encoding) and masks is None
+    seen = first.encode(before, after, valid) if once and isinstance(first, Encoding) else None
     for model in models:
         if seen is not None and isinstance(model, Encoding):
             answer = model.answer(seen, padded)
         else:
-            answer = model(before, after, valid)
+            answer = ask(model, before, after, valid, masks)
         dates = [None if one is None else one[..., :height, :width] for one in (answer.before, answer.after)]
         yield ChangeLogits(
             answer.change[..., :height, :width], dates[0], dates[1], unchanged_channel=answer.unchanged_channel
         )
+
+
+def _masks(model: ChangeModel, sample: Sample, padded: tuple[int, int]) -> Tensor | None:
+    """``(1, 2, W, H, Wd)`` bool, empty where the pair was padded; None for a model that takes no masks."""
+    wanted = wanted_priors(model)
+    if not wanted:
+        return None
+    if sample.priors is None:
+        raise UsageError(
+            f"{model.card.name} wants masks of {join_words(wanted)} and {sample.name} comes without any; "
+            "give it samples with priors (wasnow priors DATASET)"
+        )
+    height, width = sample.priors.shape[-2:]
+    margins = ((0, 0), (0, 0), (0, padded[0] - height), (0, padded[1] - width))
+    return torch.from_numpy(np.pad(sample.priors, margins) > 0)[None]
 
 
 Dates = tuple[NDArray[np.int64], NDArray[np.int64]]

@@ -4,7 +4,8 @@
                                           ├─> loss(answer, target) ──> one number with a gradient
     Target(change, valid, before, after) ─┘
 
-    recipes   ding_loss   changemamba_loss   change_loss   class_loss   joint_loss   ──> Loss(total, parts by name)
+    recipes   ding_loss   scannet_loss   changemask_loss   changemamba_loss
+              change_loss   class_loss   joint_loss   ──> Loss(total, parts by name)
 
 In the equations z is the change logit of a pixel and y its label (1 changed); s_t[c] are its class logits at date t,
 p_t = softmax(s_t), and c_t its labelled class. V are the valid pixels, P and N the changed and unchanged ones of them,
@@ -280,11 +281,81 @@ def similarity_mse(answer: ChangeLogits, target: Target) -> Tensor:
     return _ratio(each[target.valid & ~target.change].sum(), target.valid.sum())
 
 
+def probability_agreement(answer: ChangeLogits, target: Target) -> Tensor:
+    """Class probabilities that are the same where nothing changed, and differ where something did.
+
+        1/(C |V|) [ sum_N sum_c (p_1[c] - p_2[c])^2 + sum_P sum_c 1 - (p_1[c] - p_2[c])^2 ]             0..1
+
+    C are all channels, an unchanged one included. A sure change from one class to another still costs 1 - 2/C.
+
+    Source: torchange (Zheng), beside the losses of ChangeMask.
+    """
+    first, second = (logits.softmax(1) for logits in _both(answer, target))
+    square = (first - second).square().mean(1)
+    return _mean(torch.where(target.change, 1 - square, square)[target.valid])
+
+
+# -------------------------------------------------------------------------------------- what unchanged pixels could be
+
+SUREST = 0.9
+"""No class asks for more probability than this."""
+
+
+@torch.no_grad()
+def pseudo_classes(answer: ChangeLogits, target: Target, *, surest: float = SUREST) -> Tensor:
+    """The class of unchanged pixels that both dates name and are sure of.
+
+    At each date a pixel names its likeliest channel k, with probability q. It is sure where
+
+        q >= min(surest, median of q over the valid pixels that name k at this date)
+
+    so half of the pixels of every class are, however sure the network is as a whole. Where k is the same class at both
+    dates, both are sure, and the labels say that nothing changed, k is the pseudo-label. The channel "unchanged", where
+    there is one, takes part and is never a pseudo-label.
+
+    Args:
+        answer: of the network that is learning, or of a better one.
+        target: what the labels say of change.
+        surest: see above, 0..1.
+
+    Returns:
+        ``(B, H, W)`` int64 class index, `NO_CLASS` elsewhere.
+
+    Source: Ding et al., SCanNet (2024), section III-C, and their code.
+    """
+    named, sure = [], []
+    for logits in _both(answer, target):
+        q, channel = logits.softmax(1).max(1)
+        least = torch.full((logits.shape[1],), surest, dtype=q.dtype, device=q.device)
+        for k in torch.unique(channel[target.valid]).tolist():
+            # torch takes the lower of two middle values, as the authors' sorting does.
+            least[k] = q[target.valid & (channel == k)].median().clamp(max=surest)
+        named.append(channel - int(answer.unchanged_channel))
+        sure.append(q >= least[channel])
+    agreed = sure[0] & sure[1] & (named[0] == named[1]) & target.valid & ~target.change
+    return torch.where(agreed, named[0], NO_CLASS)
+
+
+def pseudo_class_cross_entropy(
+    answer: ChangeLogits, target: Target, *, teacher: ChangeLogits | None = None, surest: float = SUREST
+) -> Tensor:
+    """`class_cross_entropy` of the unchanged pixels that have a pseudo-label, see `pseudo_classes`.
+
+    Args:
+        answer: what learns.
+        target: what the labels say of change; their classes are not looked at.
+        teacher: whose answer makes the pseudo-labels; None: ``answer`` itself, as it stands.
+        surest: see `pseudo_classes`.
+    """
+    found = pseudo_classes(answer if teacher is None else teacher, target, surest=surest)
+    return class_cross_entropy(answer, Target(target.change, target.valid, found, found))
+
+
 # -------------------------------------------------------------------------------------------------------------- recipes
 
 
 def ding_loss(answer: ChangeLogits, target: Target, *, margin: float = 0.0) -> Loss:
-    """What SSCD-l, Bi-SRNet and TED were trained with; SCanNet too, with margin 0.1 (and pseudo-labels besides).
+    """What SSCD-l, Bi-SRNet and TED were trained with; SCanNet too, see `scannet_loss`.
 
     class_cross_entropy + change_balanced_cross_entropy(0.25, 0.75) + cosine_consistency(margin)
     """
@@ -292,6 +363,34 @@ def ding_loss(answer: ChangeLogits, target: Target, *, margin: float = 0.0) -> L
         classes=(1.0, class_cross_entropy(answer, target)),
         change=(1.0, change_balanced_cross_entropy(answer, target)),
         consistency=(1.0, cosine_consistency(answer, target, margin=margin)),
+    )
+
+
+def scannet_loss(answer: ChangeLogits, target: Target) -> Loss:
+    """What SCanNet was trained with: `ding_loss` with margin 0.1, and `pseudo_class_cross_entropy`.
+
+    In the published code a copy of the network makes the pseudo-labels: the one that scored best so far, averaged over
+    four flips. Here it is the network itself, as it stands.
+    """
+    known = ding_loss(answer, target, margin=0.1)
+    pseudo = pseudo_class_cross_entropy(answer, target)
+    return Loss(known.total + pseudo, {**known.parts, "pseudo": pseudo.detach()})
+
+
+def changemask_loss(answer: ChangeLogits, target: Target) -> Loss:
+    """What torchange trains ChangeMask with, every term weighing the same.
+
+        CE_1 + Dice_1 + CE_2 + Dice_2 + CE_c + Dice_c + agreement
+
+    The sums over the two dates are twice `class_cross_entropy` and `class_dice`; agreement is `probability_agreement`,
+    which the paper did not have.
+    """
+    return weighted(
+        classes=(2.0, class_cross_entropy(answer, target)),
+        class_dice=(2.0, class_dice(answer, target)),
+        change=(1.0, change_cross_entropy(answer, target)),
+        change_dice=(1.0, change_dice(answer, target)),
+        agreement=(1.0, probability_agreement(answer, target)),
     )
 
 

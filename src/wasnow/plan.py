@@ -14,12 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from wasnow import models
 from wasnow.acceleration import OPENVINO, require_openvino
 from wasnow.errors import BandsUnclear, UsageError, VocabularyError, did_you_mean
-from wasnow.models.contract import ChangeModel, Encoding, ModelCard, SceneModel
+from wasnow.models.contract import ChangeModel, Encoding, ModelCard, SceneModel, wanted_priors
+from wasnow.priors.maskers import MaskerChoice
+from wasnow.priors.store import DATES, WITHOUT, Priors, open_priors
 from wasnow.raster.align import check_same_ground, finest
 from wasnow.raster.grid import Grid
 from wasnow.raster.pair import Pair
@@ -68,6 +70,10 @@ class Options:
         keep_features: a folder for image features, from which other class words are answered without looking at the
             images again; a resume may name another.
         features_limit: what that folder may take, in GB (10^9 bytes); likewise.
+        priors: for a model that wants masks: a prior folder of this pair, or ``none`` to do without.
+        masker: instead: what finds them on the way, a name of `wasnow.priors.maskers.PARTS`.
+        masker_weights: its weights, each a folder or a name; None takes those that its documentation names.
+        masks: instead: files that have them, as ``wasnow priors --masks``: one for both dates, or one for each.
     """
 
     align: str = "before"
@@ -93,12 +99,27 @@ class Options:
     precision: Literal["32", "bf16"] = "32"
     keep_features: str | os.PathLike[str] | None = None
     features_limit: float = 20.0
+    priors: str | os.PathLike[str] | None = None
+    masker: str | None = None
+    masker_weights: tuple[str, ...] | None = None
+    masks: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         # A mapping cannot be part of a frozen value; the order in which thresholds were named means nothing.
         object.__setattr__(self, "class_thresholds", tuple(sorted(dict(self.class_thresholds).items())))
         if self.keep_features is not None:
             object.__setattr__(self, "keep_features", os.fspath(self.keep_features))
+        if self.priors is not None:
+            object.__setattr__(self, "priors", os.fspath(self.priors))
+        for name in ("masker_weights", "masks"):
+            object.__setattr__(self, name, tuple(os.fspath(each) for each in getattr(self, name) or ()) or None)
+        ways = [f"--{name}" for name in ("priors", "masker", "masks") if getattr(self, name)]
+        if len(ways) > 1:
+            raise UsageError(f"{' and '.join(ways)} all say where masks come from; give one of them")
+        if self.masker_weights and self.masker is None:
+            raise UsageError("--masker-weights is given without --masker; name the masker that they are of")
+        if self.masker is not None:
+            MaskerChoice(self.masker, self.masker_weights or ())
         if self.gsd is not None and not (math.isfinite(self.gsd) and self.gsd > 0):
             raise UsageError(f"--gsd {self.gsd} is no length; give metres above 0, such as 0.5")
         if self.threshold is not None and not 0 <= self.threshold < 1:
@@ -154,6 +175,9 @@ class Plan:
         calibration: the temperatures that the model came with.
         about: what its weights were trained on and where they fall short, in its own words; None where it does not say.
         other_words: what its class "other" stands for; empty for a model that has none.
+        wants_priors: the words whose masks it wants to be told; empty for most.
+        priors: the masks that were made beforehand; None where there are none, or they are made on the way.
+        learned_priors: what the masks were that it learned from; None where nobody knows.
     """
 
     model: ChangeModel | SceneModel
@@ -172,6 +196,9 @@ class Plan:
     calibration: CalibrationRecord | None = None
     about: str | None = None
     other_words: tuple[str, ...] = ()
+    wants_priors: tuple[str, ...] = ()
+    priors: Priors | None = None
+    learned_priors: Mapping[str, Any] | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -208,6 +235,7 @@ def make_plan(
     # Both belong to the weights; a network that binds other words need not carry them along.
     fingerprint, calibrated, own = getattr(built, "fingerprint", None), _calibration(built), built.card.classes
     about: str | None = getattr(built, "about", None)
+    learned_priors = getattr(built, "learned_priors", None)
     words = None if classes is None else Vocabulary.parse(classes).words
     if words is not None:
         built = built.bind(words)
@@ -216,6 +244,8 @@ def make_plan(
     if calibrated is not None:
         calibrated = calibrated.model_copy(update={"for_these_classes": own == card.classes})
     _check_model_options(built, options)
+    wanted = wanted_priors(built)
+    priors = _opened_priors(wanted, options)
     class_thresholds = _class_thresholds(card, dict(options.class_thresholds))
     chosen, remark = choose_bands(*sources, options.bands, card)
     warnings += remark
@@ -255,6 +285,9 @@ def make_plan(
         calibration=calibrated,
         about=about,
         other_words=tuple(getattr(built, "other_words", ())),
+        wants_priors=wanted,
+        priors=priors,
+        learned_priors=learned_priors,
     )
 
 
@@ -283,11 +316,33 @@ def _check_model_options(model: ChangeModel | SceneModel, options: Options) -> N
         require_openvino()
     if options.landcover and not card.classes:
         raise UsageError(f"{card.name} answers without classes: no --landcover; choose a model with classes")
+    wanted = wanted_priors(model)
+    if not wanted and (options.priors or options.masker or options.masks):
+        given = "priors" if options.priors else "masker" if options.masker else "masks"
+        raise UsageError(f"{card.name} takes no masks: leave --{given} out, or choose a model that does, as sam-cd")
+    if wanted and options.keep_features is not None:
+        raise UsageError(f"{card.name} looks at masks as well as at images, and keeps no features: no --keep-features")
     if options.keep_features is not None and not isinstance(model, Encoding):
         raise UsageError(
             f"{card.name} keeps no image features: --keep-features is for networks that answer any words from one "
             "look at the images, such as semantic-cd; leave it out"
         )
+
+
+def _opened_priors(wanted: tuple[str, ...], options: Options) -> Priors | None:
+    """The prior folder that the options name.
+
+    Raises:
+        InputError: it is none.
+        UsageError: it is of a dataset.
+        VocabularyError: it lacks a word that the model wants.
+    """
+    if not wanted or options.priors in (None, WITHOUT):
+        return None
+    priors = open_priors(str(options.priors), wanted)
+    for date in DATES:
+        priors.grid(date)
+    return priors
 
 
 def _class_thresholds(card: ModelCard, wanted: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
@@ -335,7 +390,11 @@ def named_model(name: str, device: str = "auto") -> ChangeModel | SceneModel:
         return models.ready(name)
     from wasnow import checkpoint
 
-    return checkpoint.load(name, device=chosen_device(device))
+    model = checkpoint.load(name, device=chosen_device(device))
+    if wanted_priors(model):
+        recipe = checkpoint.read_header(name).provenance.recipe or {}
+        model.learned_priors = recipe.get("priors")  # type: ignore[attr-defined]
+    return model
 
 
 def chosen_device(device: str) -> str:

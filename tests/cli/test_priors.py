@@ -103,7 +103,7 @@ def test_without_weights_one_line_says_what_to_fetch(app, tmp_path):
         (["--masker", "sam3", "--masks", "x.tif"], "not for sam3"),
         (["--weights", "one"], "name the detector, then the segmenter"),
         (["--masker", "clipseg", "--weights", "a", "--weights", "b"], "has 1 network"),
-        (["--masks", "m.tif", "--bands", "red"], "write band numbers"),
+        (["--masks", "m.tif", "--bands", "red"], "write numbers from 1"),
         (["--classes", ""], "a class word is empty"),
     ],
 )

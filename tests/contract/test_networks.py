@@ -55,6 +55,12 @@ PROMISES = {
     "sscd-l": Promise(),
     # A bias of the keys adds the same to all scores of a query, which its softmax does not see.
     "bisrnet": Promise(unmoved=("*.key.bias",)),
+    "hrscd": Promise(),
+    # Published weights hold what a classifier would read, and what would join the images themselves; nothing reads it.
+    "changemask": Promise(symmetric=True, unmoved=("encoder._conv_head.*", "encoder._bn1.*", "interact.0.*")),
+    "ted": Promise(),
+    "scannet": Promise(),
+    "smnet": Promise(symmetric=True),
     # Keys likewise; CLIP's own scale takes no part unless it is asked for.
     "semantic-cd": Promise(
         unmoved=("*.k_proj.bias", "clip.logit_scale"),
@@ -74,6 +80,10 @@ PROMISES = {
         unmoved=("*.k_proj.bias", "*.key.bias", "word_decoder.*", "mask_weight"),
         options={"encoder": {"widths": (8, 16, 40, 64)}, "width": 32},
         mistake=("priors", "atention", "attention"),
+    ),
+    "mamba-scd": Promise(
+        options={"encoder": {"width": 16, "depths": [1, 1, 1, 1]}, "width": 16},
+        mistake=("size", "tinny", "tiny"),
     ),
 }
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wasnow.data.covers import change_between, open_covers
+from wasnow.data.covers import change_between, covers_of, open_covers
 from wasnow.data.dataset import open_dataset
 from wasnow.data.images import write_png
 from wasnow.errors import DatasetError
@@ -75,3 +75,13 @@ def test_labels_that_only_say_what_changed_are_refused_with_advice(tmp_path: Pat
     dataset(tmp_path, dense=False)
     with pytest.raises(DatasetError, match="read it with open_dataset"):
         open_covers(tmp_path)
+
+
+def test_a_dataset_that_is_open_already_is_read_as_it_was_opened(tmp_path: Path) -> None:
+    first, _ = dataset(tmp_path)
+    opened = open_dataset(tmp_path, tile=16).splits["train"]
+    covers = covers_of(opened)
+    assert covers.names == opened.names
+    assert len(covers) > 1
+    place = covers.names.index("a@16,16")
+    np.testing.assert_array_equal(covers[place].before_classes, first[16:32, 16:32])

@@ -1,5 +1,7 @@
 """Transforms: one geometry for everything, a light of its own for each date, the same for the same generator."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -202,3 +204,74 @@ def test_impossible_cameras_are_refused(wrong):
 def test_a_displacement_beyond_the_labels_is_refused():
     with pytest.raises(UsageError, match="no longer match labels"):
         Augment(shift_px=40)
+
+
+def guided(height: int, width: int, seed: int = 0) -> Sample:
+    """A sample whose priors are its own class labels: class 1 and class 2 at both dates."""
+    given_ = sample(height, width, seed)
+    masks = [[labels == word for word in (1, 2)] for labels in (given_.before_classes, given_.after_classes)]
+    return replace(given_, priors=np.array(masks).astype(np.uint8))
+
+
+@settings(deadline=None)
+@given(
+    st.builds(
+        Augment,
+        crop=st.sampled_from([8, 20, 40]),
+        scale=st.sampled_from([(1.0, 1.0), (0.5, 2.0)]),
+        flips=st.booleans(),
+        quarter_turns=st.booleans(),
+        swap=st.sampled_from([0.0, 0.5, 1.0]),
+    ),
+    st.integers(6, 30),
+    st.integers(6, 30),
+    SEEDS,
+)
+def test_priors_go_wherever_a_label_goes_and_end_where_the_picture_ends(augment, height, width, seed):
+    given_ = guided(height, width)
+    seen = augment(given_, np.random.default_rng(seed))
+    bare = augment(replace(given_, priors=None), np.random.default_rng(seed))
+    assert bare.priors is None
+    np.testing.assert_array_equal(seen.before, bare.before)
+    assert seen.priors.dtype == np.uint8
+    assert seen.priors.flags.c_contiguous
+    for masks, labels in zip(seen.priors, (seen.before_classes, seen.after_classes), strict=True):
+        # Beyond the edge a label is 255, and so no word.
+        np.testing.assert_array_equal(masks, np.stack([labels == word for word in (1, 2)]))
+
+
+@settings(deadline=None)
+@given(st.integers(12, 30), st.integers(12, 30), st.booleans(), st.floats(0.1, 6.0), SEEDS)
+def test_a_displacement_takes_the_masks_of_the_second_picture_along(height, width, swap, shift, seed):
+    mask = np.random.default_rng(seed).integers(0, 2, (1, -(-height // 4), -(-width // 4))).repeat(4, 1).repeat(4, 2)
+    mask = mask[:, :height, :width].astype(np.uint8)
+    picture = np.repeat(mask[0][..., None] * np.uint8(200), 3, axis=2)
+    given_ = Sample("s", picture, picture, None, None, mask[0], np.stack([mask, mask]))
+    augment = Augment(flips=False, quarter_turns=False, swap=float(swap), shift_px=shift)
+    seen = augment(given_, np.random.default_rng(seed))
+    still, moved = (seen.before, seen.after)[:: -1 if swap else 1], seen.priors[:: -1 if swap else 1]
+    np.testing.assert_array_equal(still[0], picture)
+    np.testing.assert_array_equal(moved[0], mask)
+    # What the displaced picture shows for certain, its mask says; away from the edge, which mirrors only the picture.
+    edge = int(np.ceil(shift)) + 1
+    inner = (slice(edge, height - edge), slice(edge, width - edge))
+    shown = still[1][inner][..., 0]
+    pure = np.isin(shown, (0, 200))
+    np.testing.assert_array_equal(moved[1, 0][inner][pure], (shown[pure] > 100).astype(np.uint8))
+    np.testing.assert_array_equal(seen.change, mask[0])
+
+
+def test_no_mask_is_where_a_displaced_picture_is_continued():
+    full = np.ones((2, 1, 20, 20), np.uint8)
+    given_ = replace(sample(20, 20), priors=full)
+    seen = Augment(flips=False, quarter_turns=False, swap=0, shift_px=4)(given_, np.random.default_rng(1))
+    assert seen.priors[0].all()
+    assert not seen.priors[1].all()
+    assert seen.priors[1, 0, 4:-4, 4:-4].all()
+
+
+def test_exchanged_twice_is_as_before_with_priors_too():
+    given_ = guided(6, 8)
+    again = swapped(swapped(given_))
+    np.testing.assert_array_equal(again.priors, given_.priors)
+    np.testing.assert_array_equal(swapped(given_).priors[0], given_.priors[1])

@@ -7,6 +7,7 @@ import torch
 from wasnow.errors import UsageError
 from wasnow.priors.clipseg import ClipSeg
 from wasnow.priors.grounded_sam import BoxFinder, GroundedSam
+from wasnow.priors.maskers import MaskerChoice
 from wasnow.priors.sam3 import Sam3
 from wasnow.priors.weights import find_weights
 
@@ -257,3 +258,29 @@ def test_clipseg_answers_as_the_whole_network_does(maskers):
         with torch.inference_mode():
             theirs = masker.network(input_ids=ids, pixel_values=pixels).logits
         torch.testing.assert_close(ours, theirs.reshape(ours.shape), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["sam", "sam2", "sam3", "clipseg"])
+def test_a_choice_knows_the_key_of_a_masker_without_making_its_networks(folders, maskers, family, monkeypatch):
+    weights = (folders["grounding-dino"], folders[family]) if family.startswith("sam") and family != "sam3" else None
+    name = "grounded-sam" if weights else family
+    choice = MaskerChoice(name, tuple(map(str, weights or (folders[family],))), box=0.0, text=0.0, score=0.0)
+    for module in ("one_network", "grounded_sam"):
+        monkeypatch.setattr(f"wasnow.priors.{module}.load_network", None)
+    assert choice.key == maskers[family].key
+    monkeypatch.undo()
+    assert choice.load().key == choice.key
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "said"),
+    [
+        ("sam4", (), "did you mean 'sam3'"),
+        ("files", (), "name the files with --masks"),
+        ("grounded-sam", ("x",), "1 weights are given, and grounded-sam has 2 networks: name the detector"),
+        ("sam3", ("x", "y"), "sam3 has 1 network"),
+    ],
+)
+def test_a_choice_that_cannot_be_meant_is_refused(name, weights, said):
+    with pytest.raises(UsageError, match=said):
+        MaskerChoice(name, weights)

@@ -14,7 +14,21 @@ from __future__ import annotations
 
 import typer
 
-from wasnow.cli import calibrate, convert, data, demo, detect, evaluate, info, models, priors, recipes, train, weights
+from wasnow.cli import (
+    benchmark,
+    calibrate,
+    convert,
+    data,
+    demo,
+    detect,
+    evaluate,
+    info,
+    models,
+    priors,
+    recipes,
+    train,
+    weights,
+)
 from wasnow.cli.console import print_version
 from wasnow.process import patient_threads
 
@@ -43,6 +57,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("benchmark", epilog=benchmark.EXAMPLES)(benchmark.benchmark)
 app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
 app.command("recipes", epilog=recipes.EXAMPLES)(recipes.recipes)
 app.add_typer(weights.app, name="weights")

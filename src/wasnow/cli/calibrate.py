@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, progress, verb, warn
-from wasnow.cli.evaluate import HELD_BACK, choose_split, open_as_trained
+from wasnow.cli.evaluate import HELD_BACK, choose_split, open_as_trained, with_masks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +38,13 @@ def calibrate(
     force: Annotated[
         bool, typer.Option("--force", help="Fit on pairs that the model is trained or tested on.")
     ] = False,
+    priors: Annotated[
+        str | None,
+        typer.Option(
+            help="For a model that wants masks: a prior folder, labels, or none; the training's own if left out.",
+            show_default=False,
+        ),
+    ] = None,
     encoding: Annotated[
         str | None, typer.Option(help="Class encoding, where the values cannot tell it.", show_default=False)
     ] = None,
@@ -66,9 +73,13 @@ def calibrate(
     from wasnow.plan import chosen_device
     from wasnow.training.page import calibration_page
 
+    model = load(found, device=chosen_device(device))
+    samples, _, remarks = with_masks(model, samples, name, dataset, priors, found, header)
+    for remark in remarks:
+        warn(remark)
     with progress(quiet or as_json) as tell:
         result = fit(
-            load(found, device=chosen_device(device)),
+            model,
             samples,
             split=name,
             progress=lambda done, total: tell("measuring", done, total),

@@ -31,6 +31,7 @@ EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
     "  wasnow detect 2009.tif 2017.tif -o out/\n\n"
     "  wasnow detect before.tif after.tif -o out/ --classes 'house, lake, forest, asphalt' --min-area 50\n\n"
+    "  wasnow detect before.tif after.tif -o out/ --model runs/sam-cd --priors priors/   # see wasnow priors\n\n"
     "  wasnow detect before.tif after.tif -o out/ --model irmad   # any bands, no classes\n\n"
     "  wasnow detect before.jpg after.jpg -o out/ --gsd 0.3   # images without CRS\n\n"
     "Run the same command again to resume; open out/report.html when it is done."
@@ -74,6 +75,34 @@ def detect(
         bool,
         typer.Option("--landcover", help="Also write the class maps of both dates, unmasked.", rich_help_panel=MODEL),
     ] = False,
+    priors: Annotated[
+        str | None,
+        typer.Option(
+            help="For a model that wants masks: the folder of wasnow priors; or none.",
+            rich_help_panel=MODEL,
+            show_default=False,
+        ),
+    ] = None,
+    masker: Annotated[
+        str | None,
+        typer.Option(
+            help="Or what finds them on the way: grounded-sam, sam3, clipseg.",
+            rich_help_panel=MODEL,
+            show_default=False,
+        ),
+    ] = None,
+    masker_weights: Annotated[
+        list[str] | None,
+        typer.Option(help="Its weights, as wasnow priors --weights.", rich_help_panel=MODEL, show_default=False),
+    ] = None,
+    masks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Or masks of your own: a raster, polygons or a folder; twice for one per date.",
+            rich_help_panel=MODEL,
+            show_default=False,
+        ),
+    ] = None,
     bands: Annotated[
         str | None,
         typer.Option(help="Bands of both rasters, as 1,2,3; by colour if left out.", rich_help_panel=MODEL),
@@ -184,6 +213,10 @@ def detect(
         "precision": precision,
         "keep_features": keep_features,
         "features_limit": features_limit,
+        "priors": priors,
+        "masker": masker,
+        "masker_weights": tuple(masker_weights or ()) or None,
+        "masks": tuple(masks or ()) or None,
     }
     carry_out(
         before,

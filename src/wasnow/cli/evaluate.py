@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from wasnow.data.dataset import Dataset
     from wasnow.data.samples import Samples
     from wasnow.evaluation import Evaluation
+    from wasnow.models.contract import ChangeModel
 
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
@@ -46,6 +48,13 @@ def evaluate(
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Change probability from which a pixel counts; the model's own if left out.")
+    ] = None,
+    priors: Annotated[
+        str | None,
+        typer.Option(
+            help="For a model that wants masks: a prior folder, labels, or none; the training's own if left out.",
+            show_default=False,
+        ),
     ] = None,
     encoding: Annotated[
         str | None, typer.Option(help="Class encoding, where the values cannot tell it.", show_default=False)
@@ -87,9 +96,11 @@ def evaluate(
     from wasnow.evaluation import evaluate as score
     from wasnow.plan import chosen_device
 
+    model = load(found, device=chosen_device(device))
+    samples, origin, remarks = with_masks(model, samples, name, dataset, priors, found, header)
     with progress(quiet or as_json) as tell:
         result = score(
-            load(found, device=chosen_device(device)),
+            model,
             samples,
             split=name,
             threshold=threshold,
@@ -99,6 +110,7 @@ def evaluate(
             landcover=landcover,
             progress=lambda done, total: tell("scoring", done, total),
         )
+    result = dataclasses.replace(result, priors=origin, notes=(*result.notes, *remarks))
     # Nothing is written into the package of a model that came with it.
     beside = found.with_suffix("") if checkpoint.exists() else Path(checkpoint.name)
     folder = output or (checkpoint if checkpoint.is_dir() else beside) / "evaluation" / name
@@ -143,6 +155,50 @@ def open_as_trained(data: str, recipe: Mapping[str, Any], *, encoding: str | Non
     for note in dataset.warnings:
         warn(note)
     return dataset
+
+
+def with_masks(
+    model: ChangeModel,
+    samples: Samples,
+    split: str,
+    dataset: Dataset,
+    said: str | None,
+    checkpoint: Path,
+    header: Header,
+) -> tuple[Samples, dict[str, Any] | None, list[str]]:
+    """The pairs with the masks that a model wants, what these are, and what to say of them.
+
+    Args:
+        model: any; for one that wants no masks the pairs stay as they are.
+        samples: to be told.
+        split: what `choose_split` called them.
+        dataset: that they are of.
+        said: ``--priors``; None takes what the run of the checkpoint took, if it is in a run folder.
+        checkpoint: its file.
+        header: of it.
+
+    Raises:
+        UsageError: the model wants masks, and nothing says where they are.
+        InputError: they are not of these pairs.
+    """
+    from wasnow.models.contract import wanted_priors
+
+    if not wanted_priors(model):
+        return samples, None, [f"{model.card.name} takes no masks, so --priors is not looked at"] if said else []
+    from wasnow.priors.samples import pair_masks, told
+    from wasnow.priors.store import other_masker
+    from wasnow.training.folder import RunFolder
+
+    if said is None:
+        record = RunFolder(checkpoint.parent).record or {}
+        said = record.get("config", {}).get("priors")
+    masks = None if said is None else pair_masks(said, dataset)
+    # What was held back from training is a part of the split that training was given.
+    own = split if split in dataset.splits else next(each for each in ("train", "all") if each in dataset.splits)
+    samples, masks = told(model, samples, own, masks)
+    origin = None if masks is None else masks.origin
+    remark = other_masker((header.provenance.recipe or {}).get("priors"), origin)
+    return samples, origin, [remark] if remark else []
 
 
 def choose_split(splits: Mapping[str, Samples], wanted: str | None, header: Header) -> tuple[str, Samples]:

@@ -18,12 +18,11 @@ from wasnow.cli.console import (
     verb,
     warn,
 )
+from wasnow.cli.detect import parse_bands
 
 if TYPE_CHECKING:
-    from wasnow.priors.cache import PriorCache
     from wasnow.priors.files import MaskFiles
     from wasnow.priors.make import Made
-    from wasnow.priors.pieces import Masker
 
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
@@ -31,8 +30,6 @@ EXAMPLES = (
     "  wasnow priors LEVIR-CD/ --classes building --masker sam3 -o priors/\n\n"
     "  wasnow priors before.tif after.tif --classes building --masks footprints.gpkg -o priors/"
 )
-
-MASKERS = ("grounded-sam", "sam3", "clipseg", "files")
 
 
 @verb
@@ -82,35 +79,35 @@ def priors(
     debug: bool = DEBUG,
 ) -> None:
     """Find what words name at each date, and keep it as masks. Kept answers make it resumable."""
-    from wasnow.errors import UsageError, did_you_mean
+    from wasnow.errors import UsageError
+    from wasnow.priors.maskers import FILES, GROUNDED_SAM, MaskerChoice
     from wasnow.vocabulary import Vocabulary
 
     words = Vocabulary.parse(classes).words
     if len(inputs) > 2:
         raise UsageError(f"{len(inputs)} inputs are given; give BEFORE and AFTER, or one dataset folder")
-    chosen = masker or ("files" if masks else "grounded-sam")
-    if chosen not in MASKERS:
-        raise UsageError(
-            f"no masker is called {chosen!r}; known are {', '.join(MASKERS)}{did_you_mean(chosen, MASKERS)}"
-        )
-    if (chosen == "files") != bool(masks):
+    chosen = masker or (FILES if masks else GROUNDED_SAM)
+    network = None if chosen == FILES else MaskerChoice(chosen, tuple(weights or ()), box, text, score)
+    if (chosen == FILES) != bool(masks):
         raise UsageError(
             "--masker files wants --masks PATH" if not masks else f"--masks is for files, not for {chosen}"
         )
+    from wasnow.plan import chosen_device
+    from wasnow.priors.cache import PriorCache, prior_cache
     from wasnow.priors.make import Way, make_dataset, make_pair
 
     way = Way(
         words,
-        _files(masks, words, column, pair=len(inputs) == 2)
-        if masks
-        else _network(chosen, weights or [], box=box, text=text, score=score, device=device),
-        _cache(cache) if not masks else None,
+        _files(masks or [], words, column, pair=len(inputs) == 2)
+        if network is None
+        else network.load(chosen_device(device)),
+        PriorCache(cache or prior_cache()) if network is not None else None,
         tile,
         margin,
     )
     with progress(quiet or as_json) as tell, terminated_like_interrupted():
         if len(inputs) == 2:
-            shown = _bands(bands)
+            shown = parse_bands(bands)
             made = make_pair(inputs[0], inputs[1], output, way, bands=shown, stretch=stretch, progress=tell)
         else:
             from wasnow.data.dataset import open_dataset
@@ -136,52 +133,10 @@ def priors(
         _show(made)
 
 
-def _network(chosen: str, weights: list[str], *, box: float, text: float, score: float, device: str) -> Masker:
-    from wasnow.errors import UsageError
-    from wasnow.plan import chosen_device
-
-    most = 2 if chosen == "grounded-sam" else 1
-    if len(weights) > most or (most == 2 and len(weights) == 1):
-        raise UsageError(
-            f"--weights is given {len(weights)} times, and {chosen} has {most} "
-            + ("networks: name the detector, then the segmenter" if most == 2 else "network")
-        )
-    place = chosen_device(device)
-    if chosen == "grounded-sam":
-        from wasnow.priors.grounded_sam import GroundedSam
-
-        return GroundedSam.load(*weights, box=box, text=text, device=place)
-    if chosen == "sam3":
-        from wasnow.priors.sam3 import Sam3
-
-        return Sam3.load(*weights, score=score, device=place)
-    from wasnow.priors.clipseg import ClipSeg
-
-    return ClipSeg.load(*weights, score=score, device=place)
-
-
 def _files(masks: list[Path], words: tuple[str, ...], column: str | None, *, pair: bool) -> MaskFiles:
     from wasnow.priors.files import MaskFiles
 
     return (MaskFiles.of_pair if pair else MaskFiles.of_dataset)(masks, words, column)
-
-
-def _cache(folder: Path | None) -> PriorCache:
-    from wasnow.priors.cache import PriorCache
-    from wasnow.weights import cache
-
-    return PriorCache(folder or cache().parent / "priors")
-
-
-def _bands(text: str | None) -> tuple[int, ...] | None:
-    from wasnow.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--bands {text!r} is not understood; write band numbers as 4,3,2") from None
 
 
 def _show(made: Made) -> None:

@@ -15,6 +15,8 @@ from wasnow.models import DEFAULT
 @click.argument("output", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--model", default=DEFAULT, show_default=True, help="See wasnow models.")
 @click.option("--classes", default=None, help="Class words, such as 'water, building'.")
+@click.option("--priors", default=None, help="Prior folder (wasnow priors) for a model that wants masks; or none.")
+@click.option("--masker", default=None, help="Or what finds masks on the way: grounded-sam, sam3, clipseg.")
 @click.option("--align", default="before", show_default=True, help="before, after, finest, or a raster file.")
 @click.option("--bands", default=None, help="Bands of both rasters, as 1,2,3.")
 @click.option("--gsd", type=float, default=None, help="Working resolution in metres.")
@@ -31,6 +33,8 @@ def wasnow(
     output: Path,
     model: str,
     classes: str | None,
+    priors: str | None,
+    masker: str | None,
     align: str,
     bands: str | None,
     gsd: float | None,
@@ -60,6 +64,8 @@ def wasnow(
             classes=classes,
             overwrite=overwrite,
             options={
+                "priors": priors,
+                "masker": masker,
                 "align": align,
                 "bands": parse_bands(bands),
                 "gsd": gsd,

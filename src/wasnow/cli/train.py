@@ -20,6 +20,7 @@ EXAMPLES = (
     "  wasnow train sscd-l --data SECOND/ -o runs/a\n\n"
     "  wasnow train sscd-l-small --data SECOND/ -o runs/b --set batch_size=4 --set crop=128 --set epochs=20\n\n"
     "  wasnow train semantic-cd-second --data SECOND/ -o runs/c --set model.prompter=none\n\n"
+    "  wasnow train sam-cd-levir --data LEVIR-CD/ --priors priors/ -o runs/d   # see wasnow priors\n\n"
     "  wasnow train my-recipe.yaml   # may name its own data and output\n\n"
     "Run the same command with --resume to go on after an interruption; open runs/a/report.html at any time."
 )
@@ -33,6 +34,13 @@ def train(
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder; runs/NAME if left out.", show_default=False)
+    ] = None,
+    priors: Annotated[
+        str | None,
+        typer.Option(
+            help="For a model that wants masks: the folder of wasnow priors; or, as controls, labels or none.",
+            show_default=False,
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -69,16 +77,23 @@ def train(
 
     splits: dict[str, Samples] = dict(dataset.splits)
     if config.dense:
-        from wasnow.data.covers import open_covers
+        from wasnow.data.covers import covers_of
 
         # What is validated on is scored, so it stays as scores see it.
-        splits |= {name: one for name, one in open_covers(Path(folder)).items() if name in ("train", "all")}
+        splits |= {name: covers_of(one) for name, one in dataset.splits.items() if name in ("train", "all")}
+    masks = None
+    if said := priors or config.priors:
+        from wasnow.priors.samples import pair_masks, settled
+
+        masks = pair_masks(said, dataset)
+        config = config.model_copy(update={"priors": settled(said)})
     trained = run(
         config,
         splits,
         output or Path(config.output or f"runs/{config.name}"),
         resume=resume,
         overwrite=overwrite,
+        priors=masks,
         data_name=Path(folder).resolve().name,
         watch=_watch(quiet),
     )

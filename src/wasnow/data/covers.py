@@ -56,10 +56,23 @@ def open_covers(path: Path) -> Mapping[str, CoverSamples]:
     Raises:
         DatasetError: no dataset, faults in it, or its labels name classes at changed pixels only.
     """
-    dataset = open_dataset(path)
-    if dataset.coding.classes is None or not dataset.coding.classes.dense:
+    return {name: covers_of(one) for name, one in open_dataset(path).splits.items()}
+
+
+def covers_of(samples: FileSamples) -> CoverSamples:
+    """The same pairs, read as they are opened already, with classes everywhere.
+
+    Raises:
+        DatasetError: the labels name classes at changed pixels only, or none at all.
+    """
+    if not is_dense(samples):
         raise DatasetError(
-            f"{path}: its labels do not name the class of what is unchanged; read it with open_dataset, or give labels "
-            "that have a class at every pixel"
+            f"{samples.root}: its labels do not name the class of what is unchanged; read it with open_dataset, or "
+            "give labels that have a class at every pixel"
         )
-    return {name: CoverSamples(one.entries, one.coding, one.root) for name, one in dataset.splits.items()}
+    return CoverSamples(samples.entries, samples.coding, samples.root)
+
+
+def is_dense(samples: FileSamples) -> bool:
+    """Whether the labels of some pairs name a class at every pixel."""
+    return samples.coding.classes is not None and samples.coding.classes.dense

@@ -2,6 +2,7 @@
 
     Entry (paths) ──> pictures ──────────────────────> before, after             (H, W, 3)
                  └──> label files ──> Encoding ──> reconcile ──> before_classes, after_classes, change   (H, W)
+    (wasnow.priors.samples) masks of words ──────────> priors                    (2, W, H, Wd)
 
 Whatever the files say, a `Sample` says it in one way:
 
@@ -44,6 +45,8 @@ class Sample:
         before_classes: ``(H, W)`` uint8: 0 unchanged, 1..K the class, 255 no label. None without class labels.
         after_classes: the same for the second date; None exactly where ``before_classes`` is.
         change: ``(H, W)`` uint8: 0, 1, 255 no label. None without labels.
+        priors: ``(2, W, H, Wd)`` uint8: 1 where a word is, at each date, for a model that wants to know; else 0. None
+            where nobody looked.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Sample:
     before_classes: Codes | None = None
     after_classes: Codes | None = None
     change: Codes | None = None
+    priors: Codes | None = None
 
 
 class Samples(Protocol):

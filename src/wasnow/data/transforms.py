@@ -1,10 +1,11 @@
 """Paired transforms: one geometry for both pictures and all labels, a radiometry of its own for each date.
 
     sample ─> scale and crop ─> flips, quarter turns ─> after displaced ─> dates swapped ─> light, camera
-              the same for before, after, before_classes, after_classes, change             before │ after
+              the same for before, after, before_classes, after_classes, change, priors     before │ after
 
-Labels are never interpolated. Everything is drawn from the generator that is handed in: the same generator state gives
-the same sample.
+Labels and masks are never interpolated. Priors belong to the pictures: what displaces the second picture displaces its
+masks, and where a picture is continued by mirroring there is no mask. Everything is drawn from the generator that is
+handed in: the same generator state gives the same sample.
 """
 
 from __future__ import annotations
@@ -127,8 +128,8 @@ class Augment:
         quarter_turns: by 0, 90, 180 or 270 degrees; only where the picture is square, or cropped.
         swap: probability that the dates change places, with their labels.
         light: how each date's picture varies; None leaves them as they are.
-        shift_px: the second picture is displaced by up to this, in rows and in cols, its labels are not: real pairs
-            are never aligned perfectly, and an answer must not hang on it.
+        shift_px: the second picture is displaced by up to this, in rows and in cols, and so are its priors, which were
+            found in it; its labels are not: real pairs are never aligned perfectly, and an answer must not hang on it.
         camera: how each date's picture varies further; None leaves them as they are.
     """
 
@@ -176,22 +177,32 @@ class Augment:
                     sample,
                     lambda a: cut(a, int(row), int(col), side),
                     lambda a: cut_labels(a, int(row), int(col), side),
+                    lambda a: cut_labels(a, int(row), int(col), side, beyond=0),
                 )
             else:
                 steps: NDArray[np.float64] = (np.arange(side, dtype=np.float64) + 0.5) / factor - 0.5
                 rows, cols = row + steps, col + steps
-                sample = _each(sample, lambda a: resample(a, rows, cols), lambda a: nearest(a, rows, cols))
+                sample = _each(
+                    sample,
+                    lambda a: resample(a, rows, cols),
+                    lambda a: nearest(a, rows, cols),
+                    lambda a: nearest(a, rows, cols, beyond=0),
+                )
             height = width = side
         mirror = rng.integers(0, 2, 2) if self.flips else np.zeros(2, np.int64)
         turns = int(rng.integers(0, 4)) if self.quarter_turns else 0
         if height != width:
             turns -= turns % 2
         if mirror.any() or turns:
-            sample = _each(sample, lambda a: turn(a, mirror, turns), lambda a: turn(a, mirror, turns))
+            sample = _each(sample, *[lambda a: turn(a, mirror, turns)] * 3)
         if self.shift_px:
             down, right = rng.uniform(-self.shift_px, self.shift_px, 2)
             rows, cols = (np.arange(size, dtype=np.float64) for size in sample.after.shape[:2])
             sample = replace(sample, after=resample(sample.after, rows - down, cols - right))
+            if sample.priors is not None:
+                first, second = sample.priors
+                moved = _planes(second, lambda a: nearest(a, rows - down, cols - right, beyond=0))
+                sample = replace(sample, priors=np.stack([first, moved]))
         if rng.uniform() < self.swap:
             sample = swapped(sample)
         for seen in (self.light, self.camera):
@@ -201,13 +212,14 @@ class Augment:
 
 
 def swapped(sample: Sample) -> Sample:
-    """The dates in the other order, labels with them."""
+    """The dates in the other order, labels and priors with them."""
     return replace(
         sample,
         before=sample.after,
         after=sample.before,
         before_classes=sample.after_classes,
         after_classes=sample.before_classes,
+        priors=None if sample.priors is None else np.ascontiguousarray(sample.priors[::-1]),
     )
 
 
@@ -227,9 +239,9 @@ def cut(rgb: Rgb, row: int, col: int, side: int) -> Rgb:
     return rgb[np.ix_(rows, cols)]
 
 
-def cut_labels(codes: Codes, row: int, col: int, side: int) -> Codes:
-    """The same of labels; no label beyond the edge."""
-    out = np.full((side, side), NO_LABEL, np.uint8)
+def cut_labels(codes: Codes, row: int, col: int, side: int, *, beyond: int = NO_LABEL) -> Codes:
+    """The same of labels; ``beyond`` the edge, which is no label."""
+    out = np.full((side, side), beyond, np.uint8)
     part = codes[row : row + side, col : col + side]
     out[: part.shape[0], : part.shape[1]] = part
     return out
@@ -265,13 +277,13 @@ def _mixed(first: NDArray[Any], second: NDArray[Any], weight: NDArray[np.float32
     return mixed
 
 
-def nearest(codes: Codes, rows: NDArray[np.floating], cols: NDArray[np.floating]) -> Codes:
-    """The label whose pixel holds each point; no label beyond the edge."""
+def nearest(codes: Codes, rows: NDArray[np.floating], cols: NDArray[np.floating], *, beyond: int = NO_LABEL) -> Codes:
+    """The label whose pixel holds each point; ``beyond`` the edge, which is no label."""
     r, c = np.floor(rows + 0.5).astype(np.int64), np.floor(cols + 0.5).astype(np.int64)
     height, width = codes.shape
     out = codes[np.ix_(np.clip(r, 0, height - 1), np.clip(c, 0, width - 1))]
     inside = ((r >= 0) & (r < height))[:, None] & ((c >= 0) & (c < width))[None]
-    return out if inside.all() else np.where(inside, out, np.uint8(NO_LABEL))
+    return out if inside.all() else np.where(inside, out, np.uint8(beyond))
 
 
 def _mirrored(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
@@ -282,8 +294,13 @@ def _mirrored(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     return np.where(folded < size, folded, 2 * size - 2 - folded)
 
 
-def _each(sample: Sample, picture: Callable[[Rgb], Rgb], labels: Callable[[Codes], Codes]) -> Sample:
-    """The same function on both pictures, the same other one on all labels."""
+def _each(
+    sample: Sample,
+    picture: Callable[[Rgb], Rgb],
+    labels: Callable[[Codes], Codes],
+    mask: Callable[[Codes], Codes],
+) -> Sample:
+    """One function on both pictures, one on all labels, one on the mask of each date and word."""
 
     def of(codes: Codes | None) -> Codes | None:
         return None if codes is None else labels(codes)
@@ -295,4 +312,10 @@ def _each(sample: Sample, picture: Callable[[Rgb], Rgb], labels: Callable[[Codes
         of(sample.before_classes),
         of(sample.after_classes),
         of(sample.change),
+        None if sample.priors is None else np.stack([_planes(date, mask) for date in sample.priors]),
     )
+
+
+def _planes(masks: Codes, each: Callable[[Codes], Codes]) -> Codes:
+    """The same function on each mask of ``(W, H, Wd)``."""
+    return np.stack([each(mask) for mask in masks])

@@ -21,6 +21,8 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from wasnow.nn.efficientnet import Block as SqueezeBlock
+from wasnow.nn.efficientnet import EfficientNetB0
 from wasnow.nn.efficientnet_lite import Block, EfficientNetLite0, SameConv
 from wasnow.nn.resnet import BasicBlock, ResNet34
 
@@ -29,6 +31,8 @@ Network = TypeVar("Network", bound=nn.Module)
 FOLLOWS: Mapping[type[nn.Module], tuple[tuple[str, str], ...]] = {
     EfficientNetLite0: (("_conv_stem", "_bn0"),),
     Block: (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")),
+    EfficientNetB0: (("_conv_stem", "_bn0"),),
+    SqueezeBlock: (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")),
     ResNet34: (("conv1", "bn1"),),
     BasicBlock: (("conv1", "bn1"), ("conv2", "bn2")),
 }

@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wasnow import weights
 from wasnow.errors import OutputError
-from wasnow.priors.pieces import Key, Mask, Masker, Piece, masks_of
+from wasnow.priors.pieces import Key, Masker, Piece
 from wasnow.raster.tiles import Window
 from wasnow.raster.write import as_output_error
 
@@ -37,6 +38,11 @@ _SUM_BYTES = 32
 _ABANDONED_S = 3600
 _MAX_BYTES = 2**31
 """No entry unpacks to more: a damaged or forged one must not fill the memory."""
+
+
+def prior_cache() -> Path:
+    """Where answers are kept unless somebody says otherwise: beside the weights."""
+    return weights.cache().parent / "priors"
 
 
 def picture_digest(rgb: NDArray[np.uint8]) -> str:
@@ -111,7 +117,7 @@ class PriorCache:
             raise as_output_error(path, error) from error
 
 
-class CachedMasker:
+class CachedMasker(Masker):
     """A masker that asks only about what the cache does not hold. ``asked`` and ``reused`` count words of pictures.
 
     Args:
@@ -150,10 +156,6 @@ class CachedMasker:
         self.asked += len(missing)
         self.reused += len(found) - len(missing)
         return tuple(found[word] or () for word in words)
-
-    def masks(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> Mask:
-        """See `Masker`."""
-        return masks_of(self.find(rgb, words), (rgb.shape[0], rgb.shape[1]))
 
 
 def _canonical(picture: str, word: str, key: Key) -> bytes:

@@ -17,50 +17,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wasnow.errors import UsageError
 from wasnow.priors import prepare
-from wasnow.priors.pieces import Key, Mask, Piece, masks_of, parts, window_slices
-from wasnow.priors.weights import Found, find_weights, load_network, load_tokenizer
-
-SCORE = 0.5
+from wasnow.priors.one_network import OneNetwork
+from wasnow.priors.pieces import Piece, parts, window_slices
 
 
-class ClipSeg:
-    """A `Masker` of CLIPSeg.
+class ClipSeg(OneNetwork):
+    """A `Masker` of CLIPSeg; ``score`` is the probability from which a pixel counts."""
 
-    Args:
-        found: of the family ``clipseg``.
-        score: probability from which a pixel counts, 0..1.
-    """
-
-    def __init__(self, found: Found, *, score: float = SCORE, device: str = "cpu") -> None:
-        if not 0 <= score < 1:
-            raise UsageError(f"--score {score} is no probability; give a number from 0 to below 1, such as 0.5")
-        self.score, self.device = score, device
-        self.digest = found.digest()
-        self.prepare = prepare.CLIPSEG.told_by(found.preprocessor())
-        self.network = load_network(found, device)
-        self._tokenizer = load_tokenizer(found)
-
-    @classmethod
-    def load(cls, weights: str = "clipseg-rd64-refined", *, score: float = SCORE, device: str = "cpu") -> ClipSeg:
-        """From a folder or a name; see `find_weights`.
-
-        Raises:
-            CheckpointError: weights are missing or unfit.
-            UsageError: the threshold is no probability.
-        """
-        return cls(find_weights(weights, ("clipseg",)), score=score, device=device)
+    family = "clipseg"
+    preparation = prepare.CLIPSEG
 
     @property
     def knows_objects(self) -> bool:
         """See `Masker`."""
         return False
-
-    @property
-    def key(self) -> Key:
-        """See `Masker`."""
-        return {"masker": "clipseg", "weights": self.digest, "score": self.score}
 
     def logits(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> Tensor:
         """``(len(words), h, w)`` at the network's own resolution; the image tower runs once."""
@@ -93,7 +64,3 @@ class ClipSeg:
             )
             for one in grown
         )
-
-    def masks(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> Mask:
-        """See `Masker`."""
-        return masks_of(self.find(rgb, words), (rgb.shape[0], rgb.shape[1]))

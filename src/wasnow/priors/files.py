@@ -6,7 +6,7 @@
               without one all are of the single word
     folder    of a pair: before.* and after.*
               of a dataset: one file per picture, named like it, below a folder for each date (before, after; A, B;
-              im1, im2; T1, T2), with or without a folder for the split above
+              im1, im2; T1, T2; as datasets name them), with or without a folder for the split above
 
 One file serves both dates, two serve one each. Only what a window needs is read, so a national layer of footprints does
 not have to fit into memory.
@@ -29,10 +29,12 @@ from rasterio.errors import CRSError
 from rasterio.warp import transform_bounds
 
 from wasnow.data.images import Header, check_complete
+from wasnow.data.layouts.roles import date_of
 from wasnow.data.vectors import Polygons, burn, is_vector
 from wasnow.errors import InputError, RasterUnsuitable, UsageError, WasnowError, did_you_mean
 from wasnow.priors.nearest import read_nearest
 from wasnow.priors.pieces import Mask
+from wasnow.priors.store import DATES
 from wasnow.raster.grid import Grid
 from wasnow.raster.read import open_raster
 from wasnow.raster.tiles import Window
@@ -41,7 +43,6 @@ from wasnow.vocabulary import join_words
 
 COLUMNS = ("class", "word", "label", "category", "type", "landcover", "name")
 """Where a vector layer's words are looked for if nobody says."""
-DATE_FOLDERS = (("before", "a", "im1", "t1", "image1"), ("after", "b", "im2", "t2", "image2"))
 _SUFFIXES = frozenset({".tif", ".tiff", ".png", ".bmp", ".jp2", ".gpkg", ".geojson", ".shp", ".fgb", ".parquet"})
 
 
@@ -119,7 +120,7 @@ class MaskFiles:
                 )
                 if found:
                     return found[0]
-        example = source / DATE_FOLDERS[date][0] / f"{names[0]}.png"
+        example = source / DATES[date] / f"{names[0]}.png"
         raise InputError(f"{source} has no masks for {names[0]} of {split}, such as {example}; add them")
 
     def on(self, path: Path, grid: Grid, window: Window) -> Mask:
@@ -249,7 +250,7 @@ def _date_folders(source: Path, date: int, split: str, *, own: bool) -> list[Pat
     """Where a date's masks may lie; ``own``: the source is of that date alone."""
     found = []
     for above in (source / split, source):
-        found += [path for path in _listed(above) if path.name.lower() in DATE_FOLDERS[date] and path.is_dir()]
+        found += [path for path in _listed(above) if date_of(path.name) == date and path.is_dir()]
         if own and above.is_dir():
             found.append(above)
     return found

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from wasnow.errors import UsageError
 from wasnow.priors import prepare
-from wasnow.priors.pieces import Key, Mask, Piece, corners, distinct_boxes, masks_of
+from wasnow.priors.pieces import Key, Mask, Masker, Piece, corners, distinct_boxes
 from wasnow.priors.weights import Found, find_weights, load_network, load_tokenizer
 
 BOX, TEXT = 0.30, 0.25
@@ -152,7 +152,7 @@ class BoxDrawer:
         return masks_in
 
 
-class GroundedSam:
+class GroundedSam(Masker):
     """A `Masker` of two networks; see the module."""
 
     def __init__(self, finder: BoxFinder, drawer: BoxDrawer) -> None:
@@ -210,10 +210,6 @@ class GroundedSam:
             drawn = (Piece.of(mask, score) for mask, score in zip(masks_in(boxes), scores.tolist(), strict=True))
             found.append(tuple(piece for piece in drawn if piece is not None))
         return tuple(found)
-
-    def masks(self, rgb: Picture, words: Sequence[str]) -> Mask:
-        """See `Masker`."""
-        return masks_of(self.find(rgb, words), (rgb.shape[0], rgb.shape[1]))
 
 
 class _Once(nn.Module):

@@ -41,7 +41,12 @@ class RasterPicture:
 
     @classmethod
     def of(
-        cls, path: str | os.PathLike[str], bands: tuple[int, ...] | None = None, stretch: str = "auto"
+        cls,
+        path: str | os.PathLike[str],
+        bands: tuple[int, ...] | None = None,
+        stretch: str = "auto",
+        *,
+        assume_crs: str | None = None,
     ) -> RasterPicture:
         """Look at a raster.
 
@@ -49,13 +54,14 @@ class RasterPicture:
             path: anything that GDAL opens.
             bands: 1-based, red, green, blue, or a single one; None chooses.
             stretch: ``auto``, or ``LOW,HIGH``.
+            assume_crs: the CRS of a raster that does not say its own.
 
         Raises:
             RasterUnreadable, RasterUnsuitable: missing, damaged, complex.
             BandsUnclear: a band that does not exist.
             UsageError: neither one band nor three, or no stretch.
         """
-        source = probe(path)
+        source = probe(path, assume_crs=assume_crs)
         if bands is not None and len(bands) not in (1, 3):
             raise UsageError(f"--bands names {len(bands)} bands; name three for red, green and blue, or one for grey")
         if source.palette is None:

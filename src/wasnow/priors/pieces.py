@@ -78,7 +78,7 @@ class Piece:
 
 
 class Masker(Protocol):
-    """Something that finds what words name in a picture."""
+    """Something that finds what words name in a picture; those that inherit from it get `masks`."""
 
     @property
     def knows_objects(self) -> bool:
@@ -96,7 +96,7 @@ class Masker(Protocol):
 
     def masks(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> Mask:
         """Per word the union of its pieces, ``(len(words), H, W)`` bool."""
-        ...
+        return masks_of(self.find(rgb, words), (rgb.shape[0], rgb.shape[1]))
 
 
 def masks_of(found: Sequence[Iterable[Piece]], shape: tuple[int, int]) -> Mask:

@@ -16,54 +16,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wasnow.errors import UsageError
 from wasnow.priors import prepare
-from wasnow.priors.pieces import Key, Mask, Piece, masks_of
-from wasnow.priors.weights import Found, find_weights, load_network, load_tokenizer
+from wasnow.priors.one_network import OneNetwork
+from wasnow.priors.pieces import Piece
 
-SCORE = 0.5
-"""The published threshold of an object's score."""
 TOKENS = 32
 """Words are padded to so many tokens, as the network was trained."""
 _MASKS_AT_ONCE = 16
 
 
-class Sam3:
-    """A `Masker` of SAM 3.
+class Sam3(OneNetwork):
+    """A `Masker` of SAM 3; objects whose score is below ``score`` do not count."""
 
-    Args:
-        found: of the family ``sam3``.
-        score: objects below it do not count, 0..1.
-    """
-
-    def __init__(self, found: Found, *, score: float = SCORE, device: str = "cpu") -> None:
-        if not 0 <= score < 1:
-            raise UsageError(f"--score {score} is no score; give a number from 0 to below 1, such as 0.5")
-        self.score, self.device = score, device
-        self.digest = found.digest()
-        self.prepare = prepare.SAM3.told_by(found.preprocessor())
-        self.network = load_network(found, device)
-        self._tokenizer = load_tokenizer(found)
-
-    @classmethod
-    def load(cls, weights: str = "sam3", *, score: float = SCORE, device: str = "cpu") -> Sam3:
-        """From a folder or a name; see `find_weights`.
-
-        Raises:
-            CheckpointError: weights are missing or unfit.
-            UsageError: the threshold is no score.
-        """
-        return cls(find_weights(weights, ("sam3",)), score=score, device=device)
+    family = "sam3"
+    preparation = prepare.SAM3
 
     @property
     def knows_objects(self) -> bool:
         """See `Masker`."""
         return True
-
-    @property
-    def key(self) -> Key:
-        """See `Masker`."""
-        return {"masker": "sam3", "weights": self.digest, "score": self.score}
 
     def find(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> tuple[tuple[Piece, ...], ...]:
         """See `Masker`."""
@@ -73,10 +44,6 @@ class Sam3:
         with torch.inference_mode():
             seen = self.network.get_vision_features(self.prepare(rgb, self.device))
             return tuple(self._of_word(word, seen, shape) for word in words)
-
-    def masks(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> Mask:
-        """See `Masker`."""
-        return masks_of(self.find(rgb, words), (rgb.shape[0], rgb.shape[1]))
 
     def _of_word(self, word: str, seen: object, shape: tuple[int, int]) -> tuple[Piece, ...]:
         told = self._tokenizer(word, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")

@@ -6,21 +6,28 @@
     train/a.tif     of a dataset: one file per pair and split; first the bands of the first date, then of the second
 
 `Priors` reads it. It holds no open file, so it can be used by several threads and sent to other processes.
+
+What made the masks is told along with a model that learned from them (`Priors.origin`), so that it can be noticed when
+it is given masks by another masker (`other_masker`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
+from rasterio.errors import NotGeoreferencedWarning
 
 from wasnow.errors import InputError, UsageError, VocabularyError, did_you_mean
 from wasnow.priors.cache import picture_digest
@@ -28,11 +35,13 @@ from wasnow.priors.nearest import grid_of, read_nearest
 from wasnow.raster.grid import Grid
 from wasnow.raster.read import gdal_settings, open_raster
 from wasnow.raster.tiles import Window
-from wasnow.raster.write import failures_named
+from wasnow.raster.write import failures_named, sha256
 from wasnow.vocabulary import join_words
 
 MANIFEST = "priors.json"
 FORMAT = 1
+WITHOUT = "none"
+"""What ``--priors`` says instead of a folder for a model that is to do without masks."""
 DATES: tuple[Literal["before"], Literal["after"]] = ("before", "after")
 
 Masks = NDArray[np.uint8]
@@ -97,6 +106,35 @@ class Manifest(_Strict):
             raise InputError(f"{path} cannot be read ({reason}); make the priors again") from None
 
 
+class PairMasks(Protocol):
+    """Masks of the pairs of a dataset, from wherever: a prior folder, or its own labels."""
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Plain JSON values that are others where the masks are: words, what made them, a digest."""
+        ...
+
+    def pick(self, words: Sequence[str]) -> Self:
+        """The same with these words, in this order.
+
+        Raises:
+            VocabularyError: there are no masks of one of them.
+        """
+        ...
+
+    def require(self, split: str, names: Sequence[str]) -> None:
+        """Nothing, if there are masks of all these pairs.
+
+        Raises:
+            UsageError, InputError: there are not.
+        """
+        ...
+
+    def of(self, split: str, name: str, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Masks:
+        """Masks of a pair, ``(2, W, H, Wd)`` uint8, 0 and 1; the pictures are ``(H, W, 3)``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Priors:
     """A prior folder, open for reading.
@@ -125,6 +163,30 @@ class Priors:
                 f"{did_you_mean(missing[0], self.manifest.words)}; make them with wasnow priors --classes"
             )
         return replace(self, words=tuple(held[word.casefold()] for word in words))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over words, masker and every mask; reads all files once.
+
+        Raises:
+            InputError: a file is missing.
+        """
+        told = self.manifest.model_dump(mode="json", include={"format", "kind", "masker", "tile", "margin"})
+        digest = hashlib.sha256(json.dumps([told, self.words], sort_keys=True).encode())
+        names = [f"{split}/{name}.tif" for split, pairs in self.manifest.pictures.items() for name in pairs]
+        for name in names if self.manifest.kind == "dataset" else [f"{date}.tif" for date in DATES]:
+            try:
+                digest.update(f"{name} {sha256(self.folder / name)}\n".encode())
+            except OSError as error:
+                raise InputError(
+                    f"{self.folder / name} cannot be read ({error.strerror}); make the priors again"
+                ) from None
+        return digest.hexdigest()
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What these masks are, wherever the folder is: words, masker, digest."""
+        return {"words": list(self.words), "masker": dict(self.manifest.masker), "digest": self.digest}
 
     # --- pairs of rasters -----------------------------------------------------------------------------------------
 
@@ -192,6 +254,22 @@ class Priors:
         """
         return tuple(self._of_split(split))
 
+    def require(self, split: str, names: Sequence[str]) -> None:
+        """Nothing, if there are masks of all these pairs.
+
+        Raises:
+            UsageError: these are priors of a pair of rasters, or there is no such split.
+            InputError: a pair is missing.
+        """
+        pictures = self._of_split(split)
+        missing = [name for name in names if name not in pictures]
+        if missing:
+            raise InputError(
+                f"{self.folder} has no priors for {len(missing)} of {len(names)} pairs of {split}, first "
+                f"{missing[0]}{did_you_mean(missing[0], tuple(pictures))}; make them again with wasnow priors, with "
+                "the same --dataset-tile as the tile of training"
+            )
+
     def of(
         self,
         split: str,
@@ -221,7 +299,7 @@ class Priors:
         if before is not None and after is not None and pair_digest(before, after) != pictures[name]:
             raise InputError(
                 f"the priors in {self.folder} are of other pictures than {name} of {split}; "
-                "make them again with wasnow priors, with the same --tile of the dataset"
+                "make them again with wasnow priors, with the same --dataset-tile"
             )
         with open_raster(str(self.folder / split / f"{name}.tif")) as raster:
             count = len(self.manifest.words)
@@ -260,6 +338,33 @@ def open_priors(folder: str | os.PathLike[str], words: Sequence[str] | None = No
     return priors if words is None else priors.pick(words)
 
 
+def other_masker(learned: Mapping[str, Any] | None, given: Mapping[str, Any] | None) -> str | None:
+    """A sentence where a model learned from the masks of one masker and is given those of another; else None.
+
+    Masks from files are of one kind, whatever the files: those of another place are always others.
+
+    Args:
+        learned: `PairMasks.origin` in training; None where nobody knows.
+        given: the same of now.
+    """
+    if not learned or not given:
+        return None
+    one, other = (dict(each.get("masker", {})) for each in (learned, given))
+    if one.get("masker") != other.get("masker"):
+        return f"the model learned from {_called(one)} and is given {_called(other)}"
+    if one.get("masker") == "files":
+        return None
+    differing = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
+    if not differing:
+        return None
+    return f"the model learned from masks by {one['masker']} with another {' and '.join(differing)} than these"
+
+
+def _called(masker: Mapping[str, Any]) -> str:
+    name = str(masker.get("masker"))
+    return {WITHOUT: "no masks", "labels": "masks from labels"}.get(name, f"masks by {name}")
+
+
 def pair_digest(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> str:
     """Of the pixels of both pictures."""
     return f"{picture_digest(before)}{picture_digest(after)}"
@@ -273,7 +378,8 @@ def write_pair_masks(path: Path, words: Sequence[str], masks: Masks) -> None:
     """
     flat = np.ascontiguousarray(masks.reshape(-1, *masks.shape[2:]))
     aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-    with failures_named(path), rasterio.Env(GDAL_PAM_ENABLED="NO"):
+    with failures_named(path), rasterio.Env(GDAL_PAM_ENABLED="NO"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with rasterio.open(

@@ -24,9 +24,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wasnow.errors import InputError, UsageError, did_you_mean
 
-LossName = Literal["ding", "scannet", "changemamba", "change", "change-dice", "classes", "joint"]
-"""Which function of `wasnow.losses` a stage minimises: ``scannet`` is ``ding`` with a margin of 0.1, ``joint`` is
-``change`` and ``classes`` together, ``change-dice`` is ``change`` and Dice."""
+LossName = Literal[
+    "ding", "scannet", "scannet-pseudo", "changemask", "changemamba", "change", "change-dice", "classes", "joint"
+]
+"""Which function of `wasnow.losses` a stage minimises: ``scannet`` is ``ding`` with a margin of 0.1, and
+``scannet-pseudo`` learns pseudo-labels besides; ``joint`` is ``change`` and ``classes`` together, ``change-dice`` is
+``change`` and Dice."""
 
 
 class _Strict(BaseModel):
@@ -158,6 +161,9 @@ class TrainConfig(_Strict):
     encoding: str | None = Field(default=None, description="class encoding, where the values cannot tell it")
     tile: int | None = Field(default=None, ge=8, description="cut the dataset's pictures into tiles of this side")
     split: str | None = Field(default=None, description="a text file of the ids in the training folder that become val")
+    priors: str | None = Field(
+        default=None, description="prior folder (wasnow priors), labels, or none; for a model that wants masks"
+    )
     output: str | None = Field(default=None, description="run folder, where the command line names none")
 
     crop: int = Field(default=256, ge=8, description="side of the training crops, in pixels")
@@ -221,7 +227,10 @@ class TrainConfig(_Strict):
         return self.model_dump(mode="json", exclude=_NO_INFLUENCE)
 
 
-_NO_INFLUENCE = {"data", "output", "workers", "log_every", "save_every", "tensorboard", "samples", "summary", "source"}
+_NO_INFLUENCE = {
+    *("data", "priors", "output", "workers", "log_every", "save_every", "tensorboard", "samples", "summary", "source")
+}
+"""Settings that a resumed run may change. Where masks lie is one; which they are is told beside the identity."""
 
 
 def validated(values: Mapping[str, Any], *, where: str = "the recipe") -> TrainConfig:

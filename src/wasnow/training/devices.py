@@ -27,7 +27,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, distributed, nn
 
 from wasnow.losses import Target
-from wasnow.models.contract import ChangeLogits
+from wasnow.models.contract import ChangeLogits, ask
 from wasnow.training.config import TrainConfig
 
 
@@ -57,15 +57,24 @@ class Answers(nn.Module):
         self._encoder_rests = encoder_rests
         self._unchanged = False
 
-    def forward(self, before: Tensor, after: Tensor, encoded: Encoded | None = None) -> tuple[Tensor, ...]:
-        """The logits of a batch, or of its features where they are known; `logits` puts them together again."""
+    def forward(
+        self, before: Tensor, after: Tensor, encoded: Encoded | None = None, priors: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """The logits of a batch, or of its features where they are known; `logits` puts them together again.
+
+        Args:
+            before: ``(B, 3, H, W)``.
+            after: likewise.
+            encoded: features of the batch, for an `Encoding`.
+            priors: ``(B, 2, W, H, Wd)``, for a `Guided` model.
+        """
         valid = torch.ones(before.shape[0], 1, *before.shape[2:], dtype=torch.bool, device=before.device)
         network: Any = self.model
         if encoded is None and self._encoder_rests:
             with torch.no_grad():
                 encoded = Encoded(network.encode(before, after, valid))
         answer: ChangeLogits = (
-            network(before, after, valid)
+            ask(network, before, after, valid, priors)
             if encoded is None
             else network.answer(encoded.tensors, (before.shape[2], before.shape[3]))
         )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from wasnow.checkpoint import read_sealed, write_sealed
 from wasnow.errors import CheckpointError, UsageError
-from wasnow.models.contract import Encoding
+from wasnow.models.contract import Encoding, wanted_priors
 from wasnow.training.config import TrainConfig
 from wasnow.training.devices import Encoded
 from wasnow.training.feed import Batch
@@ -40,7 +40,10 @@ def encoder_rests(model: nn.Module, learning: Collection[str]) -> bool:
         model: any.
         learning: names of the parameters that the stage trains.
     """
-    return isinstance(model, Encoding) and not any(in_encoder(model, name) for name in learning)
+    # Masks go into `forward` alone, so that a model which takes them answers as a whole.
+    if wanted_priors(model) or not isinstance(model, Encoding):
+        return False
+    return not any(in_encoder(model, name) for name in learning)
 
 
 def in_encoder(model: Encoding, name: str) -> bool:
@@ -62,6 +65,8 @@ def check_features(
     Raises:
         UsageError: they may not; says what to set.
     """
+    if wanted_priors(model):
+        raise UsageError(f"cache_features: {config.model} looks at masks as well as at pictures; leave it out")
     if not isinstance(model, Encoding):
         raise UsageError(f"cache_features: {config.model} does not tell its encoder apart; leave it out")
     if not any(encoder_rests(model, names) for names in learning):

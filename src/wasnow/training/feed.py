@@ -60,11 +60,13 @@ class Batch:
         before: ``(B, 3, H, W)`` uint8.
         after: ``(B, 3, H, W)`` uint8.
         target: what the labels say.
+        priors: ``(B, 2, W, H, Wd)`` uint8, 0 and 1; None for a model that wants none.
     """
 
     before: Tensor
     after: Tensor
     target: Target
+    priors: Tensor | None = None
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor, Target]:
         """Images 0..1 float32 and labels, on a device."""
@@ -76,7 +78,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Samples of one size as a batch.
 
     Raises:
-        InputError: sizes differ, some lack labels, or some have classes and others not.
+        InputError: sizes differ, some lack labels or priors, or some have classes and others not.
     """
     if len(sizes := {one.before.shape[:2] for one in samples}) > 1:
         small = min(sizes)
@@ -87,7 +89,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
         torch.from_numpy(np.stack([np.moveaxis(getattr(one, date), 2, 0) for one in samples]))
         for date in ("before", "after")
     )
-    return Batch(before, after, target_of(samples))
+    bare = [one.name for one in samples if one.priors is None]
+    if 0 < len(bare) < len(samples):
+        raise InputError(f"{bare[0]} has no priors while others of its batch have; make those of the whole dataset")
+    return Batch(before, after, target_of(samples), _stacked([one.priors for one in samples]))
 
 
 def target_of(samples: Sequence[Sample]) -> Target:
@@ -263,6 +268,8 @@ class Roles:
         trained_on: ``train (2375 pairs)``.
         selected_on: likewise; a sentence where nothing selects.
         untouched: the splits that the run does not look at.
+        train_split: which split of the data ``train`` is, or a part of.
+        select_split: the same of ``select``.
     """
 
     train: Samples
@@ -270,6 +277,8 @@ class Roles:
     trained_on: str
     selected_on: str
     untouched: tuple[str, ...]
+    train_split: str = "train"
+    select_split: str = "val"
 
 
 def roles(splits: dict[str, Samples], *, holdback: float, seed: int) -> Roles:
@@ -287,9 +296,10 @@ def roles(splits: dict[str, Samples], *, holdback: float, seed: int) -> Roles:
     rest = tuple(one for one in splits if one not in (name, "val"))
     if "val" in splits and len(splits["val"]):
         val = splits["val"]
-        return Roles(train, val, f"{name} ({_pairs(len(train))})", f"val ({_pairs(len(val))})", rest)
+        return Roles(train, val, f"{name} ({_pairs(len(train))})", f"val ({_pairs(len(val))})", rest, name, "val")
     if holdback == 0:
-        return Roles(train, None, f"{name} ({_pairs(len(train))})", "nothing: the last weights are kept", rest)
+        said = "nothing: the last weights are kept"
+        return Roles(train, None, f"{name} ({_pairs(len(train))})", said, rest, name, name)
     kept, held = hold_back(train, holdback, seed)
     return Roles(
         kept,
@@ -297,6 +307,8 @@ def roles(splits: dict[str, Samples], *, holdback: float, seed: int) -> Roles:
         f"{name} without the pairs held back ({len(kept)} of {_pairs(len(train))})",
         f"held back from {name} ({len(held)} of {_pairs(len(train))}, seed {seed})",
         rest,
+        name,
+        name,
     )
 
 

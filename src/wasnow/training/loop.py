@@ -38,7 +38,8 @@ from wasnow.errors import Interrupted, OutOfMemory, ResumeRefused, TrainingDiver
 from wasnow.evaluation import answering, change_labels, count, labels, predict
 from wasnow.losses import LossFunction
 from wasnow.metrics import Confusion
-from wasnow.models.contract import ChangeModel, Encoding
+from wasnow.models.contract import ChangeModel, Encoding, wanted_priors
+from wasnow.priors.samples import told
 from wasnow.process import kept_memory
 from wasnow.training.config import LossName, Stage, TrainConfig
 from wasnow.training.devices import (
@@ -74,10 +75,13 @@ from wasnow.vocabulary import Vocabulary, join_words
 
 if TYPE_CHECKING:
     from wasnow.data.samples import Samples
+    from wasnow.priors.store import PairMasks
 
 LOSSES: Mapping[LossName, LossFunction] = {
     "ding": losses.ding_loss,
     "scannet": partial(losses.ding_loss, margin=0.1),
+    "scannet-pseudo": losses.scannet_loss,
+    "changemask": losses.changemask_loss,
     "changemamba": losses.changemamba_loss,
     "change": losses.change_loss,
     "change-dice": losses.change_dice_loss,
@@ -124,6 +128,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    priors: PairMasks | None = None,
     data_name: str | None = None,
     transform: Transform | None = None,
     watch: Watch | None = None,
@@ -136,12 +141,14 @@ def train(
         output: the run folder; made if need be.
         resume: go on with the run in it, if there is one.
         overwrite: drop the run in it, if there is one.
+        priors: masks of the pairs, for a model that wants them.
         data_name: what the report calls the data.
         transform: a sample and random numbers to a training sample; None: `wasnow.data.transforms.Augment`.
         watch: told what happens.
 
     Raises:
-        UsageError: the configuration does not fit the data or the model.
+        UsageError: the configuration does not fit the data or the model, or the model wants masks and there are none.
+        VocabularyError: the masks are not of the words that the model wants.
         CheckpointError: ``start`` is not to be had, or is another model's.
         ResumeRefused: the folder holds another run.
         OutputError: the folder holds a run and ``resume`` is False, or it cannot be written.
@@ -157,7 +164,7 @@ def train(
     with deterministic(), _locked(folder, fabric), kept_memory(), stop_signals() as stop_asked:
         if overwrite and fabric.is_global_zero:
             folder.clear()
-        run = _Run(config, parts, folder, fabric, transform or _augment(config), watch, data_name, stop_asked)
+        run = _Run(config, parts, folder, fabric, transform or _augment(config), watch, priors, data_name, stop_asked)
         try:
             return run.go(resume=resume)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -187,10 +194,11 @@ class _Run:
         fabric: Fabric,
         transform: Transform,
         watch: Watch,
+        priors: PairMasks | None,
         data_name: str | None,
         stop_asked: Callable[[], bool],
     ) -> None:
-        self.config, self.roles, self.folder, self.fabric = config, parts, folder, fabric
+        self.config, self.folder, self.fabric = config, folder, fabric
         self.watch, self.data_name, self.stop_asked = watch, data_name, stop_asked
         start = None if config.start is None else find_start(config.start)
         torch.manual_seed(config.seed)
@@ -198,6 +206,8 @@ class _Run:
         self.vocabulary = Vocabulary(cast(ChangeModel, self.model).card.classes)
         if start is not None:
             watch.say(take_weights(self.model, start))
+        self.roles, self.priors = _told(self.model, parts, priors, watch)
+        parts = self.roles
         if config.checkpointing:
             _checkpoint_gradients(self.model, config.model)
         if fabric.world_size > 1:
@@ -270,7 +280,11 @@ class _Run:
 
     def _open(self, resume: bool) -> State | None:
         """Settle the folder, and take over the state of a run that is there."""
-        wanted = {"identity": self.config.identity(), "data_fingerprint": self.roles.train.fingerprint}
+        wanted = {
+            "identity": self.config.identity(),
+            "data_fingerprint": self.roles.train.fingerprint,
+            "priors": self.priors,
+        }
         first = self.fabric.is_global_zero
         going_on = self.fabric.broadcast(self.folder.check(wanted, resume=resume) if first else False)
         state, faults = self.folder.latest() if going_on else (None, [])
@@ -350,11 +364,12 @@ class _Run:
             waits = world > 1 and i + 1 < len(parts)
             with self.fabric.no_backward_sync(network, enabled=waits):
                 before, after, target = part.to(self.fabric.device)
+                masks = None if part.priors is None else part.priors.to(self.fabric.device, non_blocking=True)
                 encoded = None
                 if store is not None:  # sees what the wrapper of precision would hand to the network
                     kind = torch.bfloat16 if config.precision == "bf16" else torch.float32
                     encoded = store.encoded(part, before.to(kind), after.to(kind))
-                answer = network.module.logits(network(before, after, encoded))
+                answer = network.module.logits(network(before, after, encoded, masks))
                 loss = LOSSES[span.stage.loss](*of_whole_batch(answer, target, self.fabric))
                 if not torch.isfinite(loss.total):
                     raise TrainingDiverged(self._diverged("loss", float(loss.total.detach()), span, loss.parts))
@@ -491,7 +506,8 @@ class _Run:
             origin=f"trained by wasnow {__version__} with the recipe {self.config.name}",
             git=_git(),
             torch=torch.__version__,
-            recipe=self.config.model_dump(mode="json", exclude={"data", "output"}),
+            # Which masks it learned from, not where they lay.
+            recipe={**self.config.model_dump(mode="json", exclude={"data", "output"}), "priors": self.priors},
             data=self.data_name,
             data_fingerprint=self.roles.train.fingerprint,
             trained_on=self.roles.trained_on,
@@ -538,6 +554,7 @@ class _Run:
             "config": self.config.model_dump(mode="json"),
             "data": self.data_name,
             "data_fingerprint": self.roles.train.fingerprint,
+            "priors": self.priors,
             "trained_on": self.roles.trained_on,
             "selected_on": self.roles.selected_on,
             "untouched": list(self.roles.untouched),
@@ -656,6 +673,18 @@ def _left_out(parts: Roles, words: tuple[str, ...]) -> Roles:
         trained_on=f"{parts.trained_on}, {told}",
         selected_on=parts.selected_on if parts.select is None else f"{parts.selected_on}, {told}",
     )
+
+
+def _told(
+    model: nn.Module, parts: Roles, priors: PairMasks | None, watch: Watch
+) -> tuple[Roles, dict[str, Any] | None]:
+    """The pairs with the masks that a model wants, and what these are; as they are for a model that wants none."""
+    network = cast(ChangeModel, model)
+    if not wanted_priors(network) and priors is not None:
+        watch.say(f"{network.card.name} takes no masks here: the priors are not looked at")
+    train, masks = told(network, parts.train, parts.train_split, priors)
+    select = None if parts.select is None else told(network, parts.select, parts.select_split, priors)[0]
+    return replace(parts, train=train, select=select), None if masks is None else masks.origin
 
 
 def _checkpoint_gradients(model: nn.Module, name: str) -> None:

@@ -1,6 +1,7 @@
 """What a run begins with: a network with the options of its recipe, and the weights of ``start``.
 
     start ─┬─ CLIP weights (wasnow weights) ─> their towers' sizes into the options ─> every clip.* tensor, exactly
+           ├─ SegFormer weights, as published ──────────────────────────────────────> every encoder.* tensor, exactly
            ├─ a checkpoint ─────────────────────────────────────────────────────────> every tensor that fits
            └─ None ────────────────────────────────────────────────────────────────> random, from the seed
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wasnow.checkpoint import make, read_sealed, read_sealed_header, resolve
@@ -32,6 +36,9 @@ CLIP_KIND = "clip"
 
 CLIP_PREFIX = "clip."
 
+_OF_SEGFORMER = re.compile(r"patch_embed(dings\.)?\d\.proj\.|stages\.\d\.patch_embeddings\.proj\.")
+"""In the names of a published SegFormer: the authors', and transformers' of any version."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -41,19 +48,25 @@ class Start:
         path: a sealed file.
         of_clip: whether it holds CLIP towers alone, and not a checkpoint.
         clip: the sizes of the towers in it; None for a checkpoint of a model without.
+        of_segformer: whether it holds a SegFormer, in the names of those who published it.
     """
 
     path: Path
     of_clip: bool
     clip: Mapping[str, Any] | None
+    of_segformer: bool = False
 
 
 def find_start(name: str) -> Start:
     """The file that ``start`` means: a path, a run folder, a model that comes with wasnow, or the name of CLIP weights.
 
+    A path may also be the safetensors of a published SegFormer (``nvidia/mit-b1``), or the folder that holds them.
+
     Raises:
         CheckpointError: it is not to be had (says which command gets it), or is damaged.
     """
+    if (published := _segformer(Path(name))) is not None:
+        return Start(published, False, None, of_segformer=True)
     path = resolve(name) if Path(name).exists() else shipped(name) or _cached(name)
     header = _header(path)
     if header.get("kind") == CLIP_KIND:
@@ -76,7 +89,7 @@ def network(config: TrainConfig, vocabulary: Vocabulary, start: Start | None) ->
     """
     entry = MODELS.get(config.model)
     classes = vocabulary.words if entry is None or "classes" in entry.answers else ()
-    if entry is not None and "classes" in entry.answers and not classes:
+    if entry is not None and "classes" in entry.answers and not classes and not _answers_without_classes(config.model):
         raise UsageError(f"{config.model} answers with classes and the data has none; choose a model of change alone")
     options, known = dict(config.model_options), option_names(config.model)
     if start is not None and start.of_clip and CLIP_KIND not in known:
@@ -96,9 +109,18 @@ def option_names(model: str) -> list[str]:
     """The options of a model, from the signature of what makes it; none for a name that is not known."""
     if model not in MODELS:
         return []
+    return [name for name in _parameters(model) if name != "classes"]
+
+
+def _answers_without_classes(model: str) -> bool:
+    """Whether a model that may answer with classes may also do without: none are its default."""
+    classes = _parameters(model).get("classes")
+    return classes is not None and classes.default == ()
+
+
+def _parameters(model: str) -> Mapping[str, inspect.Parameter]:
     module, _, factory = MODELS[model].factory.partition(":")
-    parameters = inspect.signature(getattr(import_module(module), factory)).parameters
-    return [name for name in parameters if name != "classes"]
+    return inspect.signature(getattr(import_module(module), factory)).parameters
 
 
 def check_options(config: TrainConfig) -> None:
@@ -119,18 +141,20 @@ def check_options(config: TrainConfig) -> None:
 def take_weights(model: nn.Module, start: Start) -> str:
     """Take over weights, and say in a line what was taken.
 
-    CLIP weights must be the model's towers exactly. Of a checkpoint every tensor is taken that has the name and shape
-    of one here.
+    CLIP weights must be the model's towers exactly, and SegFormer's its encoder. Of a checkpoint every tensor is taken
+    that has the name and shape of one here.
 
     Raises:
         CheckpointError: damaged, or other towers than the model's; names the first key that differs.
-        UsageError: nothing of a checkpoint fits.
+        UsageError: nothing of a checkpoint fits, or SegFormer weights are given to a model that has no such encoder.
     """
+    if start.of_segformer:
+        return _take_segformer(model, start.path)
     tensors, _ = read_sealed(start.path)
     own = model.state_dict()
     if start.of_clip:
         towers = {name: one for name, one in own.items() if name.startswith(CLIP_PREFIX)}
-        _same_shapes(towers, tensors, start.path)
+        _same_shapes(towers, tensors, start.path, "these are the weights of another CLIP")
         model.load_state_dict(tensors, strict=False)
         return f"started from {start.path.name}: CLIP's {len(tensors)} tensors, {len(own) - len(tensors)} begin anew"
     fitting = {name: one for name, one in tensors.items() if name in own and own[name].shape == one.shape}
@@ -194,10 +218,38 @@ def _agree(wanted: Any, found: Mapping[str, Any], path: Path) -> None:
             )
 
 
-def _same_shapes(own: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
+def _same_shapes(own: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, advice: str) -> None:
     for name in sorted({*own, *found}):
         here, there = (tuple(side[name].shape) if name in side else "missing" for side in (own, found))
         if here != there:
-            raise CheckpointError(
-                path, f"{name} is {there} in the file and {here} in the model", "these are the weights of another CLIP"
-            )
+            raise CheckpointError(path, f"{name} is {there} in the file and {here} in the model", advice)
+
+
+def _segformer(path: Path) -> Path | None:
+    """The file of published SegFormer weights that a path means; None for anything else."""
+    file = path / "model.safetensors" if path.is_dir() else path
+    try:
+        with safe_open(file, framework="pt") as held:
+            names = list(held.keys())
+            if "wasnow" in (held.metadata() or {}) or not any(_OF_SEGFORMER.search(name) for name in names):
+                return None
+    except (OSError, SafetensorError, ValueError):
+        return None
+    return file
+
+
+def _take_segformer(model: nn.Module, path: Path) -> str:
+    from wasnow.nn.segformer import MixTransformer, tower_of
+
+    encoder = getattr(model, "encoder", None)
+    if not isinstance(encoder, MixTransformer):
+        raise UsageError(
+            f"{path} holds SegFormer weights and this model has no such encoder; choose sam-cd, or no start"
+        )
+    tower = tower_of(load_file(path))
+    own = encoder.state_dict()
+    advice = "these are the weights of another encoder; name theirs: --set model.encoder=mit-b0, mit-b1 or mit-b2"
+    _same_shapes(own, tower, path, advice)
+    encoder.load_state_dict(tower)
+    begun = len(model.state_dict()) - len(own)
+    return f"started from {path.name}: SegFormer's {len(own)} tensors, {begun} begin anew"

@@ -77,6 +77,12 @@ _STEM_ROLE = re.compile(
 )
 
 
+def date_of(folder: str) -> int | None:
+    """Which date a folder is named for: 0 for ``A``, ``im1``, ``before``, 1 for ``B``, ``im2``; else None."""
+    role = _ROLE.get(_normal(folder))
+    return PICTURES.index(role) if role in PICTURES else None
+
+
 def find(listing: Listing) -> Found | None:
     """The pairs of a folder of role folders; None where it is none."""
     roles = _roles_of(listing)

@@ -1,0 +1,326 @@
+"""What masks give SAM-CD: the same network without them, with them in three ways, under one budget.
+
+    python benchmarks/sam_cd_controls.py DATA OUT [--cases dubai france] [--steps 800] [--seeds 0 1 2] ...
+
+DATA holds ``dubai-landcover`` (images of one date with masks of classes) and ``france-buildings`` (``binary`` and
+``instances``, pairs each). Everything goes the road of a user: pairs and masks are files in OUT, priors are made of the
+masks, and each run is a training run of the recipe's network. The same command goes on where it was interrupted.
+
+case      trained on                                     scored on                    word, and its mask at each date
+dubai     pairs made of all towns but the last           pairs of the last town       building: where it is
+france    ``binary``: change of buildings, both ways     ``instances``: new and gone  building: what changed, at both
+                                                                                      dates: no label says more
+
+control   network                      masks
+none      no masks, no attention       -
+empty     attention                    none: all empty, so that everything is read; as large as the next
+channel   masks as further channels    worn
+attention masked attention             worn
+truth     masked attention             as labelled
+
+*Worn* masks stand for those that a masker would find: of the labelled objects 15 % are missed, each is displaced by up
+to 3 px, and as many again as 5 % of them are invented, of the shape of others. Each picture's are drawn once.
+
+All runs of a case see the same pairs in the same order for the same number of steps, each seed with its own first
+weights, and nothing is selected: what is told is F1 of change on the scored pairs after the last step, its mean over
+all validations (a curve that rises sooner has more of it), and the first step at which it reached 90 % of the last
+score of ``none``. OUT/controls.json has every curve, OUT/CASE.svg draws their means over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from wasnow.data.dataset import Dataset, open_dataset
+from wasnow.data.images import read_label, read_picture, write_png
+from wasnow.data.pairs import MadePairs, Recipe
+from wasnow.data.singles import open_masks
+from wasnow.priors.files import MaskFiles
+from wasnow.priors.make import Way, make_dataset
+from wasnow.priors.samples import NoMasks
+from wasnow.priors.store import MANIFEST, PairMasks, open_priors
+from wasnow.training.charts import COLORS, Series, curves
+from wasnow.training.config import Augmentation, Light, Optimizer, Schedule, Stage, TrainConfig
+from wasnow.training.loop import train
+from wasnow.training.watch import Lines
+from wasnow.vocabulary import NO_LABEL
+
+Mask = NDArray[np.bool_]
+WORD = "building"
+SCORE = "binary.f1"
+MISSED, INVENTED, APART_PX = 0.15, 0.05, 3
+DESCRIPTION = """\
+before: "{split}/A/{name}.png"
+after: "{split}/B/{name}.png"
+change_label: "{split}/label/{name}.png"
+change_values: {0: unchanged, 1: changed, 255: no label}
+"""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A network and its masks: ``worn``, ``truth``, or None for empty ones."""
+
+    priors: str
+    masks: str | None
+
+
+CONTROLS = {
+    "none": Control("none", None),
+    "empty": Control("attention", None),
+    "channel": Control("channel", "worn"),
+    "attention": Control("attention", "worn"),
+    "truth": Control("attention", "truth"),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair as it is written: pictures ``(H, W, 3)``, change 0, 1, 255, and the masks of both dates ``(2, H, W)``."""
+
+    split: str
+    name: str
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+    change: NDArray[np.uint8]
+    masks: Mask
+
+
+# ------------------------------------------------------------------------------------------------------------ the pairs
+
+
+def dubai(data: Path, options: argparse.Namespace) -> Iterator[Pair]:
+    """Pairs made of single-date images; buildings of both dates are known, and change is where one is at one alone."""
+    folder = open_masks(data / "dubai-landcover")
+    kept, held = folder.split(None)
+    code = 1 + folder.vocabulary.words.index(WORD)
+    for split, masks, count in (("train", kept, options.pairs), ("val", held, options.scored)):
+        made = MadePairs(masks, count, options.data_seed, Recipe(size=options.side))
+        for index, name in enumerate(made.names):
+            before, after, first, second = made.covers(index)
+            there = np.stack([first == code, second == code])
+            unknown = (first == NO_LABEL) | (second == NO_LABEL)
+            change = np.where(unknown, NO_LABEL, there[0] != there[1]).astype(np.uint8)
+            yield Pair(split, name, before, after, change, there)
+
+
+def france(data: Path, options: argparse.Namespace) -> Iterator[Pair]:
+    """Real pairs; only change is labelled where it is trained on, so masks are what changed, at both dates."""
+    for split, folder in (("train", "binary"), ("val", "instances")):
+        for path in sorted((data / "france-buildings" / folder / "before").glob("*.tif")):
+            pictures = []
+            for date in ("before", "after"):
+                pictures.append(read_picture(path.parent.parent / date / path.name)[0])
+            numbers = read_label(path.parent.parent / "label" / path.name).numbers
+            assert numbers is not None
+            # 1 new, 2 gone, 3 there at both dates.
+            changed = (numbers == 1) | (numbers == 2)
+            yield Pair(split, path.stem, pictures[0], pictures[1], changed.astype(np.uint8), np.stack([changed] * 2))
+
+
+CASES = {"dubai": dubai, "france": france}
+
+
+def worn(mask: Mask, rng: np.random.Generator) -> Mask:
+    """A mask as a masker might have found it: see the module."""
+    labels, _ = ndimage.label(mask, np.ones((3, 3), np.bool_))
+    found = np.zeros_like(mask)
+    height, width = mask.shape
+    for number, at in enumerate(ndimage.find_objects(labels), 1):
+        part = labels[at] == number
+        missed, invented = rng.random(2) < (MISSED, INVENTED)
+        shift = rng.integers(-APART_PX, APART_PX + 1, 2)
+        anywhere = rng.integers((0, 0), (max(1, height - part.shape[0]), max(1, width - part.shape[1])))
+        places = [(at[0].start + shift[0], at[1].start + shift[1])] * (not missed) + [tuple(anywhere)] * bool(invented)
+        for row, col in places:
+            rows, cols = np.nonzero(part)
+            rows, cols = rows + row, cols + col
+            inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+            found[rows[inside], cols[inside]] = True
+    return found
+
+
+def written(case: str, data: Path, out: Path, options: argparse.Namespace) -> Dataset:
+    """Pairs, masks and priors of a case as files; made once."""
+    home, done = out / case, out / case / "made.json"
+    asked = {name: getattr(options, name) for name in ("pairs", "scored", "side", "data_seed")}
+    if not done.exists():
+        for number, pair in enumerate(CASES[case](data, options)):
+            rng = np.random.default_rng([options.data_seed, number])
+            parts = {"A": pair.before, "B": pair.after, "label": pair.change}
+            for role, values in parts.items():
+                put(home / "data" / pair.split / role / f"{pair.name}.png", values)
+            for date, mask in zip("AB", pair.masks, strict=True):
+                for kind, said in (("truth", mask), ("worn", worn(mask, rng))):
+                    put(home / kind / pair.split / date / f"{pair.name}.png", said.astype(np.uint8))
+        (home / "data" / "dataset.yaml").write_text(DESCRIPTION)
+        done.write_text(json.dumps(asked))
+    elif (held := json.loads(done.read_text())) != asked:
+        raise SystemExit(f"{home} holds pairs made with {held}, not {asked}; choose another folder")
+    dataset = open_dataset(home / "data")
+    for kind in ("truth", "worn"):
+        if not (home / f"priors-{kind}" / MANIFEST).exists():
+            files = MaskFiles.of_dataset([home / kind], (WORD,))
+            make_dataset(dataset, home / f"priors-{kind}", Way((WORD,), files))
+    return dataset
+
+
+def put(path: Path, values: NDArray[np.uint8]) -> None:
+    """Write a PNG, and its folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_png(path, values)
+
+
+# ------------------------------------------------------------------------------------------------------------- the runs
+
+
+def configured(control: Control, seed: int, options: argparse.Namespace) -> TrainConfig:
+    """The same for all but the network's options and the seed."""
+    return TrainConfig(
+        name="sam-cd-controls",
+        model="sam-cd",
+        model_options={
+            "words": [WORD],
+            "encoder": options.encoder,
+            "width": options.width,
+            "priors": control.priors,
+            "reductions": options.reductions,
+        },
+        start=options.start,
+        crop=options.crop,
+        augment=Augmentation(swap=0.5, light=Light()),
+        batch_size=options.batch,
+        seed=seed,
+        workers=options.workers,
+        stages=(Stage(name="change", loss="change", steps=options.steps),),
+        optimizer=Optimizer(kind="adamw", lr=options.lr, weight_decay=0.01),
+        schedule=Schedule(kind="cosine", warmup=max(1, options.steps // 10), floor=0.01),
+        clip=1.0,
+        ema=options.ema,
+        validate_every=max(1, options.steps // options.validations),
+        select=SCORE,
+        samples=2,
+        device=options.device,
+    )
+
+
+def curve(
+    case: str, name: str, seed: int, dataset: Dataset, out: Path, options: argparse.Namespace
+) -> list[list[float]]:
+    """``[[step, score], ...]`` of a run, which is made or gone on with if it is not finished."""
+    control, folder = CONTROLS[name], out / case / "runs" / f"{name}-{seed}"
+    masks: PairMasks | None = None
+    if control.priors != "none":
+        masks = NoMasks() if control.masks is None else open_priors(out / case / f"priors-{control.masks}")
+    record = folder / "run.json"
+    if not record.exists() or json.loads(record.read_text())["status"] != "complete":
+        print(f"{case}: {name}, seed {seed}", flush=True)
+    # A finished run comes back at once, and one of another budget is refused.
+    settings = configured(control, seed, options)
+    train(settings, dict(dataset.splits), folder, resume=True, priors=masks, data_name=case, watch=Lines(60))
+    with (folder / "validations.csv").open(newline="") as file:
+        return [[float(row["step"]), float(row[SCORE] or 0)] for row in csv.DictReader(file)]
+
+
+# --------------------------------------------------------------------------------------------------------- what it says
+
+
+def summary(found: dict[str, dict[int, list[list[float]]]]) -> dict[str, dict[str, object]]:
+    """Per control: the last score, the mean over the curve, how soon it was at 90 % of the last score of ``none``."""
+    told: dict[str, dict[str, object]] = {}
+    last_of_none = statistics.mean(each[-1][1] for each in found["none"].values()) if "none" in found else math.nan
+    for name, seeds in found.items():
+        last = [each[-1][1] for each in seeds.values()]
+        mean = [statistics.mean(score for _, score in each) for each in seeds.values()]
+        goal = 0.9 * last_of_none if last_of_none > 0 else math.inf
+        soon = [next((step for step, score in each if score >= goal), None) for each in seeds.values()]
+        told[name] = {
+            "last": statistics.mean(last),
+            "last_of_seeds": last,
+            "mean_over_steps": statistics.mean(mean),
+            "mean_over_steps_of_seeds": mean,
+            "steps_to_90_percent_of_none": soon,
+        }
+    return told
+
+
+def drawn(found: dict[str, dict[int, list[list[float]]]]) -> str:
+    """The means over the seeds as an SVG that stands alone, with a legend in it."""
+    series = []
+    for name, seeds in found.items():
+        each = np.array(list(seeds.values()))
+        series.append(Series(name, each[0, :, 0].tolist(), each[:, :, 1].mean(0).tolist()))
+    inner = curves(series).partition("</svg>")[0]
+    legend = "".join(
+        f'<text x="{70 + 100 * place}" y="254" fill="{COLORS[place]}">{one.name} {100 * one.y[-1]:.1f}</text>'
+        for place, one in enumerate(series)
+    )
+    style = (
+        "<style>text{font:11px sans-serif}.y{text-anchor:end}.x{text-anchor:middle}.curve{fill:none;stroke-width:1.6}"
+        ".rule{stroke:#ddd}</style>"
+    )
+    head = inner.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(' 240"', ' 262"', 1)
+    return f"{head.replace('>', f'>{style}', 1)}{legend}</svg>\n"
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--controls", nargs="+", choices=CONTROLS, default=list(CONTROLS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--validations", type=int, default=16)
+    parser.add_argument("--pairs", type=int, default=400, help="dubai: made to train on")
+    parser.add_argument("--scored", type=int, default=60, help="dubai: made to score")
+    parser.add_argument("--side", type=int, default=256, help="dubai: of the pairs, in pixels")
+    parser.add_argument("--data-seed", type=int, default=0)
+    parser.add_argument("--crop", type=int, default=192)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--encoder", default="mit-b0")
+    parser.add_argument(
+        "--reductions", nargs=4, type=int, default=[4, 2, 1, 1], help="keys of 16 px; 8 4 2 1: of 32 px"
+    )
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--ema", type=float, default=0.98)
+    parser.add_argument("--start", help="published SegFormer weights")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    told: dict[str, object] = {
+        "settings": {name: str(value) for name, value in vars(options).items() if name != "data"}
+    }
+    for case in options.cases:
+        dataset = written(case, options.data, options.out, options)
+        found: dict[str, dict[int, list[list[float]]]] = {name: {} for name in options.controls}
+        # Seed by seed, so that an interrupted night still has every control.
+        for seed in options.seeds:
+            for name in options.controls:
+                found[name][seed] = curve(case, name, seed, dataset, options.out, options)
+        told[case] = {"summary": summary(found), "curves": found}
+        (options.out / f"{case}.svg").write_text(drawn(found), encoding="utf-8")
+        (options.out / "controls.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        for name, one in summary(found).items():
+            print(
+                f"{case} {name:10} F1 {100 * float(str(one['last'])):.2f} at the end, "
+                f"{100 * float(str(one['mean_over_steps'])):.2f} on the way, "
+                f"90 % of none at {one['steps_to_90_percent_of_none']}"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""One row under one seed, in a process of its own: what happens in it happens to no other row.
+
+    train ─> score on the test pairs ─> picture some of them ─> result.json
+    measure: load, answer a few pairs ─> parameters, FLOPs, pairs a second, peak memory ─> cost.json
+
+Training and measuring are two processes, so that the memory of one is not counted with the other. A process that is
+killed says nothing, and its parent reads that from its exit code; one whose parent is gone stops, and keeps its state.
+"""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import math
+import os
+import shutil
+import signal
+import statistics
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib import import_module
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from wasnow import checkpoint, models
+from wasnow.benchmark.pairs import Pairs
+from wasnow.benchmark.plan import Turn
+from wasnow.benchmark.scene import PerPair
+from wasnow.errors import Interrupted, WasnowError
+from wasnow.evaluation import answering, answers, evaluate, predict
+from wasnow.models.contract import ChangeModel, SceneModel, wanted_priors
+from wasnow.plan import chosen_device
+from wasnow.priors.samples import told
+from wasnow.report.pictures import paletted_png
+from wasnow.training.devices import memory_mb
+from wasnow.training.folder import LOG_NAME, RUN_NAME, RunFolder
+from wasnow.training.loop import train
+from wasnow.training.page import GAP, dates_png, palette
+from wasnow.training.watch import Lines, Silent
+from wasnow.vocabulary import Vocabulary, join_words
+
+if TYPE_CHECKING:
+    from wasnow.data.samples import Samples
+    from wasnow.models import ModelEntry
+
+RESULT_NAME, COST_NAME, FAILURE_NAME = "result.json", "cost.json", "failure.txt"
+EXAMPLES_NAME, EVALUATION_NAME = "examples", "evaluation"
+FORMAT = 1
+
+WARM, TIMED, TIMED_S = 1, 10, 20.0
+"""Pairs that are answered before the clock starts, pairs that are timed, and seconds after which that is enough."""
+
+_GAP_CODE = 254
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process is given.
+
+    Attributes:
+        turn: the row and its seed.
+        pairs: to train on and to score.
+        output: of the whole table; this job writes below ``runs``.
+        device: for rows that are not trained.
+        identity: of the result, which tells whether it is there already.
+        examples: places of the test pairs that are pictured.
+        quiet: say nothing.
+    """
+
+    turn: Turn
+    pairs: Pairs
+    output: Path
+    device: str
+    identity: dict[str, Any]
+    examples: tuple[int, ...] = ()
+    quiet: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where it writes."""
+        return self.output / "runs" / self.turn.folder
+
+
+def work(task: Callable[[Job], None], job: Job, answer: Connection) -> None:
+    """Do a task in this process, and send (``done``, ``failed`` or ``interrupted``, why, traceback)."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which then asks for the state to be saved
+    _end_with_parent()
+    _make_known(job.turn.row.model, job.turn.row.entry)
+    said = ("done", "", "")
+    try:
+        task(job)
+    except Interrupted as error:
+        said = ("interrupted", str(error), "")
+    except WasnowError as error:
+        said = ("failed", " ".join(str(error).split()), "")
+    except Exception as error:
+        said = ("failed", " ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc())
+    with suppress(OSError):  # nobody may be there to hear it
+        answer.send(said)
+
+
+def train_and_score(job: Job) -> None:
+    """Train if there is something to train, score, picture, and write ``result.json`` last."""
+    turn, folder = job.turn, RunFolder(job.folder)
+    config, training = turn.config, None
+    notes: list[str] = []
+    if config is not None:
+        splits = dict(job.pairs.training)
+        if config.dense and job.pairs.dense is not None:
+            splits |= job.pairs.dense
+        watch = Silent() if job.quiet else Lines(write=lambda line: _say(f"{turn.name}: {line}"))
+        masks = job.pairs.masks if guided(turn.row.entry) else None
+        train(config, splits, job.folder, resume=True, data_name=job.pairs.name, priors=masks, watch=watch)
+        training = _training(job.folder)
+    model = _model(job)
+    test, origin = told(model, job.pairs.test, job.pairs.test_split, job.pairs.masks)
+    found = evaluate(model, test, split=job.pairs.scored_on)
+    if origin is not None:
+        found = replace(found, priors=origin.origin)
+        notes.append(f"masks of {join_words(wanted_priors(model))}: {origin.origin['masker']['masker']}")
+    aside = job.folder / f".{EVALUATION_NAME}.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    found.write(aside)
+    shutil.rmtree(job.folder / EVALUATION_NAME, ignore_errors=True)
+    aside.replace(job.folder / EVALUATION_NAME)
+    _picture(model, test, job.examples, folder)
+    result = {
+        "format": FORMAT,
+        "row": turn.row.name,
+        "seed": turn.seed,
+        "identity": job.identity,
+        "model": found.model,
+        "classes": list(found.vocabulary.words),
+        "threshold": found.threshold,
+        "scored_on": found.split,
+        "images": len(found.per_image),
+        "notes": [*notes, *found.notes],
+        "training": training,
+        "scores": {name: _number(value) for name, value in found.scores.headline().items()},
+        "undefined": dict(found.scores.undefined),
+        "intervals": {
+            name: {"low": _number(one.low), "high": _number(one.high), "level": one.level}
+            for name, one in found.intervals.items()
+        },
+    }
+    folder.write_text(RESULT_NAME, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def measure(job: Job) -> None:
+    """What an answer costs, at the size of the test pairs, into ``cost.json``; for a process that did nothing else."""
+    device = torch.device(_device(job))
+    before = memory_mb(torch.device("cpu"))
+    model = _model(job)
+    module = model if isinstance(model, nn.Module) else None
+    test, _ = told(model, job.pairs.test, job.pairs.test_split, job.pairs.masks)
+    seconds: list[float] = []
+    with answering(model):
+        for i in range(WARM + TIMED):
+            sample = test[i % len(test)]
+            began = time.perf_counter()
+            predict(model, sample, model.card.threshold)
+            seconds += [time.perf_counter() - began] if i >= WARM else []
+            if sum(seconds) > TIMED_S:
+                break
+        peak = memory_mb(device)
+    flops = None
+    if module is not None:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            next(answers([model], test[0]))
+        flops = counter.get_total_flops()
+    cost = {
+        "format": FORMAT,
+        "identity": job.identity,
+        "parameters": 0 if module is None else sum(one.numel() for one in module.parameters()),
+        "gflops": None if flops is None else flops / 1e9,
+        "size": list(test[0].before.shape[:2]),
+        "seconds_per_pair": statistics.median(seconds),
+        "pairs_per_s": 1 / statistics.median(seconds),
+        "pairs_timed": len(seconds),
+        "memory_mb": peak,
+        "memory_before_mb": before,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+    }
+    RunFolder(job.folder).write_text(COST_NAME, json.dumps(cost, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def guided(entry: ModelEntry | None) -> bool:
+    """Whether a model may want masks, by the arguments that it takes."""
+    if entry is None or not entry.network:
+        return False
+    module, _, factory = entry.factory.partition(":")
+    return "priors" in inspect.signature(getattr(import_module(module), factory).forward).parameters
+
+
+def maps_png(before: NDArray[Any], after: NDArray[Any] | None, vocabulary: Vocabulary) -> bytes:
+    """Codes of both dates side by side (or one map of change) at their own size as a PNG; 255 is no label."""
+    maps = [one.astype(np.uint8) for one in (before, after) if one is not None]
+    gap = np.full((maps[0].shape[0], GAP), _GAP_CODE, np.uint8)
+    index = np.concatenate([maps[0], gap, maps[1]], 1) if len(maps) == 2 else maps[0]
+    return paletted_png(np.ascontiguousarray(index), palette(vocabulary))
+
+
+# -------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _model(job: Job) -> ChangeModel:
+    """The model of a row, with its weights, on its device."""
+    row, device = job.turn.row, _device(job)
+    if row.config is not None:
+        return checkpoint.load(job.folder, device=device)
+    if row.weights is not None:
+        return checkpoint.load(row.weights, device=device)
+    assert row.model is not None
+    made = models.build(row.model)
+    return PerPair(made) if isinstance(made, SceneModel) else made
+
+
+def _device(job: Job) -> str:
+    config = job.turn.config
+    return chosen_device(job.device if config is None else config.device)
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    """What the run of a training says of itself, and the most memory that it took."""
+    record = json.loads((folder / RUN_NAME).read_text(encoding="utf-8"))
+    with (folder / LOG_NAME).open(encoding="utf-8", newline="") as file:
+        memory = [float(row["memory_mb"]) for row in csv.DictReader(file) if row.get("memory_mb")]
+    kept = ("seconds", "steps", "best", "select", "device", "trained_on", "selected_on", "versions")
+    return {**{name: record[name] for name in kept}, "memory_mb": max(memory, default=None)}
+
+
+def _picture(model: ChangeModel, test: Samples, places: Sequence[int], folder: RunFolder) -> None:
+    """What the model says of some pairs, whole and small."""
+    words = test.vocabulary if model.card.classes and len(test.vocabulary) else Vocabulary()
+    asked = model.bind(words.words) if len(words) and tuple(model.card.classes) != words.words else model
+    with answering(asked):
+        for i in places:
+            found = predict(asked, test[i], asked.card.threshold)
+            first, second = (found.before, found.after) if len(words) else (found.change, None)
+            folder.write_bytes(f"{EXAMPLES_NAME}/{i}.png", maps_png(first, second, words))
+            folder.write_bytes(f"{EXAMPLES_NAME}/{i}-small.png", dates_png(first, second, words))
+
+
+def _make_known(name: str | None, entry: ModelEntry | None) -> None:
+    """Let this process know a model that was added to `MODELS` in its parent."""
+    if name is not None and entry is not None and name not in models.MODELS:
+        cast("dict[str, ModelEntry]", models.MODELS)[name] = entry
+
+
+def _end_with_parent() -> None:
+    """Ask this process to stop, and keep its state, when its parent is gone without a word."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True, name="waits for the parent").start()
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def spread(count: int, wanted: int) -> tuple[int, ...]:
+    """Up to ``wanted`` places among ``count``, evenly apart, the first among them."""
+    wanted = min(count, wanted)
+    return tuple(sorted({i * count // wanted for i in range(wanted)})) if wanted else ()

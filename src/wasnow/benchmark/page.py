@@ -1,0 +1,154 @@
+"""The table as a page: one HTML file with its style, its script and small pictures in it; asks nothing of any network.
+
+The script only sorts. Its order is kept in the address (``index.html#stacked.sek``), so a view can be handed on.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from wasnow.benchmark.table import SCORES, Column, Line, Table, bounds, caption, shown
+
+Facts = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of an example: small in the page, whole in a file beside it.
+
+    Attributes:
+        caption: what it shows.
+        file: relative to the page.
+        uri: the small one, as ``data:``.
+    """
+
+    caption: str
+    file: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One pair and what each row says of it."""
+
+    name: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number on the page; ``value`` sorts, and is empty where there is none."""
+
+    text: str
+    value: str
+    between: str
+    over_seeds: str
+    why: str
+
+
+def benchmark_page(table: Table, examples: Sequence[Example], legend: Sequence[tuple[str, str]]) -> str:
+    """The page.
+
+    Args:
+        table: what it shows.
+        examples: pictured pairs.
+        legend: (word, CSS colour) of the maps in them.
+    """
+    script = _text("wasnow.benchmark", "table.js")
+    finished = sum(one.status == "finished" for one in table.lines)
+    return _template().render(
+        title=f"Benchmark on {table.facts['data']['name']}",
+        lede=caption(table),
+        table=table,
+        rows=[(one, [_cell(one, column) for column in table.columns], _runs(one)) for one in table.lines],
+        count=len(table.columns),
+        failed=[one for one in table.lines if one.reason],
+        finished=finished,
+        facts=_facts(table.facts),
+        notes=_notes(table),
+        examples=examples,
+        legend=legend,
+        published=table.published,
+        style=Markup(_text("wasnow.report", "report.css")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        footer=f"wasnow {table.facts['versions'].get('wasnow', '')}",
+    )
+
+
+def _cell(line: Line, column: Column) -> Cell:
+    value = line.values.get(column.key)
+    if value is None:
+        why = line.undefined.get(column.key, "") if line.status == "finished" else ""
+        return Cell("–", "", "", "", why)
+    return Cell(
+        shown(column, value),
+        repr(value.mean),
+        bounds(column, value.low, value.high),
+        bounds(column, value.least, value.most) if column in SCORES else "",
+        "",
+    )
+
+
+def _runs(line: Line) -> list[tuple[str, str]]:
+    """Where the pages of a row's runs lie."""
+    links = []
+    for folder, result in zip(line.folders, line.results, strict=True):
+        seed = "" if result["seed"] is None else f", seed {result['seed']}"
+        if result.get("training"):
+            links.append((f"training{seed}", f"runs/{folder}/report.html"))
+        links.append((f"evaluation{seed}", f"runs/{folder}/evaluation/confusion.html"))
+    return links
+
+
+def _facts(facts: Mapping[str, Any]) -> Facts:
+    data, machine = facts["data"], facts["machine"]
+    return [
+        ("Data", f"{data['name']}, fingerprint {data['fingerprint'][:16]}"),
+        ("Pairs", ", ".join(f"{name}: {count}" for name, count in data["splits"].items())),
+        ("Classes", ", ".join(data["classes"]) or "none: change alone"),
+        ("Budget", facts["budget"]),
+        ("Seeds", ", ".join(map(str, facts["seeds"]))),
+        ("Shared settings", ", ".join(facts["settings"]) or "none"),
+        ("Machine", ", ".join(f"{name} {value}" for name, value in machine.items() if value)),
+        ("Versions", ", ".join(f"{name} {value}" for name, value in facts["versions"].items() if value)),
+        ("Command", facts["command"]),
+        ("Written", facts["updated"]),
+    ]
+
+
+def _notes(table: Table) -> list[str]:
+    sizes = {tuple(one.cost["size"]) for one in table.lines if one.cost is not None}
+    at = " and ".join(f"{rows} x {cols} px" for rows, cols in sorted(sizes)) or "the size of the test pairs"
+    return [
+        *table.facts["data"]["notes"],
+        "Counts are added over pairs before any score is taken. The smaller figures are 95 % intervals over pairs "
+        "(bootstrap; with several seeds, the mean of their bounds) and, in brackets, the range over seeds. Rows whose "
+        "intervals overlap are not told apart by these pairs.",
+        "binary: changed or not. stacked: both dates on one pile. from-to: one code for each transition. The two "
+        "protocols go by the same names in the literature and differ by many points. Each has an OA of its own.",
+        f"GFLOPs: one pair of {at}, as torch counts them: matrix products, convolutions and attention, a "
+        "multiplication and an addition being two. Sums, activations and scans are not counted.",
+        "Pairs per second: answering one pair at a time, its files read already; the median. Memory when answering: "
+        "the most that a fresh process held, Python and torch included (on a GPU: the most that torch held there). "
+        "Training: seconds and memory include validation.",
+    ]
+
+
+def _text(package: str, name: str) -> str:
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(_text("wasnow.benchmark", "page.html.j2"))

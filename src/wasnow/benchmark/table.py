@@ -1,0 +1,360 @@
+"""Results to one table: numbers first, then the same numbers as JSON, CSV and LaTeX.
+
+    result.json, cost.json of every row and seed ─> Line(values by column) ─┬─> table.json   everything
+                                                                           ├─> table.csv    a row a method, fractions
+                                                                           └─> table.tex    booktabs, per cent
+
+A value is the mean over the seeds. ``low`` and ``high`` are bounds over pairs (bootstrap; the mean of the seeds'
+bounds), ``least`` and ``most`` the range over seeds: the first says how far another test set might move it, the second
+how far another draw of first weights. What is undefined or was not run is None, never 0. No torch, no files.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from wasnow.benchmark.plan import Row
+from wasnow.benchmark.published import PublishedTable
+
+Status = Literal["finished", "failed", "not run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of numbers.
+
+    Attributes:
+        key: the name of the number in JSON and CSV; of scores as in `wasnow.metrics.Scores.headline`.
+        group: the protocol or kind, over several columns.
+        head: for people.
+        scale: what a number is multiplied with for people.
+        digits: after the point, for people.
+        more: whether more is better; None where neither is.
+    """
+
+    key: str
+    group: str
+    head: str
+    scale: float = 100.0
+    digits: int = 2
+    more: bool | None = True
+
+
+SCORES: tuple[Column, ...] = (
+    Column("binary.oa", "binary", "OA"),
+    Column("binary.f1", "binary", "F1"),
+    Column("binary.miou", "binary", "mIoU"),
+    Column("stacked.oa", "stacked", "OA"),
+    Column("stacked.fscd", "stacked", "Fscd"),
+    Column("stacked.miou", "stacked", "mIoU"),
+    Column("stacked.sek", "stacked", "SeK"),
+    Column("from_to.oa", "from_to", "OA"),
+    Column("from_to.fscd", "from_to", "Fscd"),
+    Column("from_to.miou", "from_to", "mIoU"),
+    Column("from_to.sek", "from_to", "SeK"),
+)
+COSTS: tuple[Column, ...] = (
+    Column("parameters", "network", "parameters, M", 1e-6, 2, None),
+    Column("gflops", "network", "GFLOPs", 1.0, 1, None),
+    Column("train_steps", "training", "steps", 1.0, 0, None),
+    Column("train_seconds", "training", "seconds", 1.0, 0, False),
+    Column("train_memory_mb", "training", "memory, MB", 1.0, 0, False),
+    Column("pairs_per_s", "answering", "pairs/s", 1.0, 2, True),
+    Column("memory_mb", "answering", "memory, MB", 1.0, 0, False),
+)
+COLUMNS = (*SCORES, *COSTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A number of the table, see the module; the bounds are None where there are none."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    least: float | None = None
+    most: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table.
+
+    Attributes:
+        name: of the row.
+        summary: what it is.
+        recipe: what it was trained with; None where nothing was trained.
+        status: of all its seeds together: ``finished`` if any is.
+        reason: why it, or some of its seeds, failed.
+        seeds: the seeds that are finished; empty where nothing is drawn.
+        notes: what a reader of its numbers must know.
+        values: by `Column.key`, those that are there.
+        undefined: why others are not, by key.
+        device: what it was measured on.
+        results: of every finished seed, as they were written.
+        cost: as it was written; None if it could not be measured.
+        folder: of its runs, each with ``-seedN``.
+        folders: the runs that are finished.
+    """
+
+    name: str
+    summary: str
+    recipe: str | None
+    status: Status
+    reason: str | None = None
+    seeds: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    values: Mapping[str, Value] = field(default_factory=dict)
+    undefined: Mapping[str, str] = field(default_factory=dict)
+    device: str | None = None
+    results: tuple[Mapping[str, Any], ...] = ()
+    cost: Mapping[str, Any] | None = None
+    folder: str = ""
+    folders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """The whole.
+
+    Attributes:
+        lines: in the order of the plan.
+        facts: what was compared on what and with what, as plain JSON values.
+        published: figures of papers, shown apart.
+    """
+
+    lines: tuple[Line, ...]
+    facts: Mapping[str, Any]
+    published: PublishedTable
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Those that have a number in some line; scores are always there."""
+        there = {key for line in self.lines for key in line.values}
+        return tuple(one for one in COLUMNS if one in SCORES or one.key in there)
+
+    def groups(self) -> list[tuple[str, int]]:
+        """Each group's title and how many columns it spans, in order."""
+        found: list[tuple[str, int]] = []
+        for one in self.columns:
+            title = self.title(one.group)
+            if found and found[-1][0] == title:
+                found[-1] = (title, found[-1][1] + 1)
+            else:
+                found.append((title, 1))
+        return found
+
+    def title(self, group: str) -> str:
+        """What a group is called: protocols with their number of codes, as in "7-class" and "37-class" of SECOND."""
+        classes = len(self.facts["data"]["classes"])
+        if group == "stacked":
+            return f"stacked ({classes + 1} codes)" if classes else "stacked"
+        if group == "from_to":
+            return f"from-to ({classes**2 + 1} codes)" if classes else "from-to"
+        return group
+
+
+def line(
+    row: Row,
+    results: Sequence[tuple[str, Mapping[str, Any]]],
+    cost: Mapping[str, Any] | None,
+    failures: Sequence[str],
+) -> Line:
+    """A row's results as a line.
+
+    Args:
+        row: of the plan.
+        results: the folder and ``result.json`` of every finished seed.
+        cost: ``cost.json``.
+        failures: why others are not finished, each with its seed.
+    """
+    found = [result for _, result in results]
+    values = {one.key: value for one in SCORES if (value := _score(one.key, found)) is not None}
+    training = [result["training"] for result in found if result.get("training")]
+    for key, name in (("train_steps", "steps"), ("train_seconds", "seconds"), ("train_memory_mb", "memory_mb")):
+        numbers = [float(one[name]) for one in training if one.get(name) is not None]
+        if numbers:
+            values[key] = _over_seeds(numbers)
+    for key in ("parameters", "gflops", "pairs_per_s", "memory_mb"):
+        if cost is not None and cost.get(key) is not None:
+            values[key] = Value(float(cost[key]))
+    reasons = [*failures, *([row.problem] if row.problem else [])]
+    status: Status = "finished" if found else "failed" if reasons else "not run"
+    return Line(
+        name=row.name,
+        summary=row.summary,
+        recipe=None if row.config is None else row.config.name,
+        status=status,
+        reason="; ".join(reasons) or None,
+        seeds=tuple(result["seed"] for result in found if result["seed"] is not None),
+        notes=tuple(dict.fromkeys([*row.notes, *(note for result in found for note in result["notes"])])),
+        values=values,
+        undefined={name: why for result in found for name, why in result["undefined"].items() if name not in values},
+        device=None if cost is None else cost["device"],
+        results=tuple(found),
+        cost=cost,
+        folder=row.folder,
+        folders=tuple(folder for folder, _ in results),
+    )
+
+
+def shown(column: Column, value: Value | None) -> str:
+    """A number for people: ``56.11``; a dash where there is none."""
+    return "–" if value is None else f"{value.mean * column.scale:.{column.digits}f}"
+
+
+def bounds(column: Column, low: float | None, high: float | None) -> str:
+    """``54.02 to 58.20``; nothing where there are none."""
+    if low is None or high is None:
+        return ""
+    return f"{low * column.scale:.{column.digits}f} to {high * column.scale:.{column.digits}f}"
+
+
+# -------------------------------------------------------------------------------------------------------------- formats
+
+
+def as_json(table: Table) -> str:
+    """Everything, runs and all, as JSON text; scores are fractions."""
+    lines = [asdict(one) for one in table.lines]
+    columns = [asdict(one) for one in table.columns]
+    whole = {"format": 1, **table.facts, "columns": columns, "lines": lines, "published": asdict(table.published)}
+    return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_csv(table: Table) -> str:
+    """A row a method: its numbers as in JSON, and bounds beside those that have some."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    parts = [
+        (one.key, part)
+        for one in table.columns
+        for part in ("mean", *(("low", "high", "least", "most") if one in SCORES else ()))
+    ]
+    heads = [key if part == "mean" else f"{key}.{part}" for key, part in parts]
+    writer.writerow(["name", "recipe", "status", "seeds", *heads, "device", "reason", "notes"])
+    for one in table.lines:
+        numbers = [getattr(one.values[key], part) if key in one.values else None for key, part in parts]
+        texts = (one.device or "", one.reason or "", "; ".join(one.notes))
+        writer.writerow(
+            [
+                _cell(one.name),
+                _cell(one.recipe or ""),
+                one.status,
+                " ".join(map(str, one.seeds)),
+                *("" if number is None else number for number in numbers),
+                *map(_cell, texts),
+            ]
+        )
+    return text.getvalue()
+
+
+def as_tex(table: Table) -> str:
+    """Scores, parameters and GFLOPs as a LaTeX ``table*`` with booktabs, in per cent, intervals below."""
+    columns = [one for one in table.columns if one in SCORES or one.group == "network"]
+    groups: list[tuple[str, int]] = []
+    for one in columns:
+        if groups and groups[-1][0] == one.group:
+            groups[-1] = (one.group, groups[-1][1] + 1)
+        else:
+            groups.append((one.group, 1))
+    rules, first = [], 2
+    for _, span in groups:
+        rules.append(f"\\cmidrule(lr){{{first}-{first + span - 1}}}")
+        first += span
+    body = []
+    for each in table.lines:
+        if each.status != "finished":
+            why = each.reason or "not run"
+            body.append(f"{tex(each.name)} & \\multicolumn{{{len(columns)}}}{{l}}{{\\emph{{{tex(why)}}}}} \\\\")
+            continue
+        cells = []
+        for column in columns:
+            value = each.values.get(column.key)
+            between = "" if value is None else bounds(column, value.low, value.high).replace(" to ", "--")
+            number = "--" if value is None else shown(column, value)
+            cells.append(f"\\shortstack{{{number}\\\\{{\\tiny {between}}}}}" if between else number)
+        body.append(f"{tex(each.name)} & {' & '.join(cells)} \\\\")
+    heads = " & ".join(f"\\multicolumn{{{span}}}{{c}}{{{tex(table.title(group))}}}" for group, span in groups)
+    return "\n".join(
+        [
+            "% \\usepackage{booktabs,graphicx}",
+            "\\begin{table*}",
+            "\\centering",
+            f"\\caption{{{tex(caption(table))}}}",
+            "\\resizebox{\\textwidth}{!}{%",
+            f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
+            "\\toprule",
+            f" & {heads} \\\\",
+            " ".join(rules),
+            f"Method & {' & '.join(tex(one.head) for one in columns)} \\\\",
+            "\\midrule",
+            *body,
+            "\\bottomrule",
+            "\\end{tabular}}",
+            "\\end{table*}",
+            "",
+        ]
+    )
+
+
+def caption(table: Table) -> str:
+    """What the numbers are, in a sentence or three."""
+    data, seeds = table.facts["data"], table.facts["seeds"]
+    over = f"mean over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    return (
+        f"{data['name']}, scored on {data['scored_on']}. Budget: {table.facts['budget']}; {over}. "
+        "Scores in per cent of all pairs together, with 95 % intervals over pairs."
+    )
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "–": "--",
+}
+
+
+def tex(text: str) -> str:
+    """Text that LaTeX shows as it is, on one line."""
+    return "".join(_TEX.get(letter, letter) for letter in " ".join(text.split()))
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _score(key: str, results: Sequence[Mapping[str, Any]]) -> Value | None:
+    """A score over seeds; None where any of them leaves it undefined, since a mean of the others would flatter it."""
+    numbers = [result["scores"].get(key) for result in results]
+    if not numbers or any(one is None for one in numbers):
+        return None
+    intervals = [result["intervals"].get(key) or {} for result in results]
+    low, high = (_mean([one.get(bound) for one in intervals]) for bound in ("low", "high"))
+    value = _over_seeds(numbers)
+    return Value(value.mean, low, high, value.least, value.most)
+
+
+def _over_seeds(numbers: Sequence[float]) -> Value:
+    mean = sum(numbers) / len(numbers)
+    return Value(mean, least=min(numbers), most=max(numbers)) if len(numbers) > 1 else Value(mean)
+
+
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    there = [one for one in numbers if one is not None]
+    return sum(there) / len(there) if there and len(there) == len(numbers) else None

@@ -1,0 +1,197 @@
+"""``wasnow benchmark``: many methods, one dataset, one table."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, terminated_like_interrupted, verb, warn
+from wasnow.errors import EXIT_PARTIAL
+
+if TYPE_CHECKING:
+    from wasnow.benchmark.pairs import Pairs
+    from wasnow.benchmark.run import Outcome, Task
+
+EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
+    "  wasnow benchmark --data SECOND/ --models all --budget published -o table/\n\n"
+    "  wasnow benchmark --data PAIRS/ --models sscd-l,bisrnet,irmad --budget 2000 --seeds 0,1 -o table/\n\n"
+    "  wasnow benchmark --data PAIRS/ --models all --budget 2000 --set crop=128 -o table/ --dry-run\n\n"
+    "Run the same command again to go on after an interruption; finished runs are not repeated."
+)
+
+
+@verb
+def benchmark(
+    data: Annotated[str, typer.Option("--data", "-d", help="Dataset folder with labels.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the table and its runs.")] = Path("table"),
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models",
+            "-m",
+            help="all (networks), or names with commas between: models, recipes, recipe files, irmad, cva, "
+            "NAME@shipped, checkpoints, run folders.",
+            show_default="all",
+        ),
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(help="published: each method's own recipe. A number: so many steps of one common recipe.")
+    ] = "published",
+    seeds: Annotated[str, typer.Option(help="Of every training, with commas between.")] = "0",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting for every recipe, as crop=128 or batch_size=4.", show_default=False),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Run these rows alone; the table keeps all that are finished.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and leave.")] = False,
+    examples: Annotated[int, typer.Option(min=0, help="Test pairs to picture.")] = 4,
+    encoding: Annotated[
+        str | None, typer.Option(help="Class encoding, where the values cannot tell it.", show_default=False)
+    ] = None,
+    tile: Annotated[int | None, typer.Option(help="Cut pictures into tiles of this side.", show_default=False)] = None,
+    priors: Annotated[
+        str | None,
+        typer.Option(help="For models that want masks: a prior folder, labels, or none.", show_default="none"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the runs in the folder, if any.")] = False,
+    quiet: bool = QUIET,
+    as_json: bool = JSON,
+    debug: bool = DEBUG,
+) -> None:
+    """Train what is missing, score all methods alike on pairs that none has seen, and write one table."""
+    from wasnow.benchmark.plan import make_plan
+
+    plan = make_plan(_listed(models or ["all"]), budget, seeds=_numbers(seeds), settings=settings or (), device=device)
+    rows = _listed(only or [])
+    list(plan.turns(rows))  # names are looked at before data is
+    from wasnow.benchmark.pairs import open_pairs
+    from wasnow.benchmark.run import Benchmark
+
+    pairs = open_pairs(Path(data), encoding=encoding, tile=tile, priors=priors)
+    for note in pairs.notes:
+        warn(note)
+    contest = Benchmark(
+        plan,
+        pairs,
+        output,
+        device=device,
+        examples=examples,
+        command=shlex.join(["wasnow", *sys.argv[1:]]),
+        say=None if quiet or as_json else lambda line: typer.echo(line, err=True),
+    )
+    if dry_run:
+        if not overwrite:
+            contest.check()
+        _preview(contest.tasks(rows), pairs, as_json=as_json)
+        return
+    with terminated_like_interrupted():
+        outcome = contest.run(rows, overwrite=overwrite)
+    if as_json:
+        _print_outcome(outcome)
+    elif not quiet:
+        _show(outcome)
+    if outcome.failed:
+        warn(f"{len(outcome.failed)} failed: {'; '.join(f'{name}: {reason}' for name, reason in outcome.failed)}")
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+def _listed(options: Sequence[str]) -> list[str]:
+    """``["a,b", "c"]`` as ``["a", "b", "c"]``."""
+    return [name.strip() for option in options for name in option.split(",") if name.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    from wasnow.errors import UsageError
+
+    try:
+        return [int(one) for one in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--seeds {text} are no whole numbers; write them as --seeds 0,1") from None
+
+
+def _preview(tasks: Sequence[Task], pairs: Pairs, *, as_json: bool) -> None:
+    if as_json:
+        listed = [
+            {
+                "row": task.turn.row.name,
+                "seed": task.turn.seed,
+                "recipe": None if task.turn.config is None else task.turn.config.name,
+                "steps": list(task.steps),
+                "state": task.state,
+                "notes": list(task.turn.row.notes),
+            }
+            for task in tasks
+        ]
+        print_json({"splits": pairs.splits, "scored_on": pairs.scored_on, "runs": listed})
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    told = ", ".join(f"{name} {count}" for name, count in pairs.splits.items())
+    console.print(f"{pairs.name}: {told} pairs; scored on {pairs.scored_on}", markup=False, highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("row", "recipe", "steps", "state", "notes"):
+        table.add_column(column, overflow="fold")
+    for task in tasks:
+        config = task.turn.config
+        steps = " + ".join(map(str, task.steps)) or "none"
+        notes = "; ".join(task.turn.row.notes)
+        table.add_row(*map(Text, (task.turn.name, config.name if config else "none", steps, task.state, notes)))
+    console.print(table)
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    print_json(
+        {
+            "page": str(outcome.page),
+            "failed": [{"run": name, "reason": reason} for name, reason in outcome.failed],
+            "rows": [
+                {
+                    "name": line.name,
+                    "status": line.status,
+                    "values": {key: one.mean for key, one in line.values.items()},
+                }
+                for line in outcome.table.lines
+            ],
+        }
+    )
+
+
+def _show(outcome: Outcome) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from wasnow.benchmark.table import COLUMNS, caption, shown
+
+    heads = {
+        "binary.f1": "F1",
+        "binary.miou": "mIoU",
+        "stacked.fscd": "Fscd",
+        "stacked.sek": "SeK",
+        "from_to.fscd": "Fscd from-to",
+        "from_to.sek": "SeK from-to",
+        "pairs_per_s": "pairs/s",
+    }
+    columns = [next(one for one in COLUMNS if one.key == key) for key in heads]
+    table = Table(box=None, pad_edge=False, caption=Text(caption(outcome.table)), caption_justify="left")
+    table.add_column("method", overflow="fold")
+    for head in heads.values():
+        table.add_column(head, justify="right")
+    for line in outcome.table.lines:
+        cells = [shown(column, line.values.get(column.key)) for column in columns]
+        table.add_row(Text(line.name), *(cells if line.status == "finished" else [line.status]))
+    Console().print(table)
+    typer.echo(str(outcome.page))

@@ -1,0 +1,213 @@
+"""SCanNet: TED, whose three maps look at each other along rows and columns before they answer.
+
+L. Ding et al., "Joint spatio-temporal modeling for semantic change detection in remote sensing images", IEEE
+Transactions on Geoscience and Remote Sensing 62, 2024, section III-B. The attention is that of X. Dong et al., "CSWin
+transformer: a general vision transformer backbone with cross-shaped windows", CVPR 2022.
+
+    before ─ TED ─ 128 ─┐                                ┌─ 1x1 ─> 1 + K  classes before
+             TED ─ 128 ─┼─ concat 384 ─ 2 blocks ─ split ┼─ 64 ──> 1      change
+    after  ─ TED ─ 128 ─┘                                └─ 1x1 ─> 1 + K  classes after
+
+With X the tokens of the stride-4 map, one a place:
+
+    block      X = X + [columns(Q, K, V)_1 ; rows(Q, K, V)_2] W,  Q, K, V = LN(X) W',      X = X + MLP(LN(X))
+    columns    softmax(Q K' / √d) V + V * w: of the first half of the channels, each column of the map by itself
+    rows       the same of the second half, each row by itself
+
+so after two blocks every place has seen all others. ``V * w``, a 3x3 convolution within each channel, tells places
+apart (LePE). A stripe is one place wide, so only the middle column of w falls inside a column (the middle row, inside
+a row): the rest meets the empty border of its stripe, and stays what it was.
+
+**Any size.** The published network is built for one square input size, by a check and by reshapes alone. No parameter
+depends on it: stripes are as long as the map is, at any height and width, and w is a convolution. So the published
+weights serve for all sizes as they are, and nothing is resized.
+
+Nothing here is symmetric in time, see `sscd_l`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
+from wasnow.models.sscd_l import SECOND_WORDS
+from wasnow.nn.normalise import Normalise
+from wasnow.nn.three_branches import STRIDE, WIDTH, class_head, enlarge
+from wasnow.nn.three_maps import ThreeMaps
+
+TOKEN = 3 * WIDTH
+"""Channels of a place: before, after and change side by side."""
+
+HEADS = 4
+"""Of a block: half look along columns, half along rows."""
+
+BLOCKS = 2
+MLP = 4
+"""Hidden width of the MLP over `TOKEN`."""
+
+
+class Columns(nn.Module):
+    """Attention within each column, plus the position that a depthwise convolution of the values tells.
+
+    Args:
+        width: channels.
+        heads: must divide the width.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.place = nn.Conv2d(width, width, 3, padding=1, groups=width)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """``(B, C, h, w)`` each to the same; columns do not know of each other."""
+        found = functional.scaled_dot_product_attention(self._split(query), self._split(key), self._split(value))
+        return self._join(found, query) + self._place(value)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """``(B, C, h, w)`` to ``(B w, heads, h, C / heads)``."""
+        batch, _, rows, cols = x.shape
+        return x.permute(0, 3, 2, 1).reshape(batch * cols, rows, self.heads, -1).transpose(1, 2)
+
+    def _join(self, found: Tensor, like: Tensor) -> Tensor:
+        """And back."""
+        batch, _, rows, cols = like.shape
+        return found.transpose(1, 2).reshape(batch, cols, rows, -1).permute(0, 3, 2, 1)
+
+    def _place(self, value: Tensor) -> Tensor:
+        # The outer columns of the kernel would meet zeros alone: the border of a stripe that is one place wide.
+        weight = self.place.weight[..., 1:2]
+        return functional.conv2d(value, weight, self.place.bias, padding=(1, 0), groups=self.place.groups)
+
+
+class Rows(Columns):
+    """The same within each row."""
+
+    def _split(self, x: Tensor) -> Tensor:
+        return super()._split(x.mT)
+
+    def _join(self, found: Tensor, like: Tensor) -> Tensor:
+        return super()._join(found, like.mT).mT
+
+    def _place(self, value: Tensor) -> Tensor:
+        weight = self.place.weight[..., 1:2, :]
+        return functional.conv2d(value, weight, self.place.bias, padding=(0, 1), groups=self.place.groups)
+
+
+class Block(nn.Module):
+    """One round of looking along columns and rows, and an MLP at every place.
+
+    Args:
+        width: channels.
+        heads: half of them for columns, half for rows.
+    """
+
+    def __init__(self, width: int = TOKEN, heads: int = HEADS) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.columns = Columns(width // 2, heads // 2)
+        self.rows = Rows(width // 2, heads // 2)
+        self.proj = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, MLP * width), nn.GELU(), nn.Linear(MLP * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, h, w, C)`` to the same."""
+        query, key, value = (each.chunk(2, dim=1) for each in self.qkv(self.norm1(x)).movedim(-1, 1).chunk(3, dim=1))
+        down = self.columns(query[0], key[0], value[0])
+        along = self.rows(query[1], key[1], value[1])
+        x = x + self.proj(torch.cat([down, along], dim=1).movedim(1, -1))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class Scan(nn.Module):
+    """The transformer between TED's maps and the heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(TOKEN, TOKEN, 1)
+        self.embed_norm = nn.LayerNorm(TOKEN)
+        self.blocks = nn.Sequential(*(Block() for _ in range(BLOCKS)))
+        self.norm = nn.LayerNorm(TOKEN)
+        for part in self.modules():
+            if isinstance(part, nn.Linear):
+                nn.init.trunc_normal_(part.weight, std=0.02)
+                nn.init.zeros_(part.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, 384, h, w)`` to the same."""
+        tokens = self.embed_norm(self.embed(x).movedim(1, -1))
+        out: Tensor = self.norm(self.blocks(tokens)).movedim(-1, 1)
+        return out
+
+
+class SCanNet(nn.Module):
+    """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
+
+    Args:
+        classes: the words that it answers with, in logit order.
+        normalisation: of `NORMALISATIONS`; ``imagenet`` for training from ImageNet weights or from none, and
+            ``second`` for the published weights.
+
+    Raises:
+        VocabularyError: there are no words, or one is empty or there twice.
+        UsageError: no normalisation has that name.
+    """
+
+    def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
+        super().__init__()
+        self.classes = some_words(classes)
+        self.normalise = Normalise(normalisation)
+        self.maps = ThreeMaps()
+        self.scan = Scan()
+        self.classes_before = class_head(len(self.classes))
+        self.classes_after = class_head(len(self.classes))
+
+    @property
+    def card(self) -> ModelCard:
+        """Colour images, at the resolution that they have."""
+        return ModelCard(
+            name="scannet",
+            summary="TED with attention along rows and columns over both dates and the change",
+            source="Ding et al. 2024, IEEE TGRS 62, doi:10.1109/TGRS.2024.3362795",
+            classes=self.classes,
+            stride=STRIDE,
+            parameters=sum(each.numel() for each in self.parameters()),
+        )
+
+    def bind(self, classes: Sequence[str]) -> Self:
+        """Itself, for the words that it was trained with.
+
+        Raises:
+            VocabularyError: these are others.
+        """
+        keep_words(self.card, classes)
+        return self
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that build this network again, as plain JSON values."""
+        return {"classes": list(self.classes), "normalisation": self.normalise.name}
+
+    def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
+        """Answer a batch of any height and width; it is taken to the device of the weights.
+
+        Args:
+            before: ``(B, 3, H, W)``, red, green and blue in 0..1.
+            after: likewise.
+            valid: not looked at.
+        """
+        maps = self.maps(self.normalise(before, "before"), self.normalise(after, "after"))
+        first, second, change = self.scan(torch.cat(maps, dim=1)).chunk(3, dim=1)
+        return ChangeLogits(
+            change=enlarge(self.maps.odds(change), like=before),
+            before=enlarge(self.classes_before(first), like=before),
+            after=enlarge(self.classes_after(second), like=after),
+            unchanged_channel=True,
+        )

@@ -1,0 +1,88 @@
+"""TED: three encoder-decoder branches; SSCD-l that answers at stride 4 instead of 8.
+
+L. Ding et al., "Joint spatio-temporal modeling for semantic change detection in remote sensing images", IEEE
+Transactions on Geoscience and Remote Sensing 62, 2024, section III-A: the network that SCanNet builds on.
+
+    before ─ ResNet-34 ─┬─────────── decoder ─ 128 ─> 1x1 ─> 1 + K  classes before
+                        ├─ 6 blocks ─ decoder ─ 128 ─ 64 ──> 1      change
+    after  ─ the same ──┴─────────── decoder ─ 128 ─> 1x1 ─> 1 + K  classes after
+
+A decoder doubles a deep map and joins it with the encoder's first stage (`wasnow.nn.three_maps`). Nothing here is
+symmetric in time, see `sscd_l`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
+from wasnow.models.sscd_l import SECOND_WORDS
+from wasnow.nn.normalise import Normalise
+from wasnow.nn.three_branches import STRIDE, class_head, enlarge
+from wasnow.nn.three_maps import ThreeMaps
+
+
+class TED(nn.Module):
+    """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
+
+    Args:
+        classes: the words that it answers with, in logit order.
+        normalisation: of `NORMALISATIONS`; ``imagenet`` for training from ImageNet weights or from none, and
+            ``second`` for the published weights.
+
+    Raises:
+        VocabularyError: there are no words, or one is empty or there twice.
+        UsageError: no normalisation has that name.
+    """
+
+    def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
+        super().__init__()
+        self.classes = some_words(classes)
+        self.normalise = Normalise(normalisation)
+        self.maps = ThreeMaps()
+        self.classes_before = class_head(len(self.classes))
+        self.classes_after = class_head(len(self.classes))
+
+    @property
+    def card(self) -> ModelCard:
+        """Colour images, at the resolution that they have."""
+        return ModelCard(
+            name="ted",
+            summary="SSCD-l with a decoder for each branch: change and classes at stride 4",
+            source="Ding et al. 2024, IEEE TGRS 62, doi:10.1109/TGRS.2024.3362795",
+            classes=self.classes,
+            stride=STRIDE,
+            parameters=sum(each.numel() for each in self.parameters()),
+        )
+
+    def bind(self, classes: Sequence[str]) -> Self:
+        """Itself, for the words that it was trained with.
+
+        Raises:
+            VocabularyError: these are others.
+        """
+        keep_words(self.card, classes)
+        return self
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that build this network again, as plain JSON values."""
+        return {"classes": list(self.classes), "normalisation": self.normalise.name}
+
+    def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
+        """Answer a batch of any height and width; it is taken to the device of the weights.
+
+        Args:
+            before: ``(B, 3, H, W)``, red, green and blue in 0..1.
+            after: likewise.
+            valid: not looked at.
+        """
+        first, second, change = self.maps(self.normalise(before, "before"), self.normalise(after, "after"))
+        return ChangeLogits(
+            change=enlarge(self.maps.odds(change), like=before),
+            before=enlarge(self.classes_before(first), like=before),
+            after=enlarge(self.classes_after(second), like=after),
+            unchanged_channel=True,
+        )

@@ -1,0 +1,59 @@
+"""What maskers of a single network have in common: weights, one threshold, a tokenizer.
+
+folder or name ─ Found ─┬─ digest          ─┐
+                        ├─ preparation      ├─> OneNetwork ─ find (of the network itself) ─> pieces
+                        ├─ network          │
+                        └─ tokenizer ──────-┘   score: what counts
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from wasnow.errors import UsageError
+from wasnow.priors.pieces import Key, Masker
+from wasnow.priors.prepare import Preparation
+from wasnow.priors.weights import FAMILIES, Found, find_weights, load_network, load_tokenizer
+
+SCORE = 0.5
+"""The published threshold of both networks."""
+
+
+class OneNetwork(Masker):
+    """A `Masker` of one network, but for `find`.
+
+    Args:
+        found: of the masker's family.
+        score: what scores below it does not count, 0..1.
+
+    Raises:
+        UsageError: the threshold is no score.
+        CheckpointError: the weights are damaged, or are not those of this network.
+    """
+
+    family: ClassVar[str]
+    preparation: ClassVar[Preparation]
+
+    def __init__(self, found: Found, *, score: float = SCORE, device: str = "cpu") -> None:
+        if not 0 <= score < 1:
+            raise UsageError(f"--score {score} is no score; give a number from 0 to below 1, such as {SCORE}")
+        self.score, self.device = score, device
+        self.digest = found.digest()
+        self.prepare = self.preparation.told_by(found.preprocessor())
+        self.network = load_network(found, device)
+        self._tokenizer = load_tokenizer(found)
+
+    @classmethod
+    def load(cls, weights: str | None = None, *, score: float = SCORE, device: str = "cpu") -> Self:
+        """From a folder or a name; see `find_weights`. None takes the family's example.
+
+        Raises:
+            CheckpointError: weights are missing or unfit.
+            UsageError: the threshold is no score.
+        """
+        return cls(find_weights(weights or FAMILIES[cls.family].example, (cls.family,)), score=score, device=device)
+
+    @property
+    def key(self) -> Key:
+        """See `Masker`."""
+        return {"masker": self.family, "weights": self.digest, "score": self.score}

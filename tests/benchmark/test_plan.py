@@ -1,0 +1,177 @@
+"""What names, budgets and settings come to, before anything runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import wasnow.models
+from benchmark.contest import HOSTILE, enter, planned, recipe
+from training.tiny import Blobs
+from wasnow.benchmark.pairs import apart
+from wasnow.benchmark.plan import Row, _apart, make_plan, own_recipe, step_counts
+from wasnow.errors import UnknownModel, UsageError
+from wasnow.models import MODELS, ModelEntry
+from wasnow.training.config import Stage
+from wasnow.training.loop import _spans
+from wasnow.training.recipes import RECIPES
+
+NETWORKS = [name for name, entry in MODELS.items() if entry.network]
+
+
+@pytest.fixture(autouse=True)
+def _known(monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(monkeypatch, "tiny", "wide")
+
+
+def test_all_are_the_networks_that_wasnow_has():
+    assert [row.name for row in make_plan(["all"], "7").rows] == [*NETWORKS, "tiny", "wide"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_of_wasnow_can_be_planned_in_equal_steps(name: str):
+    (row,) = make_plan([name], "7").rows
+    assert row.problem is None
+    assert row.config is not None
+    assert row.config.model == name
+    assert step_counts(row.config, 100) == (7,)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_published_is_the_recipe_that_says_so_and_any_other_is_told(name: str):
+    (row,) = make_plan([name], "published").rows
+    saying = [one() for one in RECIPES.values() if one().model == name and "as published" in one().summary.casefold()]
+    if saying:
+        assert row.config is not None
+        assert row.config.name in [one.name for one in saying]
+        assert not row.notes
+    elif row.config is None:
+        assert "no recipe trains" in (row.problem or "")
+    else:
+        assert "does not claim to be as published" in row.notes[0]
+
+
+def test_a_recipe_as_published_goes_before_one_of_the_same_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(RECIPES, "tiny", lambda: recipe("tiny", "smaller"))
+    found = own_recipe("tiny")
+    assert found is not None
+    assert (found[0].name, found[1]) == ("tiny-recipe", None)
+
+
+def test_equal_budgets_differ_in_the_network_alone():
+    rows = make_plan(["sscd-l", "bisrnet", "semantic-cd-small"], "500", settings=["crop=64", "batch_size=2"]).rows
+    first, *others = (row.config for row in rows)
+    assert first is not None
+    assert (first.crop, first.batch_size, first.schedule.warmup <= 50) == (64, 2, True)
+    for other in others:
+        assert other is not None
+        same = {"model": first.model, "model_options": first.model_options}
+        assert other.model_copy(update=same) == first
+    assert others[-1] is not None
+    assert others[-1].model_options == RECIPES["semantic-cd-small"]().model_options
+
+
+def test_first_weights_that_a_method_does_without_are_told():
+    (row,) = make_plan(["semantic-cd"], "500").rows
+    assert row.config is not None
+    assert row.config.start is None
+    assert "remoteclip-vit-l-14" in row.notes[0]
+
+
+def test_a_network_without_classes_learns_change_alone(monkeypatch: pytest.MonkeyPatch):
+    entry = ModelEntry("a test network", "change", "train it", "training.tiny:TinyChange", network=True)
+    monkeypatch.setitem(wasnow.models.MODELS, "bare", entry)  # type: ignore[arg-type]
+    config = make_plan(["bare"], "5").rows[0].config
+    assert config is not None
+    assert config.stages[0].loss == "change"
+
+
+def test_names_may_be_recipes_files_shipped_weights_methods_and_checkpoints(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("extends: tiny-recipe\ncrop: 24\n")
+    (tmp_path / "a").mkdir()
+    names = [str(tmp_path / "mine.yaml"), "semantic-cd-mini@shipped", "irmad", str(tmp_path / "a"), "b.safetensors"]
+    plan = make_plan(names, "published", seeds=(0, 3))
+    assert [row.name for row in plan.rows] == ["mine", "semantic-cd-mini@shipped", "irmad", "a", "b"]
+    assert plan.rows[0].config is not None
+    assert plan.rows[0].config.crop == 24
+    assert [turn.folder for turn in plan.turns()] == [
+        "mine-seed0", "mine-seed3", "semantic-cd-mini-shipped", "irmad", "a", "b",
+    ]  # fmt: skip
+    assert [turn.config.seed for turn in plan.turns(["mine"]) if turn.config] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("names", "budget", "options", "text"),
+    [
+        (["sscd"], "published", {}, "did you mean 'sscd-l'"),
+        (["sscd-l@shipped"], "published", {}, "comes without weights"),
+        (["tiny"], "many", {}, "write --budget 2000"),
+        (["tiny"], "0", {}, "write --budget 2000"),
+        ([], "5", {}, "no models to compare"),
+        (["tiny"], "5", {"seeds": (0, 0)}, "give each once"),
+        (["tiny"], "5", {"seeds": (-1,)}, "from 0 on"),
+        (["tiny"], "5", {"settings": ["seed=1"]}, "use --seeds instead"),
+        (["tiny"], "5", {"settings": ["steps=1"]}, "use --budget instead"),
+        (["tiny"], "5", {"settings": ["batchsize=1"]}, "did you mean 'batch_size'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(names: list[str], budget: str, options: dict[str, Any], text: str):
+    with pytest.raises((UsageError, UnknownModel), match=re.escape(text)):
+        make_plan(names, budget, **options)
+
+
+def test_a_row_that_refuses_a_setting_stays_with_its_reason(monkeypatch: pytest.MonkeyPatch):
+    two = (Stage(steps=1), Stage(name="more", steps=2))
+    monkeypatch.setitem(RECIPES, "wide-recipe", lambda: recipe("wide", stages=two))
+    first, second = planned("tiny", "wide", settings=["steps=9"]).rows
+    assert first.problem is None
+    assert second.config is None
+    assert "of which stage" in (second.problem or "")
+
+
+def test_rows_are_run_alone_by_name():
+    plan = planned("tiny", "wide", "irmad", seeds=(1, 2))
+    assert [turn.name for turn in plan.turns(["wide"])] == ["wide, seed 1", "wide, seed 2"]
+    with pytest.raises(UsageError, match="did you mean 'wide'"):
+        list(plan.turns(["wied"]))
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=3), st.integers(1, 9), st.floats(0.1, 9))
+def test_steps_are_those_that_training_will_take(pairs: list[int], batch: int, epochs: float):
+    config = recipe("tiny", batch_size=batch, stages=(Stage(epochs=epochs), Stage(name="b", steps=3)))
+    for count in pairs:
+        assert step_counts(config, count) == tuple(one.stop - one.first for one in _spans(config, count))
+
+
+@given(st.lists(st.text(max_size=80), max_size=6))
+def test_every_row_has_a_folder_of_its_own_whatever_it_is_called(names: list[str]):
+    rows = _apart([Row(name, "") for name in [*names, HOSTILE, "../x", "A", "a"]])
+    assert len({row.name for row in rows}) == len({row.folder for row in rows}) == len(rows)
+    assert all(re.fullmatch(r"[a-z0-9_-][a-z0-9._-]*", row.folder) for row in rows)
+
+
+@pytest.mark.parametrize(
+    "present", [("train", "test"), ("train", "val", "test"), ("train", "val"), ("train",), ("all",)]
+)
+def test_what_scores_is_neither_trained_on_nor_selects(present: tuple[str, ...]):
+    splits = {name: Blobs(5 + place, seed=place) for place, name in enumerate(present)}
+    found = apart(splits, "blobs")  # type: ignore[arg-type]
+    own = {(one.fingerprint, name) for one in found.training.values() for name in one.names}
+    scored = {(found.test.fingerprint, name) for name in found.test.names}
+    assert scored
+    assert not own & scored
+    assert found.test_split in present
+    assert ("val" in found.training) == ("val" in present and "test" in present)
+    assert found.identity() == apart(splits, "blobs").identity()  # type: ignore[arg-type]
+
+
+def test_data_without_pairs_to_keep_apart_is_refused():
+    with pytest.raises(UsageError, match="nothing to train on"):
+        apart({"test": Blobs(3)}, "blobs")
+    with pytest.raises(UsageError, match="give 3 or more"):
+        apart({"all": Blobs(2)}, "blobs")
