@@ -1,7 +1,10 @@
-"""Settings for all tests: no deadlines (machines are shared), no network, quiet georeference warnings."""
+"""Settings for all tests: no deadlines (machines are shared), one thread, no network, quiet georeference warnings."""
 
 import os
 import warnings
+
+# A few pixels are not worth waking other threads for, here or in processes that tests start. Before torch is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings

@@ -59,11 +59,6 @@ class Wavering(Difference):
         return super().forward(before, after, valid) if before.mean() > after.mean() else ChangeLogits(after[:, :1])
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
 def batch(count: int, rows: int = 32, cols: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(4)
     valid = torch.ones(count, 1, rows, cols, dtype=torch.bool)

@@ -37,8 +37,7 @@ ALL = {"threshold": 0.0}
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_and_no_encoder(monkeypatch):
-    torch.set_num_threads(1)
+def _no_encoder(monkeypatch):
     # Words are looked up in the table alone, whatever is installed here.
     monkeypatch.setattr(sentence, "available", lambda: False)
 

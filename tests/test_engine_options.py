@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rasterio
-import torch
 from rio_cogeo.cogeo import cog_validate
 
 from making import Toy, pair
@@ -18,11 +17,6 @@ from wasnow.record import RunRecord
 from wasnow.results import LANDCOVER, LANDCOVER_OUTPUTS, OUTPUTS, ChangeMap
 
 MANY = tuple(f"class {number}" for number in range(1, 21))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
 
 
 class Calibrated(Toy):

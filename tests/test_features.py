@@ -25,11 +25,6 @@ BYTES = ("change.tif", "confidence.tif", "changes.gpkg", "changes.parquet")
 OTHER = ("pond", "building", "meadow", "quarry")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
 def key(number: int) -> str:
     return f"{number:040x}"
 

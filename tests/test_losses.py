@@ -77,15 +77,6 @@ TERMS = [one for one in ALL if not one[0].startswith(("ding", "changem", "scanne
 each_loss = pytest.mark.parametrize(("loss", "channels"), [pytest.param(f, c, id=name) for name, f, c in ALL])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Forty pixels are not worth waking other threads for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def answers(channels: int = K, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> ChangeLogits:
     """Random logits of two dates that ask for gradients."""
     draw = torch.Generator().manual_seed(seed)

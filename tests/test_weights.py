@@ -28,12 +28,8 @@ FIXTURES = ["openclip_tiny", "openclip_tiny_quickgelu"]
 
 
 @pytest.fixture(autouse=True)
-def _own_cache_and_one_thread(tmp_path, monkeypatch):
+def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("WASNOW_CACHE", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @functools.cache

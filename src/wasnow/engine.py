@@ -52,7 +52,7 @@ from wasnow.raster.read import gdal_settings
 from wasnow.raster.survey import BUDGET_PX, LIGHT_BUDGET_PX, Shift, Survey, survey
 from wasnow.raster.tiles import Block
 from wasnow.raster.write import sha256
-from wasnow.record import BlockRecord, FileSum
+from wasnow.record import BlockRecord, FileSum, PriorsRecord
 from wasnow.results import ChangeMap
 from wasnow.vocabulary import join_words
 
@@ -479,6 +479,7 @@ def _finding(
         started=started,
         command=tuple(command) if command is not None else (),
         environment=_environment(),
+        priors=None if source is None else PriorsRecord.model_validate(source.origin),
     )
 
 

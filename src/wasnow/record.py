@@ -129,6 +129,14 @@ class FeaturesRecord(_Strict):
     tiles_encoded: int
 
 
+class PriorsRecord(_Strict):
+    """The masks that a model was told: of which words, made by what, and which they are."""
+
+    words: tuple[str, ...]
+    masker: dict[str, Any] = Field(description="its name, and what else its answers depend on")
+    digest: str | None = Field(default=None, description="of every mask; None where they were made on the way")
+
+
 class BlockRecord(_Strict):
     """What became of one block of the result grid."""
 
@@ -187,6 +195,7 @@ class RunRecord(_Strict):
     blocks: tuple[BlockRecord, ...]
     landcover: tuple[LandcoverRecord, ...] = Field(default=(), description="empty without class maps")
     features: FeaturesRecord | None = Field(default=None, description="None where none were kept")
+    priors: PriorsRecord | None = Field(default=None, description="None for a model that wants no masks")
     warnings: tuple[str, ...]
     timings_s: dict[str, float]
     outputs: tuple[FileSum, ...]

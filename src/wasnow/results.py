@@ -48,6 +48,7 @@ from wasnow.record import (
     LandcoverRecord,
     ModelRecord,
     PixelRecord,
+    PriorsRecord,
     RunRecord,
     ShiftRecord,
     TransitionRecord,
@@ -88,6 +89,7 @@ class Finding:
     started: datetime
     command: tuple[str, ...]
     environment: dict[str, str]
+    priors: PriorsRecord | None = None
 
 
 def finished(output: Path) -> RunRecord | None:
@@ -337,6 +339,7 @@ def _record(
         blocks=blocks,
         landcover=_landcover(*counts.landcover, vocabulary, in_metres) if counts.landcover else (),
         features=_features(plan, blocks),
+        priors=found.priors,
         warnings=found.warnings,
         timings_s=_rounded(timings),
         outputs=tuple(

@@ -21,14 +21,6 @@ from wasnow.vocabulary import ENCODINGS
 SMALL = {"encoder": {"width": 8, "depths": (1, 1, 2, 1)}, "width": 8}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def small(**options) -> MambaSCD:
     torch.manual_seed(0)
     return MambaSCD(("a", "b"), **{**SMALL, **options}).eval()

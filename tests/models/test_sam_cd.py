@@ -16,14 +16,6 @@ from wasnow.nn.fused import fused
 SMALL = {"encoder": {"widths": (8, 16, 40, 64), "depths": (1, 1, 1, 1)}, "width": 16}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def network(classes=(), **options):
     """A small one in eval mode, with weights that let everything be seen in the answer."""
     torch.manual_seed(0)

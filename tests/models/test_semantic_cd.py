@@ -18,14 +18,6 @@ from wasnow.nn.prompter import Words
 WORDS = ("water", "building", "low vegetation", "solar farm")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def made(classes=WORDS, **options):
     torch.manual_seed(0)
     model = SemanticCD(classes, **{**SMALL, **options})

@@ -13,14 +13,6 @@ from wasnow.errors import UsageError, VocabularyError
 from wasnow.models.semantic_cd_mini import OTHER, WORDS, SemanticCDMini, differing
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)

@@ -29,14 +29,6 @@ TINY = ClipConfig(
 WORDS = ["water", "low vegetation", "a satellite photo of a solar farm", "tree"]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def random_clip(config=TINY, seed=0, dtype=torch.float64):
     """With weights large enough that attention is not flat."""
     torch.manual_seed(seed)

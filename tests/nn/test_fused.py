@@ -17,11 +17,6 @@ from wasnow.nn.fused import fused
 WORDS = ("building", "water", "road")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
 def lived(network: nn.Module) -> nn.Module:
     """Norms that have seen something: no mean is 0, no deviation 1."""
     generator = torch.Generator().manual_seed(1)

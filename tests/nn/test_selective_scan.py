@@ -15,14 +15,6 @@ from wasnow.errors import UsageError
 from wasnow.nn.selective_scan import FEWEST, SCANS, chunked, compiled, scan_named, sequential
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def drawn(
     length: int, *, batch: int = 2, width: int = 3, states: int = 2, seed: int = 0, dtype=torch.float32, pace: float = 1
 ) -> list[Tensor]:

@@ -42,14 +42,6 @@ PHRASES = ["house", "bare ground", "Red roof", "a house with a red roof", "lakes
 MEMBERS = ("config.json", "tokenizer.json", "model.safetensors")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """An archive like the package's, of an encoder with one layer and a few word pieces."""

@@ -1,7 +1,6 @@
 """Weights of every family, made once; and a cache of one's own."""
 
 import pytest
-import torch
 
 from priors import families
 
@@ -17,11 +16,3 @@ def folders(tmp_path_factory):
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("WASNOW_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

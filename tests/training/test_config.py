@@ -35,6 +35,11 @@ def test_settings_are_typed_by_the_configuration():
     assert found.augment.light.color == 0.1
 
 
+@pytest.mark.parametrize("written", ["32", "'32'", "bf16"])
+def test_a_precision_may_be_written_as_a_number(written: str):
+    assert recipe("sscd-l", [f"precision={written}"]).precision == written.strip("'")
+
+
 def test_options_of_the_model_are_set_by_its_name():
     found = recipe("semantic-cd-second", ["model.prompter=none", "model.filters=[5, 11]", "model.context=4"])
     assert found.model == "semantic-cd"

@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +40,8 @@ STAGES = (
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _registered() -> None:
     register()
-    yield
-    torch.set_num_threads(threads)
 
 
 def semantic(*settings: str, **changes: Any) -> TrainConfig:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from wasnow.errors import InputError, UsageError, did_you_mean
 
@@ -180,7 +180,8 @@ class TrainConfig(_Strict):
     schedule: Schedule = Schedule()
     clip: float | None = Field(default=None, gt=0, description="largest norm of a gradient")
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the average that is validated and kept")
-    precision: Literal["32", "bf16"] = "32"
+    # YAML reads 32 as a number.
+    precision: Annotated[Literal["32", "bf16"], BeforeValidator(lambda value: "32" if value == 32 else value)] = "32"
     checkpointing: bool = Field(
         default=False, description="compute what lies between blocks again for the gradient, instead of keeping it"
     )
