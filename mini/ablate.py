@@ -2,10 +2,10 @@
 
     python mini/ablate.py DATA MADE OUT [--steps 500] [--crop 192] [--seed 0] [--only whole,filters]
 
-DATA is the folder of real imagery, MADE holds what make_data.py wrote (``pairs``, ``naip_test``) and start.safetensors.
-Every variant is one ``wasnow train semantic-cd-mini`` with the settings below and otherwise the recipe, from the
-same ImageNet tower, on the same batches. OUT holds a run and a scores.json for each; what is there is not done again,
-so several of these can share the work by ``--only``.
+DATA is the folder of real imagery, MADE holds what ``make_data.py --mix wider`` wrote (``pairs``, ``naip_test``) and
+start.safetensors. Every variant is one ``wasnow train semantic-cd-mini`` with the settings below and otherwise the
+recipe, from the same ImageNet tower, on the same batches. OUT holds a run and a scores.json for each; what is there is
+not done again, so several of these can share the work by ``--only``.
 
     whole       everything
     filters     no bi-temporal filters
@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
-from make_data import TEST_IMAGES
+from make_data import MIXES
 from measure import GRID, answer, f1, france_pairs, landcover, pairs, read, score
 from wasnow.checkpoint import load
 from wasnow.models.contract import ChangeModel
@@ -78,7 +78,8 @@ def best(rows: list[tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.boo
 def measured(model: ChangeModel, data: Path, made: Path) -> dict[str, float]:
     """The figures of one variant."""
     # A part of each image: six variants would take an hour for the whole.
-    out = {"land cover mIoU": landcover(model, data, images=TEST_IMAGES, side=1024)["miou"]}
+    tile, images = MIXES["wider"].test
+    out = {"land cover mIoU": landcover(model, data, tile, images=images, side=1024)["miou"]}
     scores = pairs(model, made)["scores"]
     out |= {"pairs, F1 of change": scores["binary"]["f1"], "pairs, Fscd": scores["stacked"]["fscd"]}
     for factor in (2, 3, 4):
@@ -104,7 +105,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default=",".join(VARIANTS))
     asked = parser.parse_args()
-    shared = [f"steps={asked.steps}", f"crop={asked.crop}", f"seed={asked.seed}", f"validate_every={asked.steps}"]
+    shared = [
+        "augment.scale=[0.6, 2.0]",
+        f"steps={asked.steps}",
+        f"crop={asked.crop}",
+        f"seed={asked.seed}",
+        f"validate_every={asked.steps}",
+    ]
     for name in asked.only.split(","):
         scores = asked.out / name / "scores.json"
         if not scores.exists():

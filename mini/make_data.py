@@ -1,7 +1,7 @@
 """The training data of semantic-cd-mini, from imagery whose licence allows shipping a model trained on it.
 
-    python mini/make_data.py DATA OUT [--seed 0] [--share 1]      the dataset
-    python mini/make_data.py DATA OUT --test-area                 2009.tif, 2017.tif, label.tif of naip-dakota's east
+    python mini/make_data.py DATA OUT [--seed 0] [--share 1] [--mix shipped]      the dataset
+    python mini/make_data.py DATA OUT --test-area      2009.tif, 2017.tif, label.tif of naip-dakota's east
 
     dubai-landcover   CC0             masks of one date ─> pairs (wasnow.data.pairs)                      exact labels
     naip-dakota       public domain   real pairs; labels from the infrared band that the model never sees  weak
@@ -12,9 +12,8 @@ OUT is one dataset in the layout of SECOND with a class at every pixel of both d
 differ), which `wasnow.data.covers.open_covers` reads with and `open_dataset` without the classes of unchanged ground.
 The first word of a pair's name is its source. The same seed gives the same bytes.
 
-Never trained on: Tile_7, of whose images some choose (the split ``val``) and the others measure (``test``), and the
-eastern two fifths of naip-dakota, which `write_test_area` writes out for measuring. Never read at all: the folders in
-`FOR_TESTING`.
+Never trained on: the tiles that a `Mix` keeps for the splits ``val`` and ``test``, and the eastern two fifths of
+naip-dakota, which `write_test_area` writes out for measuring. Never read at all: the folders in `FOR_TESTING`.
 """
 
 from __future__ import annotations
@@ -79,10 +78,6 @@ DUBAI = Encoding(
 )
 """The colours, as `wasnow.vocabulary.ENCODINGS` has them under another order of words."""
 
-TRAIN_TILES, HELD_TILE = ("Tile_1", "Tile_3", "Tile_4", "Tile_6"), "Tile_7"
-VAL_IMAGES, TEST_IMAGES = slice(0, None, 2), slice(1, None, 2)
-"""Images of the held tile, by name, that the threshold is chosen on, and that are measured on: city and desert both."""
-
 NAIP_YEARS = (2009, 2012, 2014, 2017)
 NAIP_CUT = 562
 """First of the 372 eastern columns (of 934), the test area, at easting 488 710 m. The cut runs where the least water
@@ -95,7 +90,7 @@ PUCALLPA_YEARS = (1985, 1995, 2005)
 TAIZHOU_YEARS = (2000, 2003)
 
 SOURCES = {
-    "dubai": "dubai-landcover, tiles 1, 3, 4, 6 (val, test: 7); CC0 (Humans in the Loop / MBRSC); exact labels",
+    "dubai": "dubai-landcover; CC0 (Humans in the Loop / MBRSC); exact labels",
     "dubai-coarser": "the same, pixels 1.25 to 2.5 times as long",
     "naip": f"naip-dakota, columns 0 to {NAIP_CUT - 1}; US public domain; weak labels from NDWI and NDVI",
     "pucallpa": "landsat-pucallpa; public domain (USGS); weak labels from MNDWI and NDVI",
@@ -112,14 +107,44 @@ class Counts:
     dubai: int = 2600
     dubai_val: int = 120
     dubai_test: int = 120
-    naip: int = 500
+    naip: int = 250
     pucallpa: int = 100
     taizhou: int = 50
-    synthetic: int = 450
+    synthetic: int = 150
 
     def times(self, share: float) -> Counts:
         """A part of them, of each kind one at least."""
         return Counts(*(max(1, round(share * count)) for count in astuple(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Which places teach, choose and measure, and how much of each kind there is.
+
+    Attributes:
+        train: tiles of dubai-landcover.
+        val: a tile, and which of its images, by name.
+        test: likewise.
+        counts: of pairs.
+    """
+
+    train: tuple[str, ...]
+    val: tuple[str, slice]
+    test: tuple[str, slice]
+    counts: Counts = Counts()
+
+
+ALL = slice(None)
+MIXES: Mapping[str, Mix] = {
+    "shipped": Mix(("Tile_1", "Tile_3", "Tile_4"), ("Tile_7", ALL), ("Tile_6", ALL)),
+    "wider": Mix(
+        ("Tile_1", "Tile_3", "Tile_4", "Tile_6"),
+        ("Tile_7", slice(0, None, 2)),
+        ("Tile_7", slice(1, None, 2)),
+        Counts(naip=500, synthetic=450),
+    ),
+}
+"""What the shipped weights learned from, and a second attempt that did no better (docs/experiments.md)."""
 
 
 def folder_of(data: Path, name: str) -> Path:
@@ -171,7 +196,7 @@ class Coarser(MaskFolder):
 
 
 def dubai(
-    data: Path, tiles: Sequence[str], count: int, seed: int, *, images: slice = slice(None), coarser: float = 0.0
+    data: Path, tiles: Sequence[str], count: int, seed: int, *, images: slice = ALL, coarser: float = 0.0
 ) -> Iterator[Sample]:
     """Pairs made of the images of some tiles, a share ``coarser`` of them from images of larger pixels.
 
@@ -392,12 +417,14 @@ def write_split(samples: Iterator[Sample], folder: Path, report: Callable[[str, 
     return told
 
 
-def make(data: Path, out: Path, *, seed: int = 0, counts: Counts = Counts()) -> dict[str, dict[str, list[int]]]:
+def make(data: Path, out: Path, *, seed: int = 0, mix: Mix = MIXES["shipped"]) -> dict[str, dict[str, list[int]]]:
     """Make the whole dataset.
 
     Args:
         data: the folder that holds dubai-landcover, naip-dakota, landsat-pucallpa and landsat-taizhou.
         out: new, or empty.
+        seed: another one makes other pairs.
+        mix: which places and how many pairs.
 
     Returns:
         Split -> source -> figures, as `write_split` gives them.
@@ -412,28 +439,32 @@ def make(data: Path, out: Path, *, seed: int = 0, counts: Counts = Counts()) -> 
     if out.exists() and any(out.iterdir()):
         raise OutputError(f"{out} is not empty; choose a new folder")
 
+    counts = mix.counts
+
     def train() -> Iterator[Sample]:
-        yield from dubai(data, TRAIN_TILES, counts.dubai, seed, coarser=0.35)
+        yield from dubai(data, mix.train, counts.dubai, seed, coarser=0.35)
         yield from crops("naip", naip(data, slice(0, NAIP_CUT)), counts.naip, seed, (0.7, 1.6))
         yield from crops("pucallpa", pucallpa(data), counts.pucallpa, seed, (1.0, 2.4))
         yield from crops("taizhou", taizhou(data), counts.taizhou, seed, (1.0, 2.0))
         yield from synthetic(counts.synthetic, seed)
 
+    (val, val_images), (test, test_images) = mix.val, mix.test
     splits = {
         "train": train(),
-        "val": dubai(data, (HELD_TILE,), counts.dubai_val, seed + 100, images=VAL_IMAGES, coarser=0.35),
-        "test": dubai(data, (HELD_TILE,), counts.dubai_test, seed + 200, images=TEST_IMAGES, coarser=0.35),
+        "val": dubai(data, (val,), counts.dubai_val, seed + 100, images=val_images, coarser=0.35),
+        "test": dubai(data, (test,), counts.dubai_test, seed + 200, images=test_images, coarser=0.35),
     }
     told = {}
     for split, samples in splits.items():
         told[split] = write_split(samples, out / split, progress)
-    describe(out, told, seed)
+    describe(out, told, seed, mix)
     return told
 
 
-def describe(out: Path, told: Mapping[str, Mapping[str, list[int]]], seed: int) -> None:
+def describe(out: Path, told: Mapping[str, Mapping[str, list[int]]], seed: int, mix: Mix) -> None:
     """Write dataset.yaml, last of all: what the numbers mean, and where everything comes from."""
-    notes = [f"# made by: mini/make_data.py, seed {seed}"]
+    tiles = f"train {', '.join(mix.train)}; val {mix.val[0]}; test {mix.test[0]}"
+    notes = [f"# made by: mini/make_data.py, seed {seed}", f"# tiles of Dubai: {tiles}"]
     notes += [
         f"# {split}, {source}: {row[0]} pairs from {SOURCES[source]}"
         for split in told
@@ -509,6 +540,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="new folder")
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other pairs")
     parser.add_argument("--share", type=float, default=1.0, help="0.1 makes a tenth of the pairs")
+    parser.add_argument("--mix", choices=MIXES, default="shipped", help="which places, how much of each kind")
     parser.add_argument("--test-area", action="store_true", help="write the east of naip-dakota instead")
     given = parser.parse_args(arguments)
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -517,7 +549,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_test_area(given.data, given.out)
             print(f"wrote {given.out}: naip-dakota from column {NAIP_CUT} on, never trained on")
         else:
-            told = make(given.data, given.out, seed=given.seed, counts=Counts().times(given.share))
+            mix = MIXES[given.mix]
+            mix = replace(mix, counts=mix.counts.times(given.share))
+            told = make(given.data, given.out, seed=given.seed, mix=mix)
             print("\n".join([f"wrote {given.out}", *summary(told)]))
     except WasnowError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -31,7 +31,7 @@ FORBIDDEN = {
 }
 FLOORS = [
     {"errors"},
-    {"vocabulary", "record", "process"},
+    {"vocabulary", "record", "process", "cache"},
     {"raster", "nn", "losses", "metrics", "areas"},
     {"models", "vector", "report", "journal", "data", "calibration", "checkpoint", "weights", "convert"},
     {"plan", "features", "compute", "acceleration", "priors"},

@@ -21,7 +21,6 @@ import math
 import os
 import re
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -32,6 +31,7 @@ import torch
 from torch import Tensor
 
 from wasnow import checkpoint
+from wasnow.cache import folder
 from wasnow.convert import read_weights
 from wasnow.errors import CheckpointError, DiskFull, DownloadFailed, OutputError, UsageError, WasnowError, did_you_mean
 from wasnow.nn.clip import ACTIVATIONS, Activation, Clip, ClipConfig
@@ -144,16 +144,8 @@ class Stored:
 
 
 def cache() -> Path:
-    """The folder of converted weights: ``$WASNOW_CACHE/weights``, or below the platform's folder for caches."""
-    if chosen := os.environ.get("WASNOW_CACHE"):
-        return Path(chosen).expanduser() / "weights"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "wasnow" / "weights"
+    """The folder of converted weights."""
+    return folder("weights")
 
 
 def stored() -> list[Stored]:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wasnow import weights
+from wasnow.cache import folder as cache_folder
 from wasnow.errors import OutputError
 from wasnow.priors.pieces import Key, Masker, Piece
 from wasnow.raster.tiles import Window
@@ -42,7 +42,7 @@ _MAX_BYTES = 2**31
 
 def prior_cache() -> Path:
     """Where answers are kept unless somebody says otherwise: beside the weights."""
-    return weights.cache().parent / "priors"
+    return cache_folder("priors")
 
 
 def picture_digest(rgb: NDArray[np.uint8]) -> str:

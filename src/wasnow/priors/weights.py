@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import nn
 
-from wasnow import weights
+from wasnow.cache import folder as cache_folder
 from wasnow.errors import CheckpointError, did_you_mean
 
 CONFIG, WEIGHTS, INDEX, PREPROCESSOR = (
@@ -135,7 +135,7 @@ def find_weights(name_or_folder: str | os.PathLike[str], families: Sequence[str]
     """The folder of these weights, looked over.
 
     Args:
-        name_or_folder: a folder, or the name of one below `wasnow.weights.cache`.
+        name_or_folder: a folder, or the name of one below the cache of weights.
         families: of `FAMILIES`; any of them will do.
 
     Raises:
@@ -146,7 +146,7 @@ def find_weights(name_or_folder: str | os.PathLike[str], families: Sequence[str]
     folder = Path(text).expanduser()
     named = "/" not in text.rstrip("/") and os.sep not in text.rstrip(os.sep) and not folder.is_dir()
     if named:
-        folder = weights.cache() / text
+        folder = cache_folder("weights") / text
     if not folder.is_dir():
         raise _absent(text, folder, families, named)
     if not (folder / CONFIG).is_file():
@@ -265,7 +265,7 @@ def _absent(text: str, folder: Path, families: Sequence[str], named: bool) -> Ch
 
 
 def _fetch(name: str) -> str:
-    return f"hf download {PUBLISHED[name].repo} --local-dir {weights.cache() / name}"
+    return f"hf download {PUBLISHED[name].repo} --local-dir {cache_folder('weights') / name}"
 
 
 def _advice(text: str, folder: Path, families: Sequence[str]) -> str:

@@ -183,7 +183,7 @@ def semantic_cd_mini() -> TrainConfig:
         model="semantic-cd-mini",
         crop=256,
         augment=Augmentation(
-            scale=(0.6, 2.0),
+            scale=(0.6, 1.8),
             swap=0.5,
             light=Light(brightness=0.15, contrast=0.35, gamma=0.45, color=0.12, saturation=0.5),
             shift_px=2.5,
@@ -196,7 +196,7 @@ def semantic_cd_mini() -> TrainConfig:
             Stage(
                 name="joint",
                 loss="joint",
-                steps=1800,
+                steps=2400,
                 trains=(
                     *(f"tower._blocks.{number}." for number in range(3, 16)),
                     "filters",
@@ -214,8 +214,7 @@ def semantic_cd_mini() -> TrainConfig:
         schedule=Schedule(kind="cosine", warmup=150, floor=0.005),
         clip=1.0,
         ema=0.998,
-        # Nothing chooses among weights: the last ones are kept.
-        validate_every=1800,
+        validate_every=1200,
         select="binary.f1",
     )
 
