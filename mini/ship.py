@@ -4,8 +4,8 @@
 
 The threshold is chosen on Dubai's tile 7 alone, which chose the weights as well: the one with the best F1 on made
 pairs, but no lower than where the share called changed between two pictures of the *same* day, the second displaced,
-hazy and in another light, falls to `BUDGET`. The finest resolution that images are shown at is the finest that training
-saw. Nothing here looks at the imagery that measure.py reports on.
+hazy and in another light, falls to `BUDGET`. The finest resolution that images are shown at is the one that serves
+building change best on rendered scenes. Nothing here looks at the imagery that measure.py reports on.
 """
 
 from __future__ import annotations
@@ -17,18 +17,14 @@ import numpy as np
 import torch
 
 from make_data import MIXES
-from measure import GRID, answer, dubai, f1, score, spoilt
+from measure import GRID, answer, dubai, f1, scales, score, spoilt
 from wasnow.checkpoint import load, read_header, save, set_calibration
 from wasnow.data.dataset import open_dataset
 from wasnow.models.semantic_cd_mini import SemanticCDMini
 from wasnow.nn.terms import TermTable
-from wasnow.training.recipes import recipe
 
 BUDGET = 0.005
 """Largest share of pixels called changed where nothing changed, over all ways of spoiling a picture."""
-
-DUBAI_GSD_M = 1.0
-"""Metres a pixel of its images, judged by places of known size."""
 
 ABOUT = (
     "A small open-vocabulary model, trained on two processor cores in about an hour: on pairs made of single images "
@@ -83,7 +79,9 @@ def main() -> None:
     # The table of terms may have grown since: what words mean in it does not change.
     model.terms = TermTable()
     calibration, model.calibration = header.calibration, None  # type: ignore[assignment]
-    finest = round(DUBAI_GSD_M / recipe("semantic-cd-mini").augment.scale[1], 2)
+    found_scales = scales(model)
+    finest = float(max(found_scales, key=lambda side: found_scales[side]))
+    print(f"building change on rendered scenes by pixel side: {found_scales}; finest to be seen: {finest:g} m")
     threshold, found = choose_threshold(model, asked.data, asked.made)
     print(f"threshold {threshold:.2f}: F1 {found['f1']:.3f} on made pairs, false change {found['false']:.2%}")
     model._options |= {"threshold": threshold, "gsd_range_m": [finest, asked.coarsest]}
