@@ -22,14 +22,13 @@ Nothing here is symmetric in time, see `sscd_l`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
+from wasnow.models.contract import ChangeLogits
+from wasnow.models.fixed_words import FixedWords
 from wasnow.models.sscd_l import SECOND_WORDS
-from wasnow.nn.normalise import Normalise
 from wasnow.nn.resnet import initialise
 from wasnow.nn.three_branches import STRIDE, WIDTH, ChangeBranch, Encoder, class_head, enlarge
 
@@ -96,7 +95,7 @@ class CrossReasoning(nn.Module):
         return before + self.gamma_before * seen_before, after + self.gamma_after * seen_after
 
 
-class BiSRNet(nn.Module):
+class BiSRNet(FixedWords):
     """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
 
     Args:
@@ -109,10 +108,13 @@ class BiSRNet(nn.Module):
         UsageError: no normalisation has that name.
     """
 
+    name = "bisrnet"
+    summary = "SSCD-l with attention within each date and between the dates"
+    source = "Ding et al. 2022, IEEE TGRS 60, doi:10.1109/TGRS.2022.3154390"
+    stride = STRIDE
+
     def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
-        super().__init__()
-        self.classes = some_words(classes)
-        self.normalise = Normalise(normalisation)
+        super().__init__(classes, normalisation)
         self.encoder = Encoder()
         self.reason_before = SpatialReasoning(WIDTH)
         self.reason_after = SpatialReasoning(WIDTH)
@@ -122,31 +124,6 @@ class BiSRNet(nn.Module):
         self.classes_after = class_head(len(self.classes))
         for reason in (self.reason_before, self.reason_after, self.reason_across):
             initialise(reason)
-
-    @property
-    def card(self) -> ModelCard:
-        """Colour images, at the resolution that they have."""
-        return ModelCard(
-            name="bisrnet",
-            summary="SSCD-l with attention within each date and between the dates",
-            source="Ding et al. 2022, IEEE TGRS 60, doi:10.1109/TGRS.2022.3154390",
-            classes=self.classes,
-            stride=STRIDE,
-            parameters=sum(each.numel() for each in self.parameters()),
-        )
-
-    def bind(self, classes: Sequence[str]) -> Self:
-        """Itself, for the words that it was trained with.
-
-        Raises:
-            VocabularyError: these are others.
-        """
-        keep_words(self.card, classes)
-        return self
-
-    def config(self) -> dict[str, Any]:
-        """The arguments that build this network again, as plain JSON values."""
-        return {"classes": list(self.classes), "normalisation": self.normalise.name}
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
         """Answer a batch of any height and width; it is taken to the device of the weights.

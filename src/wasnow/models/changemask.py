@@ -22,16 +22,15 @@ whose sigmoid and softmax these are. There is no channel for "unchanged". Its we
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
+from wasnow.models.contract import ChangeLogits
+from wasnow.models.fixed_words import FixedWords
 from wasnow.models.sscd_l import SECOND_WORDS
 from wasnow.nn.efficientnet import WIDTHS, EfficientNetB0
-from wasnow.nn.normalise import Normalise
 
 STRIDE = 32
 DECODED = (256, 128, 64, 32, 16)
@@ -105,7 +104,7 @@ class Decoder(nn.Module):
         return x
 
 
-class ChangeMask(nn.Module):
+class ChangeMask(FixedWords):
     """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
 
     Args:
@@ -117,41 +116,19 @@ class ChangeMask(nn.Module):
         UsageError: no normalisation has that name.
     """
 
+    name = "changemask"
+    summary = "EfficientNet-B0 for both dates, change as a symmetric function of its maps, two U-Net decoders"
+    source = "Zheng et al. 2022, ISPRS JPRS 183, doi:10.1016/j.isprsjprs.2021.10.015"
+    stride = STRIDE
+
     def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
-        super().__init__()
-        self.classes = some_words(classes)
-        self.normalise = Normalise(normalisation)
+        super().__init__(classes, normalisation)
         self.encoder = EfficientNetB0()
         self.interact = nn.ModuleList(Interaction(width) for width in (3, *WIDTHS))
         self.class_decoder = Decoder()
         self.change_decoder = Decoder()
         self.class_logits = nn.Conv2d(DECODED[-1], len(self.classes), 1)
         self.change_logits = nn.Conv2d(DECODED[-1], 1, 1)
-
-    @property
-    def card(self) -> ModelCard:
-        """Colour images, at the resolution that they have."""
-        return ModelCard(
-            name="changemask",
-            summary="EfficientNet-B0 for both dates, change as a symmetric function of its maps, two U-Net decoders",
-            source="Zheng et al. 2022, ISPRS JPRS 183, doi:10.1016/j.isprsjprs.2021.10.015",
-            classes=self.classes,
-            stride=STRIDE,
-            parameters=sum(each.numel() for each in self.parameters()),
-        )
-
-    def bind(self, classes: Sequence[str]) -> Self:
-        """Itself, for the words that it was trained with.
-
-        Raises:
-            VocabularyError: these are others.
-        """
-        keep_words(self.card, classes)
-        return self
-
-    def config(self) -> dict[str, Any]:
-        """The arguments that build this network again, as plain JSON values."""
-        return {"classes": list(self.classes), "normalisation": self.normalise.name}
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
         """Answer a batch of any height and width; it is taken to the device of the weights.

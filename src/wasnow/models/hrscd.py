@@ -24,15 +24,14 @@ of two, and logits instead of log-probabilities.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
+from wasnow.models.contract import ChangeLogits
+from wasnow.models.fixed_words import FixedWords
 from wasnow.models.sscd_l import SECOND_WORDS
-from wasnow.nn.normalise import Normalise
 
 WIDTHS = (8, 16, 32, 64, 128, 256)
 """Channels of the six levels."""
@@ -155,7 +154,7 @@ def _grown(x: Tensor, like: Tensor) -> Tensor:
     return functional.pad(x, (0, wanted_cols - cols, 0, wanted_rows - rows), mode="replicate")
 
 
-class HRSCD(nn.Module):
+class HRSCD(FixedWords):
     """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
 
     Args:
@@ -167,39 +166,17 @@ class HRSCD(nn.Module):
         UsageError: no normalisation has that name.
     """
 
+    name = "hrscd"
+    summary = "land cover of each date, and change that is told their difference (strategy 4)"
+    source = "Caye Daudt et al. 2019, CVIU 187, doi:10.1016/j.cviu.2019.07.003"
+    stride = STRIDE
+
     def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
-        super().__init__()
-        self.classes = some_words(classes)
-        self.normalise = Normalise(normalisation)
+        super().__init__(classes, normalisation)
         self.land_encoder = Encoder(3)
         self.land_decoder = Decoder(1, 1 + len(self.classes))
         self.change_encoder = Encoder(6)
         self.change_decoder = Decoder(2, 1)
-
-    @property
-    def card(self) -> ModelCard:
-        """Colour images, at the resolution that they have."""
-        return ModelCard(
-            name="hrscd",
-            summary="land cover of each date, and change that is told their difference (strategy 4)",
-            source="Caye Daudt et al. 2019, CVIU 187, doi:10.1016/j.cviu.2019.07.003",
-            classes=self.classes,
-            stride=STRIDE,
-            parameters=sum(each.numel() for each in self.parameters()),
-        )
-
-    def bind(self, classes: Sequence[str]) -> Self:
-        """Itself, for the words that it was trained with.
-
-        Raises:
-            VocabularyError: these are others.
-        """
-        keep_words(self.card, classes)
-        return self
-
-    def config(self) -> dict[str, Any]:
-        """The arguments that build this network again, as plain JSON values."""
-        return {"classes": list(self.classes), "normalisation": self.normalise.name}
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
         """Answer a batch of any height and width; it is taken to the device of the weights.

@@ -22,14 +22,14 @@ The semantic decoders have a block of scans at each level and own no head. Nothi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wasnow.errors import UsageError, did_you_mean
-from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
-from wasnow.nn.normalise import Normalise
+from wasnow.models.contract import ChangeLogits
+from wasnow.models.fixed_words import FixedWords
 from wasnow.nn.resnet import BasicBlock, initialise
 from wasnow.nn.selective_scan import Scan, scan_named
 from wasnow.nn.three_branches import enlarge
@@ -121,7 +121,7 @@ class SemanticDecoder(nn.Module):
         return answer
 
 
-class MambaSCD(nn.Module):
+class MambaSCD(FixedWords):
     """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
 
     Args:
@@ -138,6 +138,10 @@ class MambaSCD(nn.Module):
         UsageError: no size, normalisation, scan or field of the encoder has that name.
     """
 
+    name = "mamba-scd"
+    source = "Chen et al. 2024, IEEE TGRS 62, doi:10.1109/TGRS.2024.3417253"
+    stride = STRIDE
+
     def __init__(
         self,
         classes: Sequence[str] = PUBLISHED_WORDS,
@@ -148,14 +152,13 @@ class MambaSCD(nn.Module):
         normalisation: str = "imagenet",
         scan: str = "chunked",
     ) -> None:
-        super().__init__()
+        super().__init__(classes, normalisation)
         if size not in PRESETS:
             raise UsageError(
                 f"no size is called {size!r}; known are {', '.join(PRESETS)}{did_you_mean(size, list(PRESETS))}"
             )
-        self.classes = some_words(classes)
+        self.summary = f"VMamba ({size}) for both dates, and scans over the pair: change, and the class of each date"
         self.size, self.width, self.differing = size, width, dict(encoder or {})
-        self.normalise = Normalise(normalisation)
         way = scan_named(scan)
         self.encoder = VMamba(PRESETS[size].changed(self.differing), way)
         widths = self.encoder.config.widths
@@ -167,27 +170,6 @@ class MambaSCD(nn.Module):
         for part in self.modules():
             if isinstance(part, BasicBlock):
                 initialise(part)
-
-    @property
-    def card(self) -> ModelCard:
-        """Colour images, at the resolution that they have."""
-        return ModelCard(
-            name="mamba-scd",
-            summary=f"VMamba ({self.size}) for both dates, and scans over the pair: change, and the class of each date",
-            source="Chen et al. 2024, IEEE TGRS 62, doi:10.1109/TGRS.2024.3417253",
-            classes=self.classes,
-            stride=STRIDE,
-            parameters=sum(each.numel() for each in self.parameters()),
-        )
-
-    def bind(self, classes: Sequence[str]) -> Self:
-        """Itself, for the words that it was trained with.
-
-        Raises:
-            VocabularyError: these are others.
-        """
-        keep_words(self.card, classes)
-        return self
 
     def config(self) -> dict[str, Any]:
         """The arguments that build this network again, as plain JSON values; not how it scans."""

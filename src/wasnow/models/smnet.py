@@ -26,15 +26,14 @@ Nothing depends on the order of the dates: exchanged, they give the same change 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
+from wasnow.models.contract import ChangeLogits
+from wasnow.models.fixed_words import FixedWords
 from wasnow.models.sscd_l import SECOND_WORDS
-from wasnow.nn.normalise import Normalise
 from wasnow.nn.pyramid import LayerNorm2d
 from wasnow.nn.resnet import initialise
 
@@ -222,7 +221,7 @@ def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
-class SMNet(nn.Module):
+class SMNet(FixedWords):
     """The network, with random weights until a checkpoint brings others: a `ChangeModel`.
 
     Args:
@@ -234,39 +233,17 @@ class SMNet(nn.Module):
         UsageError: no normalisation has that name.
     """
 
+    name = "smnet"
+    summary = "convolutions and attention by turns, change told from what stays (a reconstruction)"
+    source = "after Niu et al. 2023, Remote Sensing 15(4), 949, doi:10.3390/rs15040949; its numbers are ours"
+    stride = STRIDE
+
     def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
-        super().__init__()
-        self.classes = some_words(classes)
-        self.normalise = Normalise(normalisation)
+        super().__init__(classes, normalisation)
         self.encoder = Encoder()
         self.fusions = nn.ModuleList(Fusion(width) for width in WIDTHS)
         self.change_decoder = Decoder(1)
         self.class_decoder = Decoder(1 + len(self.classes))
-
-    @property
-    def card(self) -> ModelCard:
-        """Colour images, at the resolution that they have."""
-        return ModelCard(
-            name="smnet",
-            summary="convolutions and attention by turns, change told from what stays (a reconstruction)",
-            source="after Niu et al. 2023, Remote Sensing 15(4), 949, doi:10.3390/rs15040949; its numbers are ours",
-            classes=self.classes,
-            stride=STRIDE,
-            parameters=sum(each.numel() for each in self.parameters()),
-        )
-
-    def bind(self, classes: Sequence[str]) -> Self:
-        """Itself, for the words that it was trained with.
-
-        Raises:
-            VocabularyError: these are others.
-        """
-        keep_words(self.card, classes)
-        return self
-
-    def config(self) -> dict[str, Any]:
-        """The arguments that build this network again, as plain JSON values."""
-        return {"classes": list(self.classes), "normalisation": self.normalise.name}
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
         """Answer a batch of any height and width; it is taken to the device of the weights.

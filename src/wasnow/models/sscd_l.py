@@ -13,19 +13,18 @@ Nothing here is symmetric in time: the change branch reads the dates in order, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
-from wasnow.nn.normalise import Normalise
+from wasnow.models.contract import ChangeLogits
+from wasnow.models.fixed_words import FixedWords
 from wasnow.nn.three_branches import STRIDE, ChangeBranch, Encoder, class_head, enlarge
 
 SECOND_WORDS = ("water", "ground", "low vegetation", "tree", "building", "playground")
 """The classes of SECOND, in the order of the published weights."""
 
 
-class SSCDL(nn.Module):
+class SSCDL(FixedWords):
     """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
 
     Args:
@@ -38,39 +37,17 @@ class SSCDL(nn.Module):
         UsageError: no normalisation has that name.
     """
 
+    name = "sscd-l"
+    summary = "one ResNet-34 for both dates, joined late: change, and the class of each date"
+    source = "Ding et al. 2022, IEEE TGRS 60, doi:10.1109/TGRS.2022.3154390"
+    stride = STRIDE
+
     def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
-        super().__init__()
-        self.classes = some_words(classes)
-        self.normalise = Normalise(normalisation)
+        super().__init__(classes, normalisation)
         self.encoder = Encoder()
         self.change = ChangeBranch()
         self.classes_before = class_head(len(self.classes))
         self.classes_after = class_head(len(self.classes))
-
-    @property
-    def card(self) -> ModelCard:
-        """Colour images, at the resolution that they have."""
-        return ModelCard(
-            name="sscd-l",
-            summary="one ResNet-34 for both dates, joined late: change, and the class of each date",
-            source="Ding et al. 2022, IEEE TGRS 60, doi:10.1109/TGRS.2022.3154390",
-            classes=self.classes,
-            stride=STRIDE,
-            parameters=sum(each.numel() for each in self.parameters()),
-        )
-
-    def bind(self, classes: Sequence[str]) -> Self:
-        """Itself, for the words that it was trained with.
-
-        Raises:
-            VocabularyError: these are others.
-        """
-        keep_words(self.card, classes)
-        return self
-
-    def config(self) -> dict[str, Any]:
-        """The arguments that build this network again, as plain JSON values."""
-        return {"classes": list(self.classes), "normalisation": self.normalise.name}
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
         """Answer a batch of any height and width; it is taken to the device of the weights.

@@ -14,18 +14,17 @@ symmetric in time, see `sscd_l`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
+from wasnow.models.contract import ChangeLogits
+from wasnow.models.fixed_words import FixedWords
 from wasnow.models.sscd_l import SECOND_WORDS
-from wasnow.nn.normalise import Normalise
 from wasnow.nn.three_branches import STRIDE, class_head, enlarge
 from wasnow.nn.three_maps import ThreeMaps
 
 
-class TED(nn.Module):
+class TED(FixedWords):
     """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
 
     Args:
@@ -38,38 +37,16 @@ class TED(nn.Module):
         UsageError: no normalisation has that name.
     """
 
+    name = "ted"
+    summary = "SSCD-l with a decoder for each branch: change and classes at stride 4"
+    source = "Ding et al. 2024, IEEE TGRS 62, doi:10.1109/TGRS.2024.3362795"
+    stride = STRIDE
+
     def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
-        super().__init__()
-        self.classes = some_words(classes)
-        self.normalise = Normalise(normalisation)
+        super().__init__(classes, normalisation)
         self.maps = ThreeMaps()
         self.classes_before = class_head(len(self.classes))
         self.classes_after = class_head(len(self.classes))
-
-    @property
-    def card(self) -> ModelCard:
-        """Colour images, at the resolution that they have."""
-        return ModelCard(
-            name="ted",
-            summary="SSCD-l with a decoder for each branch: change and classes at stride 4",
-            source="Ding et al. 2024, IEEE TGRS 62, doi:10.1109/TGRS.2024.3362795",
-            classes=self.classes,
-            stride=STRIDE,
-            parameters=sum(each.numel() for each in self.parameters()),
-        )
-
-    def bind(self, classes: Sequence[str]) -> Self:
-        """Itself, for the words that it was trained with.
-
-        Raises:
-            VocabularyError: these are others.
-        """
-        keep_words(self.card, classes)
-        return self
-
-    def config(self) -> dict[str, Any]:
-        """The arguments that build this network again, as plain JSON values."""
-        return {"classes": list(self.classes), "normalisation": self.normalise.name}
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
         """Answer a batch of any height and width; it is taken to the device of the weights.
