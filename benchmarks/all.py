@@ -29,6 +29,7 @@ SMALL: dict[str, tuple[tuple[str, ...], ...]] = {
     "mini.py": (("network", "start", "--repeat", "1"),),
     "sam_cd.py": (("--encoder", "mit-b0", "--side", "256", "--large", "512", "--repeat", "2"),),
     "priors.py": (("clipseg", "sam2", "--side", "512", "--repeat", "1"),),
+    "timing.py": (),  # no benchmark
     "sam_cd_controls.py": (),  # an experiment on imagery that is not part of the project
 }
 """The arguments of each run of a script; docs/benchmarks.md says which larger ones its figures come from."""

@@ -35,6 +35,7 @@ import torch
 from torch import nn
 
 from engine import make_raster
+from timing import in_turns
 from wasnow import models
 from wasnow.acceleration import accelerated
 from wasnow.engine import detect
@@ -61,19 +62,6 @@ RUNS: Mapping[str, Mapping[str, object]] = {
     "tile 1024, openvino bf16": {"tile": 1024, "device": "openvino", "precision": "bf16"},
 }
 """By what is measured: the options of a run."""
-
-
-def in_turns(work: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, float]:
-    """Median seconds of each, called one after the other so that the machine's moods hit all alike."""
-    for call in work.values():
-        call()
-    took: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(repeat):
-        for name, call in work.items():
-            start = time.perf_counter()
-            call()
-            took[name].append(time.perf_counter() - start)
-    return {name: statistics.median(each) for name, each in took.items()}
 
 
 def peak_mb() -> float:

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import resource
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -23,6 +21,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from timing import in_turns
 from wasnow.losses import LossFunction, Target, change_loss, class_loss
 from wasnow.models.semantic_cd import SECOND_WORDS, SemanticCD
 from wasnow.training.optim import freeze, training_mode
@@ -39,19 +38,6 @@ class onednn_bf16(AbstractContextManager[None]):  # noqa: N801
 
     def __exit__(self, *error: object) -> None:
         torch.backends.mkldnn.matmul.fp32_precision = self._before
-
-
-def in_turns(work: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, float]:
-    """Median seconds of each, called one after the other so that the machine's moods hit all alike."""
-    for call in work.values():
-        call()
-    took: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(repeat):
-        for name, call in work.items():
-            start = time.perf_counter()
-            call()
-            took[name].append(time.perf_counter() - start)
-    return {name: statistics.median(each) for name, each in took.items()}
 
 
 def told(times: Mapping[str, float], against: str) -> None:

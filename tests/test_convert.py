@@ -19,11 +19,12 @@ from typer.testing import CliRunner
 
 from wasnow import checkpoint
 from wasnow.cli.convert import convert as verb
-from wasnow.convert import UPSTREAMS, convert, fit, load_backbone, ours_of, read_weights
+from wasnow.convert import convert, fit, load_backbone, ours_of, read_weights
 from wasnow.errors import CheckpointError, OutputError, UnknownModel, UsageError
 from wasnow.models import build
 from wasnow.models.sscd_l import SECOND_WORDS
 from wasnow.nn.resnet import ResNet34
+from wasnow.upstreams import UPSTREAMS
 
 BISRNET = UPSTREAMS["bisrnet"].names
 BLOCK = {"a.weight": torch.ones(3, 2), "a.bias": torch.zeros(3)}

@@ -33,7 +33,7 @@ FLOORS = [
     {"errors"},
     {"vocabulary", "record", "process", "cache"},
     {"raster", "nn", "losses", "metrics", "areas"},
-    {"models", "vector", "report", "journal", "data", "calibration", "checkpoint", "weights", "convert"},
+    {"models", "vector", "report", "journal", "data", "calibration", "checkpoint", "weights", "convert", "upstreams"},
     {"plan", "features", "compute", "acceleration", "priors"},
     {"results", "training", "evaluation"},
     {"engine", "demo", "benchmark"},

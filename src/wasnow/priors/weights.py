@@ -11,6 +11,7 @@ missing, and the command that fetches them, is what the error says.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -123,12 +124,19 @@ class Found:
         return {}
 
     def digest(self) -> str:
-        """SHA-256 over configuration and weights; reads them all once."""
-        digest = hashlib.sha256()
-        for path in (self.folder / CONFIG, *self.files):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
+        """SHA-256 over configuration and weights; reads them all, once in a process while they stay what they are."""
+        paths = (self.folder / CONFIG, *self.files)
+        states = [path.stat() for path in paths]
+        return _digest(paths, tuple((each.st_size, each.st_mtime_ns, each.st_ino) for each in states))
+
+
+@functools.lru_cache(maxsize=16)
+def _digest(paths: tuple[Path, ...], _: tuple[tuple[int, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def find_weights(name_or_folder: str | os.PathLike[str], families: Sequence[str]) -> Found:

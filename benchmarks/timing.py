@@ -1,0 +1,20 @@
+"""What several benchmarks measure with."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+
+def in_turns(work: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, float]:
+    """Median seconds of each, called one after the other so that the machine's moods hit all alike."""
+    for call in work.values():
+        call()
+    took: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(repeat):
+        for name, call in work.items():
+            start = time.perf_counter()
+            call()
+            took[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in took.items()}
