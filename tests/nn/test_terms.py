@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from wasnow.errors import VocabularyError
-from wasnow.nn import sentence
+from wasnow.nn import sentence, terms
 from wasnow.nn.terms import HEAD_WEIGHT, HELD_OUT_PHRASINGS, PHRASINGS, TermTable, stemmed
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +61,15 @@ def test_every_term_is_found_as_itself():
     found, remarks = TABLE.find(TERMS)
     torch.testing.assert_close(found, normalize(TABLE.embeddings.float(), dim=1), atol=1e-6, rtol=0)
     assert remarks == ()
+
+
+def test_terms_as_the_table_writes_them_need_no_index(monkeypatch):
+    answers = TABLE.find(TERMS)[0]
+    monkeypatch.setattr(terms._Index, "of", lambda *_: pytest.fail("an index was made"))
+    assert torch.equal(TermTable().find(TERMS)[0], answers)
+    monkeypatch.undo()
+    # The other road leads there too.
+    assert [TABLE._indexed().row(term) for term in TERMS] == list(range(len(TERMS)))
 
 
 @pytest.mark.parametrize(

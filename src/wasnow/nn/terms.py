@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -133,6 +133,7 @@ class TermTable(nn.Module):
         self.register_buffer("names", packaged["names"])
         self.register_buffer("embeddings", packaged["embeddings"])
         self._index: _Index | None = None
+        self._rows: dict[str, int] | None = None
 
     @classmethod
     def of(cls, terms: Sequence[str], embeddings: Tensor) -> TermTable:
@@ -175,6 +176,10 @@ class TermTable(nn.Module):
         Raises:
             VocabularyError: a phrase is none of the terms, the encoder is not installed, and nothing is near.
         """
+        # Most words are written as the table writes them; for all other ways there is an index, which takes a second.
+        rows = [self._written.get(phrase) for phrase in phrases]
+        if None not in rows:
+            return nn.functional.normalize(self._unit(cast(list[int], rows)), dim=1), ()
         index = self._indexed()
         rows = [index.row(phrase) for phrase in phrases]
         unknown = dict.fromkeys(phrase for phrase, row in zip(phrases, rows, strict=True) if row is None)
@@ -215,6 +220,13 @@ class TermTable(nn.Module):
             f"or let a text encoder read any phrase: {sentence.ADVICE}"
         )
 
+    @property
+    def _written(self) -> Mapping[str, int]:
+        """Rows by their terms, letter for letter."""
+        if self._rows is None:
+            self._rows = {term: row for row, term in reversed(list(enumerate(self.terms)))}
+        return self._rows
+
     def _indexed(self) -> _Index:
         if self._index is None:
             self._index = _Index.of(self.terms)
@@ -239,7 +251,7 @@ class TermTable(nn.Module):
                 return
             self.names = torch.empty_like(names, device=self.names.device)
             self.embeddings = torch.empty_like(embeddings, device=self.embeddings.device)
-            self._index = None
+            self._index = self._rows = None
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
