@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 DATA ?= ../shared/data
+MINUTES ?= 60
+SEED ?= 1
 MINI ?= mini-out
 # A rehearsal of all of `make mini` in minutes: SHARE=0.02 TRAIN='--set stages.0.steps=20' MEASURE='--only landcover'.
 SHARE ?= 1
@@ -15,7 +17,7 @@ MEASURE ?=
 QUICK := OMP_WAIT_POLICY=passive MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all check bench soak mini docs clean
+.PHONY: help env demo test test-all check bench fuzz soak mini docs clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -44,6 +46,9 @@ check: env       ## style, types, whitespace
 
 bench: env       ## every benchmark; figures for docs/benchmarks.md
 	$(BIN)/python benchmarks/all.py
+
+fuzz: env        ## wrong input for every reader, MINUTES=60 of it, SEED=1; what fails is kept in fuzz-found/
+	PYTHONPATH=tests $(BIN)/python -m fuzz.drive --minutes $(MINUTES) --seed $(SEED)
 
 soak: env        ## a hundred SIGKILLs at random moments
 	$(BIN)/python -m pytest tests/test_kill.py -m slow

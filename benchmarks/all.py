@@ -28,6 +28,8 @@ SMALL: dict[str, tuple[tuple[str, ...], ...]] = {
     "training.py": (("--crop", "64", "--steps", "3"),),
     "mini.py": (("network", "start", "--repeat", "1"),),
     "sam_cd.py": (("--encoder", "mit-b0", "--side", "256", "--large", "512", "--repeat", "2"),),
+    "executors.py": (("--side", "1536", "irmad"),),
+    "networks.py": (("--side", "128", "--repeat", "1"),),
     "priors.py": (("clipseg", "sam2", "--side", "512", "--repeat", "1"),),
     "timing.py": (),  # no benchmark
     "sam_cd_controls.py": (),  # an experiment on imagery that is not part of the project

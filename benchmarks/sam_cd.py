@@ -35,6 +35,7 @@ from wasnow.nn.masked_attention import MaskedAttention, pooled
 from wasnow.nn.segformer import STRIDES, MitConfig, MixTransformer
 from wasnow.process import kept_memory
 
+PARTS = ("encoder", "attention", "network")
 MB = 2**20
 FITS_MB = 4096
 """Tables larger than this are counted and not made."""
@@ -42,7 +43,7 @@ FITS_MB = 4096
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["encoder", "attention", "network"])
+    parser.add_argument("parts", nargs="*", type=known, default=list(PARTS), help=", ".join(PARTS))
     parser.add_argument("--encoder", default="mit-b1")
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--large", type=int, default=1024)
@@ -53,9 +54,16 @@ def main() -> None:
         print(json.dumps(measured(options.one, options)))
         return
     print(f"{torch.get_num_threads()} threads, {options.encoder}, median of {options.repeat} in turns")
-    parts = {"encoder": encoder_part, "attention": attention_part, "network": network_part}
+    parts = dict(zip(PARTS, (encoder_part, attention_part, network_part), strict=True))
     for part in options.parts:
         parts[part](options)
+
+
+def known(part: str) -> str:
+    """A part, for argparse, whose own choices refuse the default of a list."""
+    if part not in PARTS:
+        raise argparse.ArgumentTypeError(f"{part!r} is none of {', '.join(PARTS)}")
+    return part
 
 
 # ---------------------------------------------------------------------------------------------------- in own processes

@@ -103,7 +103,7 @@ def test_the_record_and_the_item_list_the_class_maps(covered):
     assert {asset["href"].removeprefix("./") for asset in item["assets"].values()} == {
         *OUTPUTS,
         *LANDCOVER_OUTPUTS,
-    } - {"item.json"}
+    } - {"item.json", "SHA256SUMS"}
     (band,) = item["assets"]["landcover_before"]["bands"]
     assert [each["value"] for each in band["classification:classes"]] == [1, 2, 3, 255]
     changes = item["assets"]["change"]["bands"][0]["classification:classes"]

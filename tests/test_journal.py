@@ -1,14 +1,21 @@
 """The journal holds what was finished, survives torn lines and lost files, and lets one writer in."""
 
+import errno
 import json
+import os
+import socket
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
+from filelock import Timeout
 
+from wasnow import journal
 from wasnow.errors import OutputError, OutputLocked, ResumeRefused
-from wasnow.journal import differences, workspace, write_atomically
+from wasnow.journal import differences, how_far, under_way, workspace, write_atomically
 from wasnow.record import BlockRecord
 
 
@@ -44,8 +51,8 @@ def test_what_was_added_is_there_after_reopening(tmp_path):
 
 @pytest.mark.parametrize("cut", [1, 5, 30, 80])
 def test_a_torn_last_line_costs_only_its_own_block(tmp_path, cut):
-    journal = filled(tmp_path) / ".wasnow" / "journal.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-cut])
+    path = filled(tmp_path) / ".wasnow" / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
 
     def check(space):
         assert sorted(space.done) == [0, 1] if cut > 1 else [0, 1, 2]
@@ -128,6 +135,101 @@ def test_a_second_writer_is_told_who_holds_the_folder(tmp_path):
         other.wait()
     with workspace(tmp_path) as space:
         assert json.loads((space.folder / "holder.json").read_text())["pid"] != other.pid
+
+
+def test_a_lock_that_outlives_its_holder_is_told_apart(tmp_path, monkeypatch):
+    """As a process that the holder started may keep it, or the server of a network disk that missed its end."""
+    left_by(tmp_path, socket.gethostname(), pid=2**22 + 1)
+
+    def held(self, **options):
+        raise Timeout("lock")
+
+    monkeypatch.setattr(journal.FileLock, "acquire", held)
+    with pytest.raises(OutputLocked, match=r"process 4194305 on .* which has ended.*fuser"), workspace(tmp_path):
+        pass
+
+
+def left_by(output, host, pid=4242, age_s=0.0):
+    """What a killed run on another machine leaves."""
+    with workspace(output):
+        pass
+    path = output / ".wasnow" / "holder.json"
+    path.write_text(json.dumps({"pid": pid, "host": host, "since": "2026-01-01T00:00:00+00:00"}))
+    then = time.time() - age_s
+    os.utime(path, (then, then))
+    return path
+
+
+def test_a_holder_that_died_on_this_machine_is_no_hindrance(tmp_path):
+    left_by(tmp_path, socket.gethostname(), pid=2**22 + 1)
+    started = time.monotonic()
+    with workspace(tmp_path) as space:
+        assert json.loads((space.folder / "holder.json").read_text())["pid"] == os.getpid()
+    assert time.monotonic() - started < 5
+
+
+def test_a_holder_on_another_machine_that_still_signs_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "WATCHED_S", 30.0)
+    path = left_by(tmp_path, "node7")
+    over = threading.Event()
+
+    def sign():
+        while not over.wait(0.1):
+            os.utime(path)
+
+    signing = threading.Thread(target=sign)
+    signing.start()
+    try:
+        with pytest.raises(OutputLocked, match=r"process 4242 on node7 since .* stop it there"), workspace(tmp_path):
+            pass
+    finally:
+        over.set()
+        signing.join()
+
+
+@pytest.mark.parametrize("age_s", [0.0, 1e4])
+def test_a_holder_on_another_machine_that_signs_no_more_is_dead(tmp_path, monkeypatch, age_s):
+    monkeypatch.setattr(journal, "WATCHED_S", 0.3 if age_s == 0 else 1e6)
+    left_by(tmp_path, "node7", age_s=age_s)
+    with workspace(tmp_path) as space:
+        assert json.loads((space.folder / "holder.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_writer_signs_while_it_writes_and_no_longer(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "BEAT_S", 0.02)
+    with workspace(tmp_path) as space:
+        path = space.folder / "holder.json"
+        first = path.stat().st_mtime_ns
+        until = time.monotonic() + 10
+        while path.stat().st_mtime_ns == first and time.monotonic() < until:
+            time.sleep(0.02)
+        assert path.stat().st_mtime_ns > first
+        assert str(under_way(tmp_path)).startswith(f"process {os.getpid()} on ")
+    assert not path.exists()
+    assert under_way(tmp_path) is None
+
+
+def test_a_disk_without_locks_is_refused_and_not_trusted(tmp_path, monkeypatch):
+    def no_locks(self, **options):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(journal.FileLock, "acquire", no_locks)
+    with pytest.raises(OutputError, match="has no locks"), workspace(tmp_path):
+        pass
+
+
+def test_how_far_a_run_is_can_be_read_from_outside(tmp_path):
+    filled(tmp_path, blocks=3)
+    assert how_far(tmp_path) == (3, None)
+    with workspace(tmp_path) as space:
+        space.begin({"tile": 512})
+        space.expect(7)
+    with (tmp_path / ".wasnow" / "journal.jsonl").open("ab") as file:
+        file.write(b'{"crc": 1, "rec')
+    assert how_far(tmp_path) == (3, 7)
+    with workspace(tmp_path) as space:
+        space.clear()
+    assert how_far(tmp_path) == (0, None)
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):

@@ -1,7 +1,8 @@
 """SIGKILL at random moments, the same call again: byte for byte what an undisturbed run gives.
 
 A harness process imports everything once and forks a child per attempt, so that a kill costs milliseconds and hits
-the run itself, from the checksums to the last rename, rather than the start of Python.
+the run itself, from the checksums to the last rename, rather than the start of Python. After each kill no final is
+there in part, and after the last attempt `wasnow verify` calls the folder right.
 """
 
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 from wasnow import plan, results, engine
 from wasnow.report import html, stac, style
 import wasnow.vector
+from wasnow.verify import verify
 from making import Toy
 
 before, after, folder, kills, seed = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
@@ -57,15 +59,38 @@ started = time.monotonic()
 assert attempt(folder / "whole") == 0
 whole, everything = time.monotonic() - started, lines(folder / "whole")
 assert everything > 10
+SAME = ("change.tif", "confidence.tif", "changes.gpkg", "changes.parquet", "change.qml", "change.tif.aux.xml")
+
+# How long it takes from the last block to the last rename.
+child = os.fork()
+if child == 0:
+    torch.set_num_threads(1)
+    engine.detect(before, after, output=folder / "timed", model=Toy(tile=32))
+    os._exit(0)
+while lines(folder / "timed") < everything:
+    time.sleep(0.0005)
+started = time.monotonic()
+os.waitpid(child, 0)
+finals = time.monotonic() - started
+
+def check(output):
+    # What a kill left: each final whole or absent, and a folder that says it is unfinished.
+    for name in SAME:
+        path = output / name
+        assert not path.exists() or path.read_bytes() == (folder / "whole" / name).read_bytes(), name
+    if (output / "run.json").exists():
+        assert verify(output).sound
+    elif (output / ".wasnow" / "plan.json").exists():
+        assert [each.state for each in verify(output).findings] == ["unfinished"]
 rng = random.Random(seed)
-killed, stages, runs = 0, [], 0
+killed, stages, runs, published = 0, [], 0, 0
 while killed < kills:
-    # Each folder: twice at chosen lines of the journal, so that the blocks are hit however fast the machine is, twice
-    # at any moment, the finals included; then the run may finish, and the next folder begins.
+    # Each folder: twice at chosen lines of the journal, so that the blocks are hit however fast the machine is, once at
+    # any moment, and twice while finals are assembled; then the run may finish, and the next folder begins.
     output = folder / f"run{runs}"
     runs += 1
     moments = [(line, rng.uniform(0, 0.004)) for line in sorted(rng.sample(range(1, everything), 2))]
-    moments += [(0, rng.uniform(0, whole)) for _ in range(2)]
+    moments += [(0, rng.uniform(0, whole)), *((everything, rng.uniform(0, finals)) for _ in range(2))]
     for line, wait in moments:
         status = attempt(output, line, wait)
         if status == 0:
@@ -73,11 +98,12 @@ while killed < kills:
         assert os.WIFSIGNALED(status), status
         killed += 1
         stages.append(lines(output))
-        for name in results.OUTPUTS:
-            path = output / name
-            assert not path.exists() or path.stat().st_size > 0
+        published += (output / ".wasnow" / "finals").exists() and any((output / ".wasnow" / "finals").iterdir())
+        check(output)
     assert attempt(output) == 0
-print(json.dumps({"killed": killed, "stages": stages, "runs": runs}))
+    check(output)
+    assert verify(output).sound, verify(output).findings
+print(json.dumps({"killed": killed, "stages": stages, "runs": runs, "in_finals": published}))
 """
 
 
@@ -94,7 +120,8 @@ def test_sigkill_at_random_moments_and_again_gives_the_same_bytes(tmp_path, kill
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout)
     assert told["killed"] >= kills
-    assert len(set(told["stages"])) > kills // 4, "the kills all fell on one stage"
+    assert len(set(told["stages"])) > kills // 6, "the kills all fell on one stage"
+    assert told["in_finals"] > kills // 8, "no kill fell on the finals"
     for run in range(told["runs"]):
         for name in ("change.tif", "confidence.tif", "changes.gpkg", "changes.parquet", "change.qml"):
             assert (tmp_path / f"run{run}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -31,12 +31,12 @@ FORBIDDEN = {
 }
 FLOORS = [
     {"errors"},
-    {"vocabulary", "record", "process", "cache"},
+    {"vocabulary", "record", "process", "cache", "typed"},
     {"raster", "nn", "losses", "metrics", "areas"},
     {"models", "vector", "report", "journal", "data", "calibration", "checkpoint", "weights", "convert", "upstreams"},
-    {"plan", "features", "compute", "acceleration", "priors"},
-    {"results", "training", "evaluation"},
-    {"engine", "demo", "benchmark"},
+    {"plan", "features", "compute", "acceleration", "priors", "work"},
+    {"results", "training", "evaluation", "executors"},
+    {"engine", "demo", "benchmark", "batch", "verify"},
     {"cli"},
 ]
 
@@ -112,6 +112,7 @@ def test_public_names_are_these():
         "WasnowError",
         "__version__",
         "detect",
+        "detect_pairs",
         "load",
         "make_plan",
     ]

@@ -23,6 +23,7 @@ _HOME = {
     "Vocabulary": "wasnow.vocabulary",
     "WasnowError": "wasnow.errors",
     "detect": "wasnow.engine",
+    "detect_pairs": "wasnow.batch",
     "load": "wasnow.checkpoint",
     "make_plan": "wasnow.plan",
 }
@@ -38,11 +39,13 @@ __all__ = [
     "WasnowError",
     "__version__",
     "detect",
+    "detect_pairs",
     "load",
     "make_plan",
 ]
 
 if TYPE_CHECKING:
+    from wasnow.batch import detect_pairs
     from wasnow.checkpoint import load
     from wasnow.engine import detect
     from wasnow.errors import WasnowError

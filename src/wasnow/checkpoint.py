@@ -146,13 +146,14 @@ def read_sealed_header(path: Path) -> dict[str, Any]:
             path, f"no whole safetensors file ({error})", "it was cut short or is something else; use another copy"
         ) from None
     try:
-        header = json.loads(metadata["wasnow"])
-        return dict(header)
+        header = dict(json.loads(metadata["wasnow"]))
+        _canonical(header).encode()  # numbers and characters that no header of ours holds would fail later
+        return header
     except KeyError:
         raise CheckpointError(
             path, "a safetensors file without a wasnow header", "bring weights of others in with wasnow convert"
         ) from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise CheckpointError(path, "its header is damaged", "use another copy") from None
 
 
@@ -312,7 +313,8 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     found = resolve(path)
     tensors, raw = read_sealed(found)
     header = _header(found, raw)
-    model = rebuild(found, header.model)
+    held = sum(tensor.numel() for tensor in tensors.values())
+    model = rebuild(found, header.model, most=LAVISH * held + MODEST)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -328,18 +330,47 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Networks are made without first weights, which take seconds to draw and are about to be replaced."""
+    """Networks are made without first weights, which take seconds to draw and are about to be replaced.
+
+    Args:
+        most: numbers that may be asked for in all; options that want more are no options of these weights.
+    """
+
+    def __init__(self, most: float = math.inf) -> None:
+        super().__init__()
+        self._left = most
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
             return (kwargs or {}).get("tensor", args[0] if args else None)
+        if func in _FACTORIES:
+            self._left -= _numbers(args)
+            if self._left < 0:
+                raise ValueError("they want a far larger network than its weights are of")
         return func(*args, **(kwargs or {}))
 
 
-def rebuild(path: Path, config: ModelConfig) -> nn.Module:
+LAVISH, MODEST = 8, 2**24
+"""A network may ask for so many times the numbers that its weights are, and so many besides, while it is made."""
+
+_FACTORIES = frozenset((torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn))
+
+
+def _numbers(args: tuple[Any, ...]) -> int:
+    """How many numbers ``torch.empty(2, 3)`` or ``torch.empty((2, 3))`` makes."""
+    size = args[0] if args and isinstance(args[0], tuple | list) else args
+    return math.prod(side for side in size if isinstance(side, int))
+
+
+def rebuild(path: Path, config: ModelConfig, *, most: float = math.inf) -> nn.Module:
     """The network that a header describes, its weights not set: to be loaded.
+
+    Args:
+        path: of the checkpoint, for messages.
+        config: from its header.
+        most: numbers that making it may ask memory for.
 
     Raises:
         CheckpointError: this version has no such model, or the model refuses the options.
@@ -347,10 +378,11 @@ def rebuild(path: Path, config: ModelConfig) -> nn.Module:
     if config.name not in MODELS:
         raise CheckpointError(path, f"it holds a model called {config.name!r}, unknown here", "update wasnow")
     try:
-        with _NothingDrawn():
+        with _NothingDrawn(most):
             model = make(config.name, config.classes, config.options)
-    except (TypeError, ValueError, UsageError) as error:
-        raise CheckpointError(path, f"its model refuses its options ({error})", "update wasnow") from None
+    except Exception as error:  # options of a stranger can fail in any way, and none of them is a bug of ours
+        reason = " ".join(f"{error}".split())[:300] or type(error).__name__
+        raise CheckpointError(path, f"its model refuses its options ({reason})", "update wasnow") from None
     return model
 
 

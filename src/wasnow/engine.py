@@ -2,7 +2,8 @@
 
     probe both -> plan (grids, bands, tiles; pure) -> lock the folder, begin or resume
         -> masks for a model that wants them -> survey (stretch, fit, shift)
-        -> blocks: read ahead | answer | journal -> results assembled, renamed
+        -> blocks: read ahead | answer, by this process or others (`wasnow.executors`) | journal
+        -> results assembled, renamed
 
 Everything up to the lock only looks. Everything after it can be killed at any moment and run again.
 """
@@ -13,12 +14,10 @@ import dataclasses
 import os
 import platform
 import shutil
-import threading
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,11 +29,12 @@ from threadpoolctl import threadpool_limits
 
 import wasnow
 from wasnow import results
-from wasnow.acceleration import OPENVINO, accelerated
+from wasnow.acceleration import OPENVINO
 from wasnow.calibration import moved_threshold
-from wasnow.compute import BlockAnswer, Feed, Rules, answer_block
+from wasnow.compute import Feed, Rules
 from wasnow.errors import Interrupted, OutputError, UsageError, did_you_mean
-from wasnow.features import FeatureStore, Remembering, model_identity
+from wasnow.executors import Executor, executor_for
+from wasnow.features import FeatureStore, model_identity
 from wasnow.journal import Workspace, workspace
 from wasnow.models import DEFAULT
 from wasnow.models.contract import ChangeModel, SceneModel
@@ -44,24 +44,33 @@ from wasnow.priors.files import MaskFiles
 from wasnow.priors.make import Way, make_pair
 from wasnow.priors.maskers import MaskerChoice
 from wasnow.priors.pieces import Masker
-from wasnow.priors.store import DATES, MANIFEST, WITHOUT, Masks, Priors, open_priors, other_masker
+from wasnow.priors.store import DATES, MANIFEST, WITHOUT, Priors, open_priors, other_masker
 from wasnow.process import kept_memory
-from wasnow.raster.pair import PairReader, PairWindow
+from wasnow.raster.pair import PairReader
 from wasnow.raster.radiometry import Stretch
 from wasnow.raster.read import gdal_settings
+from wasnow.raster.sums import checked_sha256
 from wasnow.raster.survey import BUDGET_PX, LIGHT_BUDGET_PX, Shift, Survey, survey
-from wasnow.raster.tiles import Block
-from wasnow.raster.write import sha256
-from wasnow.record import BlockRecord, FileSum, PriorsRecord
+from wasnow.record import FileSum, PriorsRecord
 from wasnow.results import ChangeMap
 from wasnow.vocabulary import join_words
+from wasnow.work import KeptFeatures, Order, paths_of
 
-READ_AHEAD = 2
-"""Blocks that are read while the model works on another."""
 SHIFT_WARNING_PX = 1.0
-NOT_IDENTITY = ("device", "keep_features", "features_limit", "priors", "masker", "masker_weights", "masks")
-"""Options that do not say what a run is: another machine may finish it, with its features and masks kept elsewhere.
-Which masks they are is told by themselves."""
+NOT_IDENTITY = (
+    "device",
+    "keep_features",
+    "features_limit",
+    "priors",
+    "masker",
+    "masker_weights",
+    "masks",
+    "workers",
+    "scheduler",
+    "allow_indirect",
+)
+"""Options that do not say what a run is: another machine may finish it, or several, with its features and masks kept
+elsewhere. Which masks they are is told by themselves."""
 
 PRIORS = "priors"
 """The folder of the workspace for masks that are made on the way."""
@@ -76,13 +85,15 @@ class _Clock:
     """Seconds per phase."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, phase: str, since: float) -> float:
         now = time.perf_counter()
-        with self._lock:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + now - since
+        self.add_all({phase: now - since})
         return now
+
+    def add_all(self, seconds: Mapping[str, float]) -> None:
+        for phase, each in seconds.items():
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + each
 
 
 def detect(
@@ -158,17 +169,25 @@ def run(
         resumed = space.begin(_identity(plan, inputs, source))
         if resumed and (finished := results.finished(output)) is not None and finished.status == "complete":
             return ChangeMap(output, finished, reused=True)
+        space.expect(len(plan.tiling))
         space.prepare()
         space.forget_failed()
         if not resumed:
             shutil.rmtree(space.folder / PRIORS, ignore_errors=True)
         store = _feature_store(plan)
+        executor = executor_for(
+            plan.options.workers,
+            plan.options.scheduler,
+            blocks=len(plan.tiling) - len(space.done),
+            paths=paths_of(plan.pair, plan.priors, plan.reference, store.folder if store is not None else None),
+        )
         try:
-            priors = _prior_masks(plan, space, source, tell, clock)
-            with plan.pair.open() as reader:
-                found = _surveyed(plan, space, reader, tell, clock)
-            _answer_blocks(plan, space, found, priors, store, tell, clock)
-            finding = _finding(plan, found, source, store, inputs, started, command)
+            with executor:
+                priors = _prior_masks(plan, space, source, tell, clock)
+                with plan.pair.open() as reader:
+                    found = _surveyed(plan, space, reader, tell, clock)
+                _answer_blocks(plan, space, executor, _order(plan, found, priors, store), store, tell, clock)
+            finding = _finding(plan, found, source, store, executor, inputs, started, command)
             record = results.assemble(finding, space, tell, clock.seconds)
         except KeyboardInterrupt:
             done = len(space.done)
@@ -199,7 +218,7 @@ def _input_sums(plan: Plan, tell: Progress) -> tuple[tuple[FileSum, ...], tuple[
                 FileSum(
                     name=path.name if local else name,
                     size=path.stat().st_size if local else None,
-                    sha256=sha256(path) if local else None,
+                    sha256=checked_sha256(path) if local else None,
                 )
             )
             done += 1
@@ -302,6 +321,7 @@ def _prior_masks(
             bands=options.bands,
             stretch=options.stretch,
             assume_crs=options.assume_crs,
+            allow_indirect=options.allow_indirect,
             progress=tell,
         )
     clock.add("masks", at)
@@ -462,6 +482,7 @@ def _finding(
     found: _Found,
     source: _MaskSource | None,
     store: FeatureStore | None,
+    executor: Executor,
     inputs: tuple[tuple[FileSum, ...], tuple[FileSum, ...]],
     started: datetime,
     command: Sequence[str] | None,
@@ -474,131 +495,83 @@ def _finding(
         shift=found.shift,
         fit=found.diagnostics,
         inputs=inputs,
-        warnings=(*plan.warnings, *found.warnings, *_mask_warnings(plan, source), *([left_out] if left_out else [])),
+        warnings=(
+            *plan.warnings,
+            *found.warnings,
+            *_mask_warnings(plan, source),
+            *([left_out] if left_out else []),
+            *executor.warnings,
+        ),
         fingerprint=_fingerprint(plan),
         started=started,
         command=tuple(command) if command is not None else (),
         environment=_environment(),
         priors=None if source is None else PriorsRecord.model_validate(source.origin),
+        executor=executor.record,
     )
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------
 
 
-def _answer_blocks(
-    plan: Plan,
-    space: Workspace,
-    found: _Found,
-    priors: Priors | None,
-    store: FeatureStore | None,
-    tell: Progress,
-    clock: _Clock,
-) -> None:
-    """Answer every block that the journal does not have yet, reading ahead while the model works."""
-    of_class, calibration = dict(plan.class_thresholds), plan.calibration
+def _order(plan: Plan, found: _Found, priors: Priors | None, store: FeatureStore | None) -> Order:
+    """What whoever answers the blocks must know."""
+    of_class, calibration, options = dict(plan.class_thresholds), plan.calibration, plan.options
     rules = Rules(
         vocabulary=plan.vocabulary,
         threshold=found.threshold,
         factor=plan.factor,
         result_shape=plan.result.shape,
         working_shape=plan.pair.working.shape,
-        blend=plan.options.blend,
-        batch=plan.options.batch,
-        bf16=plan.options.precision == "bf16",
+        blend=options.blend,
+        batch=options.batch,
+        bf16=options.precision == "bf16",
         class_thresholds=tuple(of_class.get(word, 0.0) for word in plan.vocabulary.words) if of_class else (),
         change_temperature=calibration.change_temperature if calibration else 1.0,
         class_temperature=calibration.class_temperature if calibration else 1.0,
-        landcover=plan.options.landcover,
+        landcover=options.landcover,
     )
-    faster = accelerated(found.model, device=plan.options.device, precision=plan.options.precision)
-    remembering = None
+    features = None
     if store is not None:
         # What one precision encoded is not what the other would have.
-        identity = f"{model_identity(found.model, plan.fingerprint)}, precision {plan.options.precision}"
-        remembering = Remembering(faster, store, identity)
-    model: ChangeModel = remembering or faster
+        identity = f"{model_identity(found.model, plan.fingerprint)}, precision {options.precision}"
+        features = KeptFeatures(store.folder, store.limit_bytes, identity)
+    return Order(
+        pair=plan.pair,
+        tiling=plan.tiling,
+        feed=found.feed,
+        rules=rules,
+        model=found.model,
+        reference=plan.reference,
+        device=options.device,
+        precision=options.precision,
+        keep_going=options.keep_going,
+        priors=priors,
+        features=features,
+    )
+
+
+def _answer_blocks(
+    plan: Plan,
+    space: Workspace,
+    executor: Executor,
+    order: Order,
+    store: FeatureStore | None,
+    tell: Progress,
+    clock: _Clock,
+) -> None:
+    """Have every block answered that the journal does not have yet, and write it down: nobody else does."""
     total = len(plan.tiling)
     tell("detect", len(space.done), total)
-    waiting = (block for block in plan.tiling if block.index not in space.done)
-    for block, seen, masks, error in _read_ahead(plan, waiting, priors, clock):
-        at = time.perf_counter()
-        before = (remembering.reused, remembering.encoded) if remembering else (0, 0)
-        answer = answer_block(model, found.feed, rules, block, seen, masks)
-        after = (remembering.reused, remembering.encoded) if remembering else (0, 0)
-        now = clock.add("model", at)
-        space.add(*_stored(block, answer, error, now - at, (after[0] - before[0], after[1] - before[1])))
-        clock.add("journal", now)
-        tell("detect", len(space.done), total)
-
-
-def _stored(
-    block: Block, answer: BlockAnswer, error: str | None, seconds: float, tiles: tuple[int, int]
-) -> tuple[BlockRecord, dict[str, np.ndarray[Any, Any]]]:
-    window = answer.window
-    flagged = answer.not_processed()
-    empty = sum(flagged.values()) == window.size
-    record = BlockRecord(
-        block=block.index,
-        row=window.row,
-        col=window.col,
-        height=window.height,
-        width=window.width,
-        outcome="failed" if error is not None else "empty" if empty else "done",
-        seconds=round(seconds, 4),
-        not_processed=flagged,
-        error=error,
-        tiles_reused=tiles[0],
-        tiles_encoded=tiles[1],
-    )
-    arrays: dict[str, np.ndarray[Any, Any]] = {"codes": answer.codes, "confidence": answer.confidence}
-    if answer.landcover is not None:
-        arrays["landcover"] = answer.landcover
-    return record, {} if empty else arrays
-
-
-_Read = tuple[PairWindow, Masks | None, str | None]
-
-
-def _read_ahead(
-    plan: Plan, blocks: Iterator[Block], priors: Priors | None, clock: _Clock
-) -> Iterator[tuple[Block, PairWindow, Masks | None, str | None]]:
-    """Blocks with their pixels and masks, in order; the next ones are read by threads while the caller works."""
-    local = threading.local()
-    readers: list[PairReader] = []
-
-    def read(block: Block) -> _Read:
-        at = time.perf_counter()
-        with gdal_settings():
-            reader: PairReader | None = getattr(local, "reader", None)
-            if reader is None:
-                reader = local.reader = plan.pair.open()
-                readers.append(reader)
-            window = block.read.clip(*plan.pair.working.shape)
-            seen, error = reader.read_around_damage(window) if plan.options.keep_going else (reader.read(window), None)
-            masks = None if priors is None else priors.read_pair(window, plan.pair.working)
-        clock.add("read", at)
-        return seen, masks, error
-
-    pool = ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="wasnow-read")
-    pending: deque[tuple[Block, Future[_Read]]] = deque()
-    try:
-        for block in blocks:
-            pending.append((block, pool.submit(read, block)))
-            if len(pending) > READ_AHEAD:
-                first, future = pending.popleft()
-                yield first, *_waited(future, clock)
-        while pending:
-            first, future = pending.popleft()
-            yield first, *_waited(future, clock)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        for reader in readers:
-            reader.close()
-
-
-def _waited(future: Future[_Read], clock: _Clock) -> _Read:
-    at = time.perf_counter()
-    result = future.result()
-    clock.add("waiting for pixels", at)
-    return result
+    # Fixed before the first answer comes: who is asked for a block that was tried in vain must not be asked twice.
+    waiting = [block for block in range(total) if block not in space.done]
+    with closing(executor.answers(order, waiting)) as answers:
+        for answer in answers:
+            clock.add_all(answer.seconds)
+            if store is not None:
+                for reason, count in answer.left_out.items():
+                    store.left_out[reason] = store.left_out.get(reason, 0) + count
+            at = time.perf_counter()
+            space.add(answer.record, answer.arrays)
+            clock.add("journal", at)
+            tell("detect", len(space.done), total)

@@ -12,11 +12,13 @@
     │   ├── RasterUnsuitable    readable, but complex, empty, without georeference, ...
     │   ├── BandsUnclear        which bands to use cannot be told
     │   ├── CheckpointError     a checkpoint is missing, damaged, or of another format
+    │   ├── PairsError          a list of pairs has rows that cannot be carried out (all of them listed)
     │   ├── DatasetError        a folder is no dataset, or one with faults (all of them listed)
     │   │   └── SingleDated       images with masks of one date: pairs can be made of them
     │   ├── UnknownLabels       a label file holds values that its encoding does not have
     │   ├── GridMismatch        the two rasters share no ground
-    │   └── DownloadFailed      the network or a server does not give a file
+    │   ├── DownloadFailed      the network or a server does not give a file
+    │   └── WorkersLost         workers or their scheduler cannot be reached, do not fit, or went away
     ├── OutputError           the result folder cannot be written             exit 4
     │   ├── OutputLocked        another run is writing there
     │   ├── ResumeRefused       the folder holds a run with other inputs or options
@@ -24,6 +26,7 @@
     └── Interrupted           Ctrl-C or SIGTERM; run the command again        exit 130
 
 A run that finishes with flagged tiles (``--keep-going``) is no error: it returns, and the command line exits with 5.
+Neither is a folder that ``wasnow verify`` finds faults in (6), nor a list of pairs of which some failed (7).
 Each message is one line: what was found, what was wanted, what to do.
 """
 
@@ -31,7 +34,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 EXIT_OK = 0
 EXIT_BUG = 1
@@ -39,6 +42,8 @@ EXIT_USAGE = 2
 EXIT_INPUT = 3
 EXIT_OUTPUT = 4
 EXIT_PARTIAL = 5
+EXIT_UNSOUND = 6
+EXIT_SOME_FAILED = 7
 EXIT_INTERRUPTED = 130
 
 
@@ -46,6 +51,17 @@ class WasnowError(Exception):
     """The root: catch this to catch everything that wasnow raises on purpose."""
 
     exit_code: ClassVar[int] = EXIT_BUG
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickle would call the class with the finished message, and some take the facts that it is made of.
+        return _as_it_was, (type(self), self.args, dict(self.__dict__))
+
+
+def _as_it_was(kind: type[WasnowError], args: tuple[Any, ...], facts: dict[str, Any]) -> WasnowError:
+    """An error that came from another process."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class UsageError(WasnowError):
@@ -109,6 +125,21 @@ class CheckpointError(InputError):
         super().__init__(f"{self.path}: {reason}" + (f"; {advice}" if advice else ""))
 
 
+class PairsError(InputError):
+    """A list of pairs has rows that cannot be carried out as written; nothing was done.
+
+    Attributes:
+        faults: all of them, each with its row.
+    """
+
+    SHOWN: ClassVar[int] = 10
+
+    def __init__(self, path: str | os.PathLike[str], faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        more = f"; and {len(faults) - self.SHOWN} more" if len(faults) > self.SHOWN else ""
+        super().__init__(f"{os.fspath(path)}: {'; '.join(faults[: self.SHOWN])}{more}")
+
+
 class DatasetError(InputError):
     """A folder is no dataset, or one with faults.
 
@@ -146,6 +177,10 @@ class GridMismatch(InputError):
 
 class DownloadFailed(InputError):
     """The network, or the server at its end, does not give a file."""
+
+
+class WorkersLost(InputError):
+    """Workers, or their scheduler, cannot be reached, do not fit, or went away; the run can go on later."""
 
 
 class OutputError(WasnowError):

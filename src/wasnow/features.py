@@ -21,6 +21,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,18 +57,21 @@ class FeatureStore:
     Args:
         folder: made if need be; files in it that are not ours are never touched.
         limit_bytes: what all files together may take.
+        writers: how many processes fill the folder for one run; each looks now and then what the others have added, so
+            that all together go beyond the limit by a twentieth at most.
 
     Raises:
         OutputError: the folder cannot be made or read.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int) -> None:
+    def __init__(self, folder: Path, limit_bytes: int, writers: int = 1) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
         self.damaged = 0
         self.left_out: dict[str, int] = {}
         self._began = time.time_ns()
         self._full = False
+        self._uncounted, self._count_after = 0, limit_bytes // (20 * writers) if writers > 1 else limit_bytes
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._drop_abandoned()
@@ -152,6 +156,8 @@ class FeatureStore:
         self._bytes -= size
 
     def _has_room(self, size: int) -> bool:
+        if self._uncounted + size > self._count_after:
+            self._recount()
         if self._bytes + size > self.limit_bytes and not self._full:
             self._evict(size)
         if self._bytes + size > self.limit_bytes:
@@ -163,6 +169,12 @@ class FeatureStore:
         if free - size < FREE_BYTES:
             return self._leave_out(f"less than {FREE_BYTES / 2**30:g} GiB would be left on the disk")
         return True
+
+    def _recount(self) -> None:
+        """Look how much there is: other processes write here too."""
+        self._uncounted = 0
+        with suppress(OSError):
+            self._bytes = sum(size for _, size, _ in self._files())
 
     def _leave_out(self, reason: str) -> bool:
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
@@ -196,6 +208,7 @@ class FeatureStore:
             self._leave_out(f"could not be written: {error.strerror}")
             return
         self._bytes += len(data) - replaced
+        self._uncounted += len(data)
 
 
 class Remembering:

@@ -1,7 +1,7 @@
 """What a run has finished so far, safe against SIGKILL at any moment.
 
     OUT/.wasnow/
-      lock, holder.json   one writer at a time
+      lock, holder.json   one writer at a time: the system's lock; who holds it, with a sign of life now and then
       plan.json           what this run is: inputs, options, model; a resume must match it
       survey.json         the stretch and the fitted model, so a resumed run uses the very same
       blocks/000042.npz   one finished block, written aside and renamed
@@ -14,15 +14,19 @@ computed again. Nothing here knows what a block holds.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import shutil
 import socket
+import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,16 @@ from wasnow.raster.write import failures_named
 from wasnow.record import BlockRecord
 
 WORKSPACE = ".wasnow"
+LOCK, HOLDER = "lock", "holder.json"
+JOURNAL, TOTAL = "journal.jsonl", "total.json"
+
+BEAT_S = 5.0
+"""How often a writer shows that it lives."""
+WATCHED_S = 12.0
+"""How long a writer on another machine is watched before it counts as dead."""
+LONG_DEAD_S = 120.0
+"""One that showed nothing for so long is not watched at all."""
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -48,7 +62,7 @@ class Workspace:
         self.folder = output / WORKSPACE
         self.finals = self.folder / "finals"
         self._blocks = self.folder / "blocks"
-        self._journal = self.folder / "journal.jsonl"
+        self._journal = self.folder / JOURNAL
         self.done: dict[int, BlockRecord] = {}
         self._sums: dict[int, int] = {}
 
@@ -77,9 +91,10 @@ class Workspace:
 
     def prepare(self) -> None:
         """Make room for blocks, and drop results that were under construction when an earlier run ended."""
-        self._blocks.mkdir(exist_ok=True)
-        shutil.rmtree(self.finals, ignore_errors=True)
-        self.finals.mkdir()
+        with failures_named(self.finals):
+            self._blocks.mkdir(exist_ok=True)
+            shutil.rmtree(self.finals, ignore_errors=True)
+            self.finals.mkdir(exist_ok=True)
 
     def remember(self, name: str, value: Mapping[str, Any]) -> None:
         """Keep JSON values under a name, atomically."""
@@ -98,6 +113,10 @@ class Workspace:
         except (FileNotFoundError, ValueError):
             return None
         return value if isinstance(value, dict) else None
+
+    def expect(self, blocks: int) -> None:
+        """Say how many blocks the run has, for whoever wants to know how far it is."""
+        self._write_json(TOTAL, {"blocks": blocks})
 
     # --- blocks -------------------------------------------------------------------------------------------------
 
@@ -169,11 +188,15 @@ class Workspace:
     # --- the end ------------------------------------------------------------------------------------------------
 
     def publish(self, names: list[str]) -> None:
-        """Rename finished files from `finals` into the result folder, in this order."""
+        """Rename finished files from `finals` into the result folder, in this order, once all are on the disk."""
+        for name in names:
+            with failures_named(self.output / name):
+                sync_file(self.finals / name)
         for name in names:
             with failures_named(self.output / name):
                 (self.finals / name).replace(self.output / name)
-        sync_folder(self.output)
+        with failures_named(self.output):
+            sync_folder(self.output)
 
     def drop_blocks(self) -> None:
         """Remove what only an unfinished run needs."""
@@ -184,7 +207,7 @@ class Workspace:
         """Forget the run in this folder."""
         for path in (self._blocks, self.finals):
             shutil.rmtree(path, ignore_errors=True)
-        for name in ("plan.json", "survey.json", "journal.jsonl"):
+        for name in ("plan.json", "survey.json", JOURNAL, TOTAL):
             (self.folder / name).unlink(missing_ok=True)
         self.done, self._sums = {}, {}
 
@@ -204,31 +227,178 @@ def workspace(output: Path) -> Iterator[Workspace]:
         raise OutputError(f"{output} is a file; choose a folder for the results") from None
     except OSError as error:
         raise OutputError(f"{output} cannot be made: {error.strerror}; choose another output folder") from None
-    lock = FileLock(space.folder / "lock")
+    lock = FileLock(space.folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise OutputLocked(f"{output} is being written by {_holder(space.folder)}; wait, or choose another") from None
+        raise OutputLocked(_why_locked(output, Holder.of(space.folder))) from None
     except OSError as error:
+        if error.errno in _NO_LOCKS:
+            reason = f"its file system has no locks ({error.strerror}), and two runs could spoil each other's results"
+            raise OutputError(f"{output}: {reason}; choose a folder on another file system") from None
         raise OutputError(f"{output} may not be written ({error.strerror}); choose another output folder") from None
     try:
-        # The operating system drops the lock with the process that held it, so a killed run leaves none behind.
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-        with failures_named(space.folder / "holder.json"):
-            write_atomically(space.folder / "holder.json", json.dumps(holder).encode())
-        yield space
-        (space.folder / "holder.json").unlink(missing_ok=True)
+        # The operating system drops the lock with the process that held it, so a killed run leaves none behind. A name
+        # that it left is that of a dead process, unless the lock of another machine does not reach this one.
+        if (left := Holder.of(space.folder)) is not None and left.host != socket.gethostname():
+            _refuse_if_alive(output, left)
+        with _signing(space.folder):
+            yield space
     finally:
         lock.release()
 
 
-def _holder(folder: Path) -> str:
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who writes to a result folder, as it said itself."""
+
+    pid: int
+    host: str
+    since: str
+
+    @classmethod
+    def of(cls, folder: Path) -> Holder | None:
+        """The one whose name lies in a workspace folder; None where there is none, or none that can be read."""
+        try:
+            found = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+            return cls(int(found["pid"]), str(found["host"]), str(found["since"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since}"
+
+    @property
+    def here(self) -> bool:
+        """Whether it is, or was, a process of this machine."""
+        return self.host == socket.gethostname()
+
+    @property
+    def ended(self) -> bool:
+        """Whether that process is known to be gone; False where nobody here can tell."""
+        if not self.here or self.pid <= 0 or os.name == "nt":
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            return False
+        return False
+
+
+_NO_LOCKS = frozenset(
+    code for name in ("ENOSYS", "ENOLCK", "ENOTSUP", "EOPNOTSUPP") if (code := getattr(errno, name, None)) is not None
+)
+
+
+def how_far(output: Path) -> tuple[int, int | None]:
+    """Blocks that the run in a folder has finished, and how many it has; None where it does not say. Reads only."""
+    folder = output / WORKSPACE
+    done: set[int] = set()
+    with suppress(OSError), (folder / JOURNAL).open("rb") as journal:
+        for line in journal:
+            with suppress(ValueError, KeyError, TypeError):
+                done.add(int(json.loads(line)["record"]["block"]))
     try:
-        holder = json.loads((folder / "holder.json").read_text(encoding="utf-8"))
-        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (OSError, ValueError, KeyError):
-        return "another process"
+        total = int(json.loads((folder / TOTAL).read_text(encoding="utf-8"))["blocks"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return len(done), None
+    return len(done), total
+
+
+def _why_locked(output: Path, holder: Holder | None) -> str:
+    """What is known of who holds the lock, and what to do about it."""
+    if holder is None:
+        return f"{output} is being written by another process; wait for it, or choose another output folder"
+    if not holder.here:
+        return (
+            f"{output} is being written by {holder}, and this is {socket.gethostname()}: wait for it, stop it there, "
+            "or choose another output folder"
+        )
+    if holder.ended:
+        return (
+            f"{output} is locked by {holder}, which has ended, but a process that it started lives on and keeps the "
+            f"lock: end that one (fuser {output / WORKSPACE / LOCK} names it), or choose another output folder"
+        )
+    return f"{output} is being written by {holder}; wait for it, stop it, or choose another output folder"
+
+
+def _refuse_if_alive(output: Path, left: Holder) -> None:
+    """Watch whether a writer of another machine still signs; on many network disks its lock is not seen from here.
+
+    Raises:
+        OutputLocked: it does.
+    """
+    folder = output / WORKSPACE
+    first = _signed_at(folder / HOLDER)
+    if first is None:
+        return
+    # Both times are those of whoever keeps the disk, so clocks of two machines need not agree.
+    with suppress(OSError):
+        os.utime(folder / LOCK)
+    now = _signed_at(folder / LOCK)
+    if now is not None and now - first > LONG_DEAD_S * 1e9:
+        return
+    until = time.monotonic() + WATCHED_S
+    while time.monotonic() < until:
+        time.sleep(min(0.5, WATCHED_S / 4))
+        signed = _signed_at(folder / HOLDER)
+        if signed is None:
+            return
+        if signed != first:
+            raise OutputLocked(_why_locked(output, left))
+
+
+def _signed_at(path: Path) -> int | None:
+    """When a file was last touched, in nanoseconds; opened first, so that a network disk looks anew."""
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_mtime_ns
+    except OSError:
+        return None
+
+
+@contextmanager
+def _signing(folder: Path) -> Iterator[None]:
+    """This process named as the holder, with a sign of life every `BEAT_S` seconds, until the block ends."""
+    path = folder / HOLDER
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+    write_atomically(path, json.dumps(holder).encode())
+    over = threading.Event()
+
+    def sign() -> None:
+        while not over.wait(BEAT_S):
+            with suppress(OSError):
+                os.utime(path)
+
+    signing = threading.Thread(target=sign, name="wasnow-sign-of-life", daemon=True)
+    signing.start()
+    try:
+        yield
+    finally:
+        over.set()
+        signing.join()
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def under_way(output: Path) -> Holder | None:
+    """Who writes to a result folder right now; None where nobody does, or nobody can tell. Changes nothing."""
+    lock = output / WORKSPACE / LOCK
+    if not lock.is_file():
+        return None
+    holder = Holder.of(output / WORKSPACE)
+    if holder is None:
+        return None
+    try:
+        with FileLock(lock).acquire(timeout=0):
+            return None
+    except Timeout:
+        return holder
+    except OSError:
+        return None if holder.ended else holder
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -248,6 +418,15 @@ def write_atomically(path: Path, data: bytes) -> None:
         except OSError:
             aside.unlink(missing_ok=True)
             raise
+
+
+def sync_file(path: Path) -> None:
+    """Make what was written to a file durable, whoever wrote it."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sync_folder(folder: Path) -> None:

@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from wasnow import models
 from wasnow.acceleration import OPENVINO, require_openvino
-from wasnow.errors import BandsUnclear, UsageError, VocabularyError, did_you_mean
+from wasnow.errors import BandsUnclear, CheckpointError, UsageError, VocabularyError, did_you_mean
 from wasnow.models.contract import ChangeModel, Encoding, ModelCard, SceneModel, wanted_priors
 from wasnow.priors.maskers import MaskerChoice
 from wasnow.priors.store import DATES, WITHOUT, Priors, open_priors
@@ -74,6 +74,10 @@ class Options:
         masker: instead: what finds them on the way, a name of `wasnow.priors.maskers.PARTS`.
         masker_weights: its weights, each a folder or a name; None takes those that its documentation names.
         masks: instead: files that have them, as ``wasnow priors --masks``: one for both dates, or one for each.
+        allow_indirect: also read rasters that point to other files or servers (VRT, WMS...); see `wasnow.raster.trust`.
+        workers: processes on this machine that answer the blocks; None: this process does. A resume may have others.
+        scheduler: instead: the address of a dask scheduler whose workers do, or ``local`` for a cluster of ``workers``
+            processes made for this run; likewise.
     """
 
     align: str = "before"
@@ -103,6 +107,9 @@ class Options:
     masker: str | None = None
     masker_weights: tuple[str, ...] | None = None
     masks: tuple[str, ...] | None = None
+    allow_indirect: bool = False
+    workers: int | None = None
+    scheduler: str | None = None
 
     def __post_init__(self) -> None:
         # A mapping cannot be part of a frozen value; the order in which thresholds were named means nothing.
@@ -139,6 +146,18 @@ class Options:
             raise UsageError("--min-area and --simplify cannot be negative")
         if self.batch < 1:
             raise UsageError(f"--batch {self.batch} is less than one tile")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers {self.workers} is nobody to do the work; give 1 or more, or leave it out")
+        if self.scheduler is not None and not re.fullmatch(r"local|[a-z]+://\S+", self.scheduler):
+            raise UsageError(
+                f"--scheduler {self.scheduler!r} is no address; write it as tcp://host:8786, or local for a cluster on "
+                "this machine"
+            )
+        if self.scheduler not in (None, "local") and self.workers is not None:
+            raise UsageError(
+                f"--workers is given with --scheduler {self.scheduler}, which has the workers that it has: leave it "
+                "out, or write --scheduler local"
+            )
         for option, date in (("--date-before", self.date_before), ("--date-after", self.date_after)):
             if date is not None:
                 check_date(option, date)
@@ -161,6 +180,41 @@ def check_date(option: str, text: str) -> None:
 
 
 @dataclass(frozen=True)
+class ModelReference:
+    """How another process comes by the network of a run: from its file, instead of through a pipe.
+
+    Attributes:
+        name: of ``wasnow models``, or the absolute path of a checkpoint or a run folder.
+        words: what it was bound to; None: its own.
+        fingerprint: of its weights.
+    """
+
+    name: str
+    words: tuple[str, ...] | None
+    fingerprint: str | None
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder that must be there; None for what comes with wasnow."""
+        return None if self.name in models.MODELS else Path(self.name)
+
+    def load(self, device: str) -> ChangeModel:
+        """The network, bound to its words.
+
+        Raises:
+            CheckpointError: it cannot be read, or its weights are others.
+        """
+        built = cast(ChangeModel, named_model(self.name, device))
+        if getattr(built, "fingerprint", None) != self.fingerprint:
+            raise CheckpointError(
+                self.name,
+                "holds other weights where a worker reads it than where the run was started",
+                "let all workers see the same file, and the same version of wasnow",
+            )
+        return built if self.words is None else built.bind(self.words)
+
+
+@dataclass(frozen=True)
 class Plan:
     """All that is decided before the first pixel is answered.
 
@@ -178,6 +232,8 @@ class Plan:
         wants_priors: the words whose masks it wants to be told; empty for most.
         priors: the masks that were made beforehand; None where there are none, or they are made on the way.
         learned_priors: what the masks were that it learned from; None where nobody knows.
+        reference: how another process comes by the network; None for one that was made in Python, and for methods
+            that fit themselves to the scene.
     """
 
     model: ChangeModel | SceneModel
@@ -199,6 +255,7 @@ class Plan:
     wants_priors: tuple[str, ...] = ()
     priors: Priors | None = None
     learned_priors: Mapping[str, Any] | None = None
+    reference: ModelReference | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -229,7 +286,8 @@ def make_plan(
     """
     options = options or Options()
     # Files first: to look at them takes no time, and to load a network does.
-    sources = probe(before, assume_crs=options.assume_crs), probe(after, assume_crs=options.assume_crs)
+    opening: dict[str, Any] = {"assume_crs": options.assume_crs, "allow_indirect": options.allow_indirect}
+    sources = probe(before, **opening), probe(after, **opening)
     warnings = check_same_ground(sources[0].grid, sources[1].grid, (sources[0].path, sources[1].path))
     built = named_model(model, options.device) if isinstance(model, str) else model
     # Both belong to the weights; a network that binds other words need not carry them along.
@@ -249,7 +307,7 @@ def make_plan(
     class_thresholds = _class_thresholds(card, dict(options.class_thresholds))
     chosen, remark = choose_bands(*sources, options.bands, card)
     warnings += remark
-    target = _target_grid(options.align, *chosen)
+    target = _target_grid(options.align, *chosen, options.allow_indirect)
     if options.align not in ("before", "after", "finest"):
         for source in chosen:
             check_same_ground(target, source.grid, (options.align, source.path))
@@ -288,7 +346,17 @@ def make_plan(
         wants_priors=wanted,
         priors=priors,
         learned_priors=learned_priors,
+        reference=_reference(model, words, fingerprint) if not isinstance(built, SceneModel) else None,
     )
+
+
+def _reference(
+    model: str | ChangeModel | SceneModel, words: tuple[str, ...] | None, fingerprint: object
+) -> ModelReference | None:
+    if not isinstance(model, str):
+        return None
+    name = model if model in models.MODELS else os.path.abspath(model)  # noqa: PTH100 - links stay as the user named them
+    return ModelReference(name, words, None if fingerprint is None else str(fingerprint))
 
 
 def _as_named(asked: tuple[str, ...] | None, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -490,7 +558,7 @@ def _rgb(source: RasterSource) -> tuple[tuple[int, ...], bool]:
     raise BandsUnclear(f"{source.path} has {source.n_bands} bands and names no colours; name three with --bands")
 
 
-def _target_grid(align: str, before: RasterSource, after: RasterSource) -> Grid:
+def _target_grid(align: str, before: RasterSource, after: RasterSource, allow_indirect: bool) -> Grid:
     if align == "before":
         return before.grid
     if align == "after":
@@ -499,7 +567,7 @@ def _target_grid(align: str, before: RasterSource, after: RasterSource) -> Grid:
         return finest(before.grid, after.grid)
     if not Path(align).exists():
         raise UsageError(f"--align {align!r} is neither before, after, finest nor a raster file")
-    return probe(align).grid
+    return probe(align, allow_indirect=allow_indirect).grid
 
 
 def _working_grid(target: Grid, card: ModelCard, gsd: float | None) -> tuple[Grid, list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 RECORD_NAME = "run.json"
 FORMAT = 1
@@ -153,6 +153,16 @@ class BlockRecord(_Strict):
     tiles_encoded: int = Field(default=0, description="encoded while features were kept")
 
 
+class ExecutorRecord(_Strict):
+    """Who answered the blocks of the last command: no part of what a run is, since all give the same."""
+
+    kind: Literal["this process", "processes", "dask"]
+    scheduler: str | None = Field(default=None, description="its address; None without one")
+    workers: tuple[str, ...] = Field(default=(), description="addresses, or process numbers, of all that took part")
+    threads: int | None = Field(default=None, description="of each worker, for the network; None: as each has them")
+    lost: int = Field(default=0, description="workers that died or left; their blocks were tried anew")
+
+
 class PixelRecord(_Strict):
     """Where every pixel of the result grid went: changed + unchanged + all not_processed = total."""
 
@@ -196,9 +206,19 @@ class RunRecord(_Strict):
     landcover: tuple[LandcoverRecord, ...] = Field(default=(), description="empty without class maps")
     features: FeaturesRecord | None = Field(default=None, description="None where none were kept")
     priors: PriorsRecord | None = Field(default=None, description="None for a model that wants no masks")
+    executor: ExecutorRecord | None = Field(default=None, description="None in records of earlier versions")
     warnings: tuple[str, ...]
     timings_s: dict[str, float]
     outputs: tuple[FileSum, ...]
+
+    @field_validator("outputs")
+    @classmethod
+    def _in_the_folder(cls, outputs: tuple[FileSum, ...]) -> tuple[FileSum, ...]:
+        # Whoever reads a folder of somebody else's must not be led out of it.
+        for each in outputs:
+            if each.name in ("", ".", "..") or set(each.name) & set("/\\\0"):
+                raise ValueError(f"{each.name!r} is no file of the folder")
+        return outputs
 
     def write(self, path: Path) -> None:
         """Write as indented JSON; the caller renames it into place."""

@@ -2,18 +2,20 @@
 
     blocks --gather--> change.tif, confidence.tif --polygonize--> changes.gpkg, changes.parquet
            |           landcover_before.tif, landcover_after.tif, where asked for
-           --count---> transitions, areas --------> run.json --> styles, report.html, item.json
+           --count---> transitions, areas --------> run.json --> styles, report.html, item.json --> SHA256SUMS
 
-Everything is made in the workspace and renamed at the end; ``run.json`` comes last.
+Everything is made in the workspace, written through to the disk, and renamed at the end; ``run.json`` comes last.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import html
 import math
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,11 +38,12 @@ from wasnow.raster.radiometry import Stretch
 from wasnow.raster.read import RasterReader, RasterSource
 from wasnow.raster.survey import Shift
 from wasnow.raster.tiles import Window
-from wasnow.raster.write import RasterWriter, sha256, to_cog, writing
+from wasnow.raster.write import RasterWriter, check_written, failures_named, sha256, to_cog, writing
 from wasnow.record import (
     RECORD_NAME,
     AreaRecord,
     BlockRecord,
+    ExecutorRecord,
     FeaturesRecord,
     FileSum,
     GridRecord,
@@ -61,7 +64,8 @@ if TYPE_CHECKING:
 CHANGE, CONFIDENCE = "change.tif", "confidence.tif"
 GEOPACKAGE, GEOPARQUET = "changes.gpkg", "changes.parquet"
 REPORT, ITEM, STYLE, ATTRIBUTES = "report.html", "item.json", "change.qml", "change.tif.aux.xml"
-OUTPUTS = (CONFIDENCE, GEOPACKAGE, GEOPARQUET, ATTRIBUTES, STYLE, CHANGE, REPORT, ITEM, RECORD_NAME)
+SUMS = "SHA256SUMS"
+OUTPUTS = (CONFIDENCE, GEOPACKAGE, GEOPARQUET, ATTRIBUTES, STYLE, CHANGE, REPORT, ITEM, SUMS, RECORD_NAME)
 """Every file that a result folder always has, in the order in which they appear."""
 
 LANDCOVER = ("landcover_before.tif", "landcover_after.tif")
@@ -90,6 +94,7 @@ class Finding:
     command: tuple[str, ...]
     environment: dict[str, str]
     priors: PriorsRecord | None = None
+    executor: ExecutorRecord | None = None
 
 
 def finished(output: Path) -> RunRecord | None:
@@ -100,7 +105,12 @@ def finished(output: Path) -> RunRecord | None:
         return None
     paths = [(output / each.name, each.size) for each in record.outputs]
     whole = all(path.is_file() and path.stat().st_size == size for path, size in paths)
-    return record if whole else None
+    return record if whole and (output / ITEM).is_file() and (output / SUMS).is_file() else None
+
+
+def outputs_of(landcover: bool) -> tuple[str, ...]:
+    """Every file of a result folder, in the order in which they appear."""
+    return (*LANDCOVER_OUTPUTS, *OUTPUTS) if landcover else OUTPUTS
 
 
 def remove(output: Path) -> None:
@@ -121,8 +131,8 @@ def assemble(found: Finding, space: Workspace, tell: Progress, timings: dict[str
     from wasnow.vector import polygonize, write_polygons
 
     plan, vocabulary, options = found.plan, found.plan.vocabulary, found.plan.options
-    outputs = (*LANDCOVER_OUTPUTS, *OUTPUTS) if options.landcover else OUTPUTS
-    steps = iter(range(6))
+    outputs = outputs_of(options.landcover)
+    steps = iter(range(7))
     at = time.perf_counter()
 
     def step(phase: str | None = None) -> None:
@@ -131,7 +141,7 @@ def assemble(found: Finding, space: Workspace, tell: Progress, timings: dict[str
         if phase is not None:
             timings[phase] = now - at
         at = now
-        tell("results", next(steps), 5)
+        tell("results", next(steps), 6)
 
     step()
     counts = _gather(plan, space)
@@ -142,6 +152,8 @@ def assemble(found: Finding, space: Workspace, tell: Progress, timings: dict[str
         to_cog(raw, space.finals / name, overviews="average" if probability else "mode", predictor=probability)
         raw.unlink()
     step("cog")
+    _check_rasters(plan, space)
+    step("read back")
     in_metres = plan.result.gsd_m is not None
     batches = polygonize(
         space.finals / CHANGE,
@@ -160,22 +172,25 @@ def assemble(found: Finding, space: Workspace, tell: Progress, timings: dict[str
         vocabulary=vocabulary,
         dates=plan.dates,
     )
+    _check_polygons(space.finals, sum(polygons.values()))
     step("polygons")
     record = _record(found, space, counts, polygons, timings)
-    write_styles(space.finals, record)
-    if options.landcover:
-        write_landcover_styles(space.finals, record)
+    with failures_named(space.finals / ATTRIBUTES):
+        write_styles(space.finals, record)
+        if options.landcover:
+            write_landcover_styles(space.finals, record)
     pictures = [picture(placed.source, plan.result) for placed in (plan.pair.before, plan.pair.after)]
-    write_report(
-        space.finals,
-        record,
-        pictures[0][0],
-        pictures[1][0],
-        before_valid=pictures[0][1],
-        after_valid=pictures[1][1],
-    )
+    with failures_named(space.finals / REPORT):
+        write_report(
+            space.finals,
+            record,
+            pictures[0][0],
+            pictures[1][0],
+            before_valid=pictures[0][1],
+            after_valid=pictures[1][1],
+        )
     step("report")
-    made = [name for name in outputs if name not in (ITEM, RECORD_NAME)]
+    made = [name for name in outputs if name not in (ITEM, SUMS, RECORD_NAME)]
     record = record.model_copy(
         update={
             "timings_s": _rounded(timings),
@@ -183,10 +198,12 @@ def assemble(found: Finding, space: Workspace, tell: Progress, timings: dict[str
             "outputs": tuple(_sum(space.finals / name) for name in made),
         }
     )
-    record.write(space.finals / RECORD_NAME)
-    write_item(space.finals, record)
-    # A folder that is being replaced must not describe results that are no longer there.
-    (space.output / RECORD_NAME).unlink(missing_ok=True)
+    with failures_named(space.finals / RECORD_NAME):
+        record.write(space.finals / RECORD_NAME)
+        write_item(space.finals, record)
+        _write_sums(space.finals, record)
+        # A folder that is being replaced must not describe results that are no longer there.
+        (space.output / RECORD_NAME).unlink(missing_ok=True)
     space.publish(list(outputs))
     step()
     return record
@@ -244,14 +261,7 @@ def _gather(plan: Plan, space: Workspace) -> _Counts:
             window = Window(record.row, record.col, record.height, record.width)
             if window.size == 0:
                 continue
-            arrays = space.load(index)
-            if arrays is None:
-                shape = (window.height, window.width)
-                arrays = {
-                    "codes": np.full((3, *shape), missing, vocabulary.dtype),
-                    "confidence": np.full((len(confidence_bands), *shape), CONFIDENCE_MISSING, np.uint8),
-                    "landcover": np.full((2, *shape), missing, vocabulary.dtype),
-                }
+            arrays = _block(plan, space, index)
             change.write(window, arrays["codes"])
             confidence.write(window, arrays["confidence"])
             here = areas.window(window.row, window.col, window.height, window.width) if areas is not None else None
@@ -260,6 +270,69 @@ def _gather(plan: Plan, space: Workspace) -> _Counts:
                 maps[date].write(window, arrays["landcover"][date : date + 1])
                 counted.add(arrays["landcover"][date], here)
     return _Counts(table, cover)
+
+
+def _block(plan: Plan, space: Workspace, index: int) -> dict[str, NDArray[Any]]:
+    """The arrays of a finished block, also of one where there was nothing to compare."""
+    arrays = space.load(index)
+    if arrays is not None:
+        return arrays
+    record, vocabulary = space.done[index], plan.vocabulary
+    shape, missing = (record.height, record.width), vocabulary.not_processed
+    return {
+        "codes": np.full((3, *shape), missing, vocabulary.dtype),
+        "confidence": np.full((3 if len(vocabulary) else 1, *shape), CONFIDENCE_MISSING, np.uint8),
+        "landcover": np.full((2, *shape), missing, vocabulary.dtype),
+    }
+
+
+def _check_rasters(plan: Plan, space: Workspace) -> None:
+    """Compare every pixel of the finished rasters with the blocks that it came from."""
+
+    def meant(name: str) -> Iterator[tuple[Window, NDArray[Any]]]:
+        for index in range(len(plan.tiling)):
+            record = space.done[index]
+            window = Window(record.row, record.col, record.height, record.width)
+            if window.size == 0:
+                continue
+            arrays = _block(plan, space, index)
+            if name in LANDCOVER:
+                date = LANDCOVER.index(name)
+                yield window, arrays["landcover"][date : date + 1]
+            else:
+                yield window, arrays["codes" if name == CHANGE else "confidence"]
+
+    for name in (CHANGE, CONFIDENCE, *(LANDCOVER if plan.options.landcover else ())):
+        check_written(space.finals / name, meant(name))
+
+
+def _check_polygons(folder: Path, polygons: int) -> None:
+    """Count the polygons that are in both files: what a library holds back until it closes a file can still be lost.
+
+    Raises:
+        OutputError, DiskFull: it is another number.
+    """
+    import pyarrow.parquet
+
+    from wasnow.vector.files import LAYER
+
+    with failures_named(folder / GEOPACKAGE):
+        try:
+            with contextlib.closing(sqlite3.connect(folder / GEOPACKAGE)) as base:
+                told = base.execute("PRAGMA integrity_check(1)").fetchone()[0]
+                tables = (LAYER, f"rtree_{LAYER}_geom")
+                counts = {int(base.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]) for name in tables}
+                # What GDAL believes without counting.
+                counts |= {int(row[0]) for row in base.execute("SELECT feature_count FROM gpkg_ogr_contents")}
+                (extent,) = base.execute("SELECT max_x FROM gpkg_contents WHERE table_name = ?", (LAYER,)).fetchone()
+        except (sqlite3.Error, TypeError) as error:
+            raise OSError(f"it reads back damaged: {error}") from None
+        if told != "ok" or counts != {polygons} or (extent is None) != (polygons == 0):
+            raise OSError(f"it reads back otherwise than it was written: {told}, {min(counts)} polygons of {polygons}")
+    with failures_named(folder / GEOPARQUET):
+        found = pyarrow.parquet.read_metadata(folder / GEOPARQUET).num_rows
+        if found != polygons:
+            raise OSError(f"it reads back otherwise than it was written: {found} polygons of {polygons}")
 
 
 # --- the record -------------------------------------------------------------------------------------------------
@@ -340,6 +413,7 @@ def _record(
         landcover=_landcover(*counts.landcover, vocabulary, in_metres) if counts.landcover else (),
         features=_features(plan, blocks),
         priors=found.priors,
+        executor=found.executor,
         warnings=found.warnings,
         timings_s=_rounded(timings),
         outputs=tuple(
@@ -423,6 +497,13 @@ def _input(
 
 def _sum(path: Path) -> FileSum:
     return FileSum(name=path.name, size=path.stat().st_size, sha256=sha256(path))
+
+
+def _write_sums(folder: Path, record: RunRecord) -> None:
+    """``SHA256SUMS`` of every other file, as ``sha256sum`` writes and reads it."""
+    files = (*record.outputs, *(_sum(folder / name) for name in (ITEM, RECORD_NAME)))
+    lines = [f"{each.sha256}  {each.name}\n" for each in sorted(files, key=lambda each: each.name)]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def _rounded(timings: dict[str, float]) -> dict[str, float]:

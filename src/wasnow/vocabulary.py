@@ -11,6 +11,7 @@ above (255: no label). Nothing here knows about torch, files or models.
 from __future__ import annotations
 
 import colorsys
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wasnow.errors import UsageError, VocabularyError, did_you_mean
+
+_UNWRITABLE = re.compile("[\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
+"""Halves of characters, code points that XML may not hold, and what makes text run backwards beyond the word's end."""
+
+MAX_WORD_CHARACTERS = 200
+"""Of one word: more is no name of anything, and would stand in every row of every table."""
 
 MAX_WORDS = 255
 """More words than this would not fit a 16-bit transition code."""
@@ -68,7 +75,7 @@ class Vocabulary:
     """The ordered class words of one run. An empty vocabulary means change without classes.
 
     Raises:
-        VocabularyError: a word is empty, not printable, or there twice; or there are too many.
+        VocabularyError: a word is empty, not printable, too long, or there twice; or there are too many.
     """
 
     words: tuple[str, ...] = ()
@@ -82,8 +89,18 @@ class Vocabulary:
         for word in self.words:
             if not word.strip():
                 raise VocabularyError("a class word is empty; write the words as 'water, building, road'")
+            if len(word) > MAX_WORD_CHARACTERS:
+                raise VocabularyError(
+                    f"class word {word[:40]!r}... has {len(word)} characters, at most {MAX_WORD_CHARACTERS} make a "
+                    "name; use a shorter one"
+                )
             if any(unicodedata.category(letter) == "Cc" for letter in word):
                 raise VocabularyError(f"class word {word!r} holds a control character; write it on one line")
+            if hidden := _UNWRITABLE.search(word):
+                raise VocabularyError(
+                    f"class word {word!r} holds U+{ord(hidden[0]):04X}, which no file can hold or which turns the "
+                    "writing around it; leave it out"
+                )
             key = unicodedata.normalize("NFKC", word).casefold()
             if key in seen:
                 raise VocabularyError(f"class word {word!r} is there twice ({seen[key]!r}); name each class once")

@@ -22,6 +22,7 @@ from wasnow.benchmark.plan import Plan, make_plan
 from wasnow.benchmark.run import Benchmark, Outcome
 from wasnow.models import ModelEntry
 from wasnow.models.contract import ChangeLogits, ModelCard
+from wasnow.priors.samples import LABELS, NoMasks
 from wasnow.training.config import Optimizer, Schedule, Stage, TrainConfig
 from wasnow.training.recipes import RECIPES
 
@@ -42,6 +43,28 @@ class Wide(Named):
     def __init__(self, classes: Sequence[str] = ("water", "building", "field")) -> None:
         super().__init__(classes, width=16)
         self._config = {"classes": list(classes)}
+
+
+class Guided(Named):
+    """A network that wants masks of water, and does not look at them."""
+
+    wants_priors = ("water",)
+
+    def forward(
+        self, before: Tensor, after: Tensor, valid: Tensor | None = None, priors: Tensor | None = None
+    ) -> ChangeLogits:
+        return super().forward(before, after, valid)
+
+
+class Labelled(NoMasks):
+    """Masks that say that they are from labels."""
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        return {**super().origin, "masker": {"masker": LABELS}}
+
+    def pick(self, words: Sequence[str]) -> Labelled:
+        return Labelled(tuple(words))
 
 
 class Broken(Named):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,7 @@ def test_names_may_be_recipes_files_shipped_weights_methods_and_checkpoints(tmp_
         ([], "5", {}, "no models to compare"),
         (["tiny"], "5", {"seeds": (0, 0)}, "give each once"),
         (["tiny"], "5", {"seeds": (-1,)}, "from 0 on"),
+        (["irmad"], "5", {"device": "cdua"}, "did you mean 'cuda'"),
         (["tiny"], "5", {"settings": ["seed=1"]}, "use --seeds instead"),
         (["tiny"], "5", {"settings": ["steps=1"]}, "use --budget instead"),
         (["tiny"], "5", {"settings": ["batchsize=1"]}, "did you mean 'batch_size'"),
@@ -168,6 +171,41 @@ def test_what_scores_is_neither_trained_on_nor_selects(present: tuple[str, ...])
     assert found.test_split in present
     assert ("val" in found.training) == ("val" in present and "test" in present)
     assert found.identity() == apart(splits, "blobs").identity()  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Tiles(Blobs):
+    """Five tiles of each picture, named as datasets name them."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [f"picture-{i // 5}@{32 * (i % 5)},0" for i in range(self.count)]
+
+
+def test_tiles_of_a_picture_all_score_or_all_teach():
+    found = apart({"all": Tiles(30)}, "tiles")
+    scored, taught = ({name.partition("@")[0] for name in part.names} for part in (found.test, found.train))
+    assert len(scored) == 1
+    assert len(taught) == 5
+    assert not scored & taught
+    assert len(found.test) + len(found.train) == 30
+    assert found.notes == ()
+    (note,) = apart({"all": Tiles(5)}, "tiles").notes
+    assert "all pairs are tiles of picture-0" in note
+
+
+def test_pairs_that_select_are_part_of_what_results_depend_on():
+    splits = {name: Blobs(5, seed=place) for place, name in enumerate(("train", "val", "test"))}
+    found = apart(splits, "blobs").identity()  # type: ignore[arg-type]
+    assert found != apart({**splits, "val": Blobs(5, seed=9)}, "blobs").identity()  # type: ignore[dict-item]
+    # Where val scores, it is told as that already.
+    assert "val_fingerprint" not in apart({"train": Blobs(5), "val": Blobs(5, seed=1)}, "blobs").identity()
+
+
+def test_rows_that_were_trained_elsewhere_say_that_they_may_have_seen_what_scores(tmp_path: Path):
+    (tmp_path / "a.safetensors").touch()
+    for row in planned("semantic-cd-mini@shipped", str(tmp_path / "a.safetensors")).rows:
+        assert "may have been among" in row.notes[0]
 
 
 def test_data_without_pairs_to_keep_apart_is_refused():

@@ -7,18 +7,23 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmark.contest import contest, enter, pairs, planned, recipe, run
+from benchmark.contest import Labelled, contest, enter, pairs, planned, recipe, run
 from training.tiny import Blobs
-from wasnow.benchmark.job import _end_with_parent, spread
+from wasnow.benchmark.job import _end_with_parent, flops_of, spread
 from wasnow.benchmark.pairs import apart
-from wasnow.errors import Interrupted, ResumeRefused
+from wasnow.benchmark.run import Benchmark
+from wasnow.errors import Interrupted, OutputError, ResumeRefused, UsageError
+from wasnow.priors.samples import NoMasks
 from wasnow.training.config import Stage
 from wasnow.training.recipes import RECIPES
 
@@ -26,7 +31,7 @@ from wasnow.training.recipes import RECIPES
 @pytest.fixture(autouse=True)
 def _known(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    enter(monkeypatch, "tiny", "wide", "broken", "once")
+    enter(monkeypatch, "tiny", "wide", "broken", "once", "guided")
 
 
 def written(folder: Path) -> dict[str, int]:
@@ -139,6 +144,45 @@ def test_a_folder_of_another_benchmark_is_refused_before_anything_runs(tmp_path:
     assert written(tmp_path) == before
     changed = contest(tmp_path, planned("tiny", settings=["optimizer.lr=0.5"])).run(overwrite=True)
     assert changed.failed == ()
+
+
+def test_a_device_that_is_not_there_and_a_folder_that_is_a_file_are_refused_before_anything_runs(tmp_path: Path):
+    with pytest.raises(UsageError, match="use --device cpu"):
+        Benchmark(planned("irmad"), pairs(), tmp_path / "table", device="mps").run()
+    (tmp_path / "table").touch()
+    with pytest.raises(OutputError, match="choose a folder"):
+        contest(tmp_path / "table", planned("irmad")).check()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_counted_as_the_matrix_products_that_it_is(masked: bool):
+    query, key = torch.rand(2, 3, 20, 8), torch.rand(2, 3, 12, 8)
+    mask = torch.rand(2, 1, 1, 12) > 0.5 if masked else None
+
+    def attend() -> object:
+        return functional.scaled_dot_product_attention(query, key, key, attn_mask=mask)
+
+    assert flops_of(attend) == 2 * 2 * 3 * 20 * 12 * (8 + 8)
+    with sdpa_kernel(SDPBackend.MATH):
+        assert flops_of(attend) == 2 * 2 * 3 * 20 * 12 * (8 + 8)
+
+
+def test_costs_of_an_older_format_are_measured_again_and_nothing_else(tmp_path: Path):
+    run(tmp_path, "irmad")
+    cost, result = tmp_path / "runs/irmad/cost.json", tmp_path / "runs/irmad/result.json"
+    cost.write_text(json.dumps({**json.loads(cost.read_text()), "format": 1, "pairs_per_s": -1}))
+    before = result.stat().st_mtime_ns
+    (line,) = run(tmp_path, "irmad").table.lines
+    assert line.values["pairs_per_s"].mean > 0
+    assert result.stat().st_mtime_ns == before
+
+
+def test_a_row_with_masks_from_labels_says_that_it_is_an_upper_bound(tmp_path: Path):
+    for masks, said in ((Labelled(), "masks of water: labels, an upper bound"), (NoMasks(), "masks of water: none")):
+        folder = tmp_path / type(masks).__name__
+        (line,) = contest(folder, planned("guided"), replace(pairs(4), masks=masks)).run().table.lines
+        assert line.status == "finished"
+        assert line.notes[0].startswith(said)
 
 
 def test_a_checkpoint_is_scored_as_it_is(tmp_path: Path):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.contest import HOSTILE
+from benchmark.contest import HOSTILE, recipe
 from report.test_html import in_chromium
 from wasnow.benchmark.page import Example, Picture, benchmark_page
 from wasnow.benchmark.plan import Row
@@ -112,6 +112,13 @@ def test_json_csv_and_latex_agree():
                 assert float(number[0]) == round(value["mean"] * column.scale, column.digits)
                 if value["low"] is not None:
                     assert bounds(column, value["low"], value["high"]).replace(" to ", "--") in cell
+
+
+def test_a_row_says_how_many_of_the_seeds_are_in_its_mean():
+    row = Row("a", "a", config=recipe("tiny"))
+    for count in (1, 2):
+        found = line(row, [(str(seed), result(seed)) for seed in range(count)], COST, [])
+        assert f"{count} of 2 seeds" in benchmark_page(Table((found,), FACTS, SEMANTIC_CD), [], [])
 
 
 def test_hostile_text_is_text_in_every_format():

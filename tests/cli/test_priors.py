@@ -8,7 +8,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from data.fakes import binary
+from data.fakes import SIDE, binary, save
+from data.fakes import second as write_second
 from making import pair, write_raster
 from priors import families
 from wasnow.cli import priors as verb
@@ -116,6 +117,38 @@ def test_what_cannot_be_meant_is_refused_in_one_line(app, tmp_path, options, sai
     assert result.exit_code == 2, result.output
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_word_that_is_found_nowhere_is_told_with_what_to_look_at(app, tmp_path, clipseg):
+    before, after = pair(tmp_path)
+    values = np.full((1, 96, 128), 255, np.uint8)
+    values[0, :50] = 1
+    masks = ["--masks", str(write_raster(tmp_path / "m.tif", values)), "-o", str(tmp_path / "o")]
+    result = run.invoke(app, ["priors", str(before), str(after), "--classes", "building, road, lake", *masks])
+    assert result.exit_code == 0, result.output
+    assert "road and lake: nothing at either date" in result.stderr
+    assert "the numbers 1, 2, ... in the order of --classes" in result.stderr
+    sure = ["--masker", "clipseg", "--weights", str(clipseg), "--score", "0.999", "-o", str(tmp_path / "p")]
+    result = run.invoke(app, ["priors", str(before), str(after), "--classes", "house", *sure])
+    assert "house: nothing at either date; lower --score" in result.stderr
+
+
+def test_classes_whose_order_nothing_tells_can_be_told(app, tmp_path):
+    write_second(tmp_path / "data")
+    masks = save(tmp_path / "m.png", np.ones((SIDE, SIDE), np.uint8))
+    words = ["priors", str(tmp_path / "data"), "--classes", "building", "--masks", str(masks), "--quiet"]
+    result = run.invoke(app, [*words, "-o", str(tmp_path / "a")])
+    assert "pass --encoding second-e2" in result.stderr
+    result = run.invoke(app, [*words, "-o", str(tmp_path / "b"), "--encoding", "second-e2"])
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+
+
+def test_one_raster_alone_is_no_dataset(app, tmp_path):
+    before, _ = pair(tmp_path)
+    result = run.invoke(app, ["priors", str(before), "--classes", "x", "-o", str(tmp_path / "o")])
+    assert result.exit_code == 2
+    assert "is one raster; give BEFORE and AFTER" in result.stderr
 
 
 def test_three_inputs_are_one_too_many(app, tmp_path):

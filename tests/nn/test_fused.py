@@ -7,10 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from wasnow import models
-from wasnow.models.bisrnet import BiSRNet
 from wasnow.models.contract import ChangeLogits
 from wasnow.models.semantic_cd_mini import SemanticCDMini
-from wasnow.models.sscd_l import SSCDL
 from wasnow.nn.efficientnet_lite import Block
 from wasnow.nn.fused import fused
 
@@ -69,17 +67,51 @@ def test_a_folded_convolution_answers_like_the_convolution_and_its_norm(channels
         torch.testing.assert_close(one(x), pair(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("network", [SemanticCDMini, SSCDL, BiSRNet])
-def test_our_networks_keep_their_answers_and_lose_every_norm(network):
+@pytest.mark.parametrize(
+    ("name", "options", "left"),
+    [
+        ("semantic-cd-mini", {}, 0),
+        ("sscd-l", {}, 0),
+        ("bisrnet", {}, 0),
+        ("hrscd", {}, 0),
+        ("changemask", {}, 1),  # before a classifier that nobody asks
+        ("ted", {}, 0),
+        ("scannet", {}, 0),
+        ("smnet", {}, 8),  # they come first in their blocks
+        ("mamba-scd", {"encoder": {"width": 16, "depths": (1, 1, 1, 1)}, "width": 16}, 0),
+    ],
+)
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_our_networks_keep_their_answers_and_lose_their_norms(name, options, left, layout):
     torch.manual_seed(0)
-    model = lived(network()).eval()
-    one = fused(model)
-    assert norms(model) > 0
-    assert norms(one) == 0
+    model = lived(models.build(name, **options)).eval()
+    one = fused(model, layout=layout)
+    assert norms(model) > left
+    assert norms(one) == left
     before, after = images(1, 3, 64, 96)
     with torch.inference_mode():
         for found, wanted in zip(parts(one(before, after)), parts(model(before, after)), strict=True):
             assert close(found, wanted)
+
+
+@given(st.sampled_from([1, 2]), st.integers(0, 2**31))
+def test_a_transposed_convolution_is_folded_unless_it_works_in_groups(groups, seed):
+    torch.manual_seed(seed)
+    pair = lived(nn.Sequential(nn.ConvTranspose2d(4, 6, 3, 2, groups=groups), nn.BatchNorm2d(6))).eval()
+    x = torch.rand(2, 4, 5, 3)
+    one = fused(pair)
+    assert norms(one) == groups - 1
+    with torch.no_grad():
+        torch.testing.assert_close(one(x), pair(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_convolution_without_a_norm_is_laid_out_alike():
+    alone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    one = fused(alone)
+    assert one[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert alone[0].weight.is_contiguous()
+    assert torch.equal(one[0].weight, alone[0].weight)
+    assert one[0].bias is alone[0].bias
 
 
 def test_words_can_be_bound_before_and_after():

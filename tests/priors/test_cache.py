@@ -1,6 +1,7 @@
 """Answers kept on disk."""
 
 import multiprocessing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +127,31 @@ def test_two_processes_share_a_folder(tmp_path):
     for seed in range(12):
         np.testing.assert_array_equal(masker.masks(a_picture(seed), ["red"]), Bright().masks(a_picture(seed), ["red"]))
     assert masker.asked == 0
+
+
+def test_two_processes_of_one_number_can_write_one_entry_at_once(tmp_path, monkeypatch):
+    """As in two containers that share a folder: while one writes, the other begins and ends."""
+    one, other = PriorCache(tmp_path), PriorCache(tmp_path)
+    pieces, write = parts(np.eye(5, dtype=bool)), Path.write_bytes
+    monkeypatch.setattr("os.getpid", lambda: 7)
+
+    def interleaved(path, data):
+        monkeypatch.setattr(Path, "write_bytes", write)
+        count = write(path, data)
+        other.put("p", "building", KEY, pieces)
+        return count
+
+    monkeypatch.setattr(Path, "write_bytes", interleaved)
+    one.put("p", "building", KEY, pieces)
+    assert len(one.get("p", "building", KEY)) == 1
+    assert not list(tmp_path.glob("*/.*"))
+
+
+def test_a_cache_opens_while_another_process_gives_a_file_its_name(tmp_path):
+    (tmp_path / "ab").mkdir()
+    # Listed, and gone when it is looked at: what a link to nothing looks like too.
+    (tmp_path / "ab/.entry.part").symlink_to(tmp_path / "gone")
+    assert PriorCache(tmp_path).get("p", "building", KEY) is None
 
 
 def test_a_cache_that_is_a_file_is_refused(tmp_path):

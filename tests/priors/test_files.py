@@ -66,6 +66,14 @@ def test_for_a_single_word_whatever_is_not_zero_counts_but_nodata_does_not(tmp_p
     np.testing.assert_array_equal(on(path, ("building",))[0], codes() == 1)
 
 
+def test_a_number_that_is_none_is_no_mask(tmp_path):
+    values = codes().astype(np.float32)
+    values[0] = np.nan
+    found = on(write_raster(tmp_path / "m.tif", values[None]), ("building",))[0]
+    assert not found[0].any()
+    np.testing.assert_array_equal(found[1:], codes()[1:] != 0)
+
+
 def test_bands_that_nobody_can_tell_apart_are_refused(tmp_path):
     path = write_raster(tmp_path / "m.tif", np.stack([codes()] * 3))
     with pytest.raises(RasterUnsuitable, match=r"3 bands .* 2 words"):

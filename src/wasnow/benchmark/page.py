@@ -132,8 +132,9 @@ def _notes(table: Table) -> list[str]:
     return [
         *table.facts["data"]["notes"],
         "Counts are added over pairs before any score is taken. The smaller figures are 95 % intervals over pairs "
-        "(bootstrap; with several seeds, the mean of their bounds) and, in brackets, the range over seeds. Rows whose "
-        "intervals overlap are not told apart by these pairs.",
+        "(bootstrap; with several seeds, the mean of their bounds) and, in brackets, the range over seeds. An interval "
+        "says how far other pairs would move a row. All rows are scored on the same ones and move together, so "
+        "overlapping intervals do not say that two rows are equally good.",
         "binary: changed or not. stacked: both dates on one pile. from-to: one code for each transition. The two "
         "protocols go by the same names in the literature and differ by many points. Each has an OA of its own.",
         f"GFLOPs: one pair of {at}, as torch counts them: matrix products, convolutions and attention, a "

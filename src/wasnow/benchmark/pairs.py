@@ -1,14 +1,17 @@
-"""The pairs of a benchmark: those that are trained on, and those that score, which nobody trains on or selects by.
+"""The pairs of a benchmark: those that are trained on, and those that score, which no training here sees or selects by.
 
 the data has     scored on            trained on           best weights chosen on
 test             test                 train                val, or pairs held back from train
 val, no test     val                  train                pairs held back from train
 neither          a fifth of train     the rest             pairs held back from the rest
+
+Where pictures are cut into tiles, the fifth is one of pictures: neighbours are too much alike to score each other.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +21,7 @@ from wasnow.data.covers import covers_of, is_dense
 from wasnow.data.dataset import open_dataset
 from wasnow.errors import UsageError
 from wasnow.priors.samples import NoMasks, pair_masks
-from wasnow.training.feed import Subset, hold_back
+from wasnow.training.feed import Subset, draw, hold_back
 
 if TYPE_CHECKING:
     from wasnow.data.samples import Samples
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 TEST_SHARE = 0.2
 """Of the pairs, where the data has no split to score on; always the same ones."""
+
+_TILE = re.compile(r"@\d+,\d+$")
+"""What `wasnow.data.dataset.open_dataset` puts behind the name of a picture for each of its tiles."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +69,15 @@ class Pairs:
         return {**{name: len(one) for name, one in self.training.items()}, "scored": len(self.test)}
 
     def identity(self) -> dict[str, str | int]:
-        """What results depend on: another one where the pairs, or which of them score, are others."""
+        """What results depend on: another one where the pairs, or which of them score or select, are others."""
         names = "\n".join(self.test.names)
+        selects = self.training.get("val")
         return {
             "fingerprint": self.train.fingerprint,
             "test_fingerprint": self.test.fingerprint,
             "test_pairs": len(self.test),
             "test_names": hashlib.sha256(names.encode()).hexdigest()[:16],
+            **({} if selects is None else {"val_fingerprint": selects.fingerprint}),
         }
 
 
@@ -107,10 +115,28 @@ def apart(
     whole = splits[source]
     if len(whole) < 3:
         raise UsageError(f"{len(whole)} pairs cannot be cut into training, selection and test; give 3 or more")
-    rest, test = hold_back(whole, TEST_SHARE, 0)
+    rest, test, note = _fifth(whole)
     covers = None if dense is None or source not in dense else {source: Subset(dense[source], rest.chosen)}
     told = f"{len(test)} of the {len(whole)} pairs of {source}"
-    return Pairs(name, {source: rest}, test, source, told, covers, masks, notes)
+    return Pairs(name, {source: rest}, test, source, told, covers, masks, notes if note is None else (*notes, note))
+
+
+def _fifth(whole: Samples) -> tuple[Subset, Subset, str | None]:
+    """The rest and the part that scores, of which no picture has tiles in the other; and a note where it must."""
+    pictures = [_TILE.sub("", each) for each in whole.names]
+    different = list(dict.fromkeys(pictures))
+    if len(different) == len(pictures):
+        return *hold_back(whole, TEST_SHARE, 0), None
+    if len(different) == 1:
+        note = f"all pairs are tiles of {different[0]}: those that score lie beside those that are trained on"
+        return *hold_back(whole, TEST_SHARE, 0), note
+    shuffled = draw(0, len(different)).permutation(len(different))
+    held = {different[place] for place in shuffled[: max(1, round(TEST_SHARE * len(different)))]}
+    parts = [
+        Subset(whole, tuple(place for place, each in enumerate(pictures) if (each in held) == scores))
+        for scores in (False, True)
+    ]
+    return parts[0], parts[1], None
 
 
 def open_pairs(path: Path, *, encoding: str | None = None, tile: int | None = None, priors: str | None = None) -> Pairs:

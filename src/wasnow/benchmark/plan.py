@@ -30,11 +30,16 @@ SHIPPED = "@shipped"
 COMMON = "common"
 """The recipe for equal budgets."""
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+"""On which rows can be trained and run."""
+
 CHANGE_ALONE = ("change", "change-dice")
 """Losses that need no classes, and teach none."""
 
 SAYS_PUBLISHED = "as published"
 """What the summary of a recipe says that keeps to the numbers of a paper."""
+
+_ELSEWHERE = "trained elsewhere: the pairs that score may have been among those that it learned from"
 
 _OTHERWISE = {
     "seed": "--seeds",
@@ -150,13 +155,15 @@ def make_plan(
         budget: ``published``, or a number of steps as text.
         seeds: of every training, each once.
         settings: ``key=value`` for every recipe.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        device: of `DEVICES`.
 
     Raises:
         UnknownModel: a name that means nothing.
-        UsageError: a budget, seed or setting that cannot be meant; a setting that every row refuses.
+        UsageError: a budget, seed, device or setting that cannot be meant; a setting that every row refuses.
     """
     steps = _steps(budget)
+    if device not in DEVICES:
+        raise UsageError(f"--device {device} is none of {', '.join(DEVICES)}{did_you_mean(device, DEVICES)}")
     for text in settings:
         key = text.partition("=")[0].strip()
         if key in _OTHERWISE or (steps is not None and key in ("steps", "epochs", "stages")):
@@ -213,7 +220,7 @@ def _row(name: str, steps: int | None) -> Row:
             raise UnknownModel(model, sorted(MODELS))
         if shipped(model) is None:
             raise UsageError(f"{model} comes without weights; leave {SHIPPED} out to train it")
-        return Row(name, "", MODELS[model].summary, model, MODELS[model], weights=model)
+        return Row(name, "", MODELS[model].summary, model, MODELS[model], weights=model, notes=(_ELSEWHERE,))
     if name in MODELS:
         entry = MODELS[name]
         if not entry.network:
@@ -231,7 +238,7 @@ def _row(name: str, steps: int | None) -> Row:
         return _trained(config.name, MODELS[config.model], config, steps, None)
     path = Path(name)
     if path.exists() or path.suffix == ".safetensors":
-        return Row(path.name.removesuffix(".safetensors"), "", "trained elsewhere", weights=name)
+        return Row(path.name.removesuffix(".safetensors"), "", "trained elsewhere", weights=name, notes=(_ELSEWHERE,))
     raise UnknownModel(name, sorted({*MODELS, *RECIPES}))
 
 

@@ -28,6 +28,7 @@ import torch
 
 from wasnow import __version__, checkpoint
 from wasnow.benchmark.job import (
+    COST_FORMAT,
     COST_NAME,
     EXAMPLES_NAME,
     FAILURE_NAME,
@@ -46,7 +47,7 @@ from wasnow.benchmark.pairs import Pairs
 from wasnow.benchmark.plan import CHANGE_ALONE, COMMON, Plan, Row, Turn, step_counts
 from wasnow.benchmark.published import SEMANTIC_CD
 from wasnow.benchmark.table import Table, as_csv, as_json, as_tex, line
-from wasnow.errors import CheckpointError, Interrupted, ResumeRefused
+from wasnow.errors import CheckpointError, Interrupted, OutputError, ResumeRefused
 from wasnow.evaluation import change_labels, labels
 from wasnow.models import MODELS
 from wasnow.plan import chosen_device
@@ -144,7 +145,10 @@ class Benchmark:
 
         Raises:
             ResumeRefused: it holds runs of another; names the first and how it differs.
+            OutputError: it is a file.
         """
+        if self.output.exists() and not self.output.is_dir():
+            raise OutputError(f"{self.output} is a file; choose a folder for the table with -o")
         for turn in self.plan.turns():
             folder = self._folder(turn)
             if turn.row.problem is not None:
@@ -169,12 +173,13 @@ class Benchmark:
         """Everything that is not finished, or of some rows alone; what fails is noted, and the rest goes on.
 
         Raises:
-            UsageError: ``only`` names no row.
+            UsageError: ``only`` names no row, or torch does not have the device.
             ResumeRefused: the folder holds runs of another benchmark.
             OutputError: the folder cannot be written.
             Interrupted: Ctrl-C or SIGTERM; run it again to go on.
         """
         turns = list(self.plan.turns(only))
+        chosen_device(self._device)  # now, and not once in every row
         if overwrite:
             self.clear(only)
         self.check()
@@ -259,17 +264,17 @@ class Benchmark:
     def _result(self, turn: Turn) -> dict[str, Any] | None:
         """What is finished of a row and seed; None if it is not, or another."""
         found = _read(self._folder(turn) / RESULT_NAME)
-        return found if self._is_of(found, turn) else None
+        return found if self._is_of(found, turn, FORMAT) else None
 
     def _cost(self, row: Row) -> dict[str, Any] | None:
         """What one of its seeds, all alike in this, was measured to cost."""
         for turn in self.plan.turns():
-            if turn.row is row and self._is_of(found := _read(self._folder(turn) / COST_NAME), turn):
+            if turn.row is row and self._is_of(found := _read(self._folder(turn) / COST_NAME), turn, COST_FORMAT):
                 return found
         return None
 
-    def _is_of(self, found: dict[str, Any] | None, turn: Turn) -> bool:
-        if found is None or found.get("format") != FORMAT:
+    def _is_of(self, found: dict[str, Any] | None, turn: Turn, wanted: int) -> bool:
+        if found is None or found.get("format") != wanted:
             return False
         return bool(found.get("identity") == json.loads(json.dumps(self._identities[turn.folder])))
 

@@ -7,6 +7,8 @@ Exit codes:
     3    an input file is missing, damaged or unsuitable
     4    the result folder cannot be written, is locked, or holds another run
     5    finished, but parts could not be read and are flagged (--keep-going)
+    6    verify: something is missing, changed or not valid
+    7    --pairs: some pairs failed, the others are done
     130  interrupted; run the same command again to go on
 """
 
@@ -27,6 +29,7 @@ from wasnow.cli import (
     priors,
     recipes,
     train,
+    verify,
     weights,
 )
 from wasnow.cli.console import print_version
@@ -38,7 +41,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 bug, 2 usage, 3 bad input, 4 output, 5 finished with flagged parts, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 bug, 2 usage, 3 bad input, 4 output, 5 finished with flagged parts, "
+    "6 verify found faults, 7 some pairs failed, 130 interrupted.",
 )
 
 
@@ -53,6 +57,7 @@ def wasnow(
 
 app.command("detect", epilog=detect.EXAMPLES)(detect.detect)
 app.command("info", epilog=info.EXAMPLES)(info.info)
+app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command("train", epilog=train.EXAMPLES)(train.train)

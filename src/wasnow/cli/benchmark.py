@@ -68,7 +68,7 @@ def benchmark(
     as_json: bool = JSON,
     debug: bool = DEBUG,
 ) -> None:
-    """Train what is missing, score all methods alike on pairs that none has seen, and write one table."""
+    """Train what is missing, score all methods alike on pairs kept from training, and write one table."""
     from wasnow.benchmark.plan import make_plan
 
     plan = make_plan(_listed(models or ["all"]), budget, seeds=_numbers(seeds), settings=settings or (), device=device)

@@ -31,6 +31,8 @@ PHASES = {
     "survey": "looking over the pair",
     "detect": "detecting",
     "results": "writing results",
+    "blocks": "decoding",
+    "inputs": "checking inputs",
 }
 
 
@@ -146,6 +148,10 @@ class _Bars:
             task = self._bars.add_task(PHASES.get(phase, phase), total=total, rate="", left="")
             self._tasks[phase] = (task, time.monotonic(), done)
         task, since, first = self._tasks[phase]
+        if done < first or done == 0:
+            # Begun anew: the same phase of another pair.
+            since, first = time.monotonic(), done
+            self._tasks[phase] = task, since, first
         seconds, steps = time.monotonic() - since, done - first
         rate = left = ""
         if phase == "detect" and steps > 0 and seconds > 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +22,7 @@ from wasnow.cli.console import (
 )
 from wasnow.errors import EXIT_PARTIAL, Interrupted, UsageError
 from wasnow.models import DEFAULT
+from wasnow.typed import parse_bands, parse_thresholds
 
 if TYPE_CHECKING:
     from wasnow.results import ChangeMap
@@ -33,7 +33,9 @@ EXAMPLES = (
     "  wasnow detect before.tif after.tif -o out/ --classes 'house, lake, forest, asphalt' --min-area 50\n\n"
     "  wasnow detect before.tif after.tif -o out/ --model runs/sam-cd --priors priors/   # see wasnow priors\n\n"
     "  wasnow detect before.tif after.tif -o out/ --model irmad   # any bands, no classes\n\n"
+    "  wasnow detect before.tif after.tif -o out/ --workers 8   # or a cluster: --scheduler tcp://head:8786\n\n"
     "  wasnow detect before.jpg after.jpg -o out/ --gsd 0.3   # images without CRS\n\n"
+    "  wasnow detect --pairs list.csv -o outdir/   # many pairs, a result folder and a row of the summary for each\n\n"
     "Run the same command again to resume; open out/report.html when it is done."
 )
 
@@ -42,11 +44,22 @@ GRID, MODEL, POLYGONS, RUN = "Where pixels lie", "How change is found", "Polygon
 
 @verb
 def detect(
-    before: Annotated[str, typer.Argument(help="The earlier raster: anything GDAL opens.", show_default=False)],
-    after: Annotated[str, typer.Argument(help="The later raster; its grid may differ.", show_default=False)],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Result folder; made if need be, resumed if unfinished.")
     ],
+    before: Annotated[
+        str | None, typer.Argument(help="The earlier raster: anything GDAL opens.", show_default=False)
+    ] = None,
+    after: Annotated[
+        str | None, typer.Argument(help="The later raster; its grid may differ.", show_default=False)
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of two rasters: a CSV file with the columns before and after, and a row for each pair.",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
@@ -172,10 +185,35 @@ def detect(
     features_limit: Annotated[
         float, typer.Option(help="What that folder may take, in GB; the oldest go first.", rich_help_panel=RUN)
     ] = 20.0,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes of this machine that share the work; this one alone if left out.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local",
+            help="Have the workers of a dask cluster share it: tcp://host:8786; local starts one with --workers.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = None,
     date_before: Annotated[
         str | None, typer.Option(help="YYYY, YYYY-MM or YYYY-MM-DD; the file's own if left out.", rich_help_panel=RUN)
     ] = None,
     date_after: Annotated[str | None, typer.Option(help="Likewise.", rich_help_panel=RUN)] = None,
+    allow_indirect: Annotated[
+        bool,
+        typer.Option(
+            "--allow-indirect",
+            help="Also read rasters that point to other files or servers: VRT, WMS, product descriptions.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     keep_going: Annotated[
         bool,
         typer.Option("--keep-going", help="Flag what cannot be read, finish, and exit with 5.", rich_help_panel=RUN),
@@ -183,11 +221,15 @@ def detect(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Drop an earlier run in the result folder.", rich_help_panel=RUN)
     ] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="With --pairs: stop at the first that fails.", rich_help_panel=RUN)
+    ] = False,
     quiet: bool = QUIET,
     as_json: bool = JSON,
     debug: bool = DEBUG,
 ) -> None:
     """Find where the ground changed between two rasters, of any CRS, size and band count."""
+    check_what_is_given(before, after, pairs, fail_fast)
     common, of_class = parse_thresholds(threshold or ())
     options: dict[str, Any] = {
         "threshold": common,
@@ -208,6 +250,7 @@ def detect(
         "simplify": simplify,
         "date_before": date_before,
         "date_after": date_after,
+        "allow_indirect": allow_indirect,
         "keep_going": keep_going,
         "device": device,
         "precision": precision,
@@ -217,10 +260,28 @@ def detect(
         "masker": masker,
         "masker_weights": tuple(masker_weights or ()) or None,
         "masks": tuple(masks or ()) or None,
+        "workers": workers,
+        "scheduler": scheduler,
     }
+    if pairs is not None:
+        from wasnow.cli.pairs import carry_out_pairs
+
+        carry_out_pairs(
+            pairs,
+            output,
+            model=model,
+            classes=classes,
+            overwrite=overwrite,
+            fail_fast=fail_fast,
+            options=options,
+            quiet=quiet,
+            as_json=as_json,
+            command=("wasnow", *sys.argv[1:]),
+        )
+        return
     carry_out(
-        before,
-        after,
+        str(before),
+        str(after),
         output,
         model=model,
         classes=classes,
@@ -268,11 +329,19 @@ def carry_out(
     elif not quiet:
         tell_result(result)
     if not result.complete:
-        fail(
-            f"parts could not be read and are flagged ({', '.join(sorted(result.record.pixels.not_processed))}); "
-            f"see {result.report}; repair the files, then run again with --overwrite"
-        )
+        fail(why_partial(result))
         raise typer.Exit(EXIT_PARTIAL)
+
+
+def why_partial(result: ChangeMap) -> str:
+    """What is flagged in a result that is not complete, and what to do about it."""
+    from wasnow.raster.pair import Reason
+
+    reasons = result.record.pixels.not_processed
+    found = f"are flagged ({', '.join(sorted(reasons))}); see {result.report}"
+    if Reason.UNREADABLE.text in reasons:
+        return f"parts could not be read and {found}; repair the files, then run again with --overwrite"
+    return f"parts {found}; run the same command again, with fewer --workers where memory is short, to try them anew"
 
 
 def tell_result(result: ChangeMap) -> None:
@@ -309,41 +378,16 @@ def as_facts(result: ChangeMap) -> dict[str, Any]:
     }
 
 
-def parse_thresholds(texts: Sequence[str]) -> tuple[float | None, dict[str, float]]:
-    """``["0.5", "building=0.7"]`` to 0.5 and {"building": 0.7}; None where no common number is given.
+def check_what_is_given(before: str | None, after: str | None, pairs: Path | None, fail_fast: bool) -> None:
+    """Two rasters, or a list of pairs, and not half of either.
 
     Raises:
-        UsageError: not a number, or the same given twice.
+        UsageError: anything else.
     """
-    common: float | None = None
-    of_class: dict[str, float] = {}
-    for text in texts:
-        word, named, number = text.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            raise UsageError(
-                f"--threshold {text!r} is not understood; write a number such as 0.5, or a class and a number "
-                "such as building=0.7"
-            ) from None
-        if word.strip() in of_class or (not named and common is not None):
-            raise UsageError(f"--threshold {text!r} is given after another of its kind; give each once")
-        if named:
-            of_class[word.strip()] = value
-        else:
-            common = value
-    return common, of_class
-
-
-def parse_bands(text: str | None) -> tuple[int, ...] | None:
-    """``"4,3,2"`` to (4, 3, 2).
-
-    Raises:
-        UsageError: not numbers.
-    """
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--bands {text!r} is not understood; write numbers from 1, such as --bands 4,3,2") from None
+    if pairs is not None and before is not None:
+        raise UsageError(f"--pairs {pairs} and {before} are both given: give a list of pairs, or two rasters")
+    if pairs is None and after is None:
+        found = f"only {before} is given" if before is not None else "no raster is given"
+        raise UsageError(f"{found}: write wasnow detect BEFORE AFTER -o OUT, or wasnow detect --pairs LIST.csv -o OUT")
+    if fail_fast and pairs is None:
+        raise UsageError("--fail-fast is for a list of pairs: leave it out, or give --pairs LIST.csv")

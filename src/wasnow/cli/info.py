@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wasnow.cli.console import DEBUG, JSON, print_json, verb, warn
-from wasnow.cli.detect import parse_bands
 from wasnow.models import DEFAULT
+from wasnow.typed import parse_bands
 
 if TYPE_CHECKING:
     from wasnow.plan import Plan
@@ -31,6 +31,7 @@ def info(
     assume_crs: Annotated[str | None, typer.Option(help="As for wasnow detect.")] = None,
     bands: Annotated[str | None, typer.Option(help="As for wasnow detect.")] = None,
     gsd: Annotated[float | None, typer.Option(help="As for wasnow detect.")] = None,
+    allow_indirect: Annotated[bool, typer.Option("--allow-indirect", help="As for wasnow detect.")] = False,
     as_json: bool = JSON,
     debug: bool = DEBUG,
 ) -> None:
@@ -40,11 +41,12 @@ def info(
     from wasnow.raster.read import gdal_settings, probe
 
     with gdal_settings():
-        sources = probe(before, assume_crs=assume_crs), probe(after, assume_crs=assume_crs)
+        opening: dict[str, Any] = {"assume_crs": assume_crs, "allow_indirect": allow_indirect}
+        sources = probe(before, **opening), probe(after, **opening)
         facts = _facts(*sources)
         if not as_json:
             _show("the files", ("", "before", "after"), [(name, *values) for name, values in facts.items()])
-        options = Options(align=align, assume_crs=assume_crs, bands=parse_bands(bands), gsd=gsd)
+        options = Options(align=align, bands=parse_bands(bands), gsd=gsd, **opening)
         plan = make_plan(before, after, model=model, classes=classes, options=options)
         shown, warnings = _plan_facts(plan)
         try:

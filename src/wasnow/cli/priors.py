@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ from wasnow.cli.console import (
     verb,
     warn,
 )
-from wasnow.cli.detect import parse_bands
+from wasnow.typed import parse_bands
 
 if TYPE_CHECKING:
     from wasnow.priors.files import MaskFiles
@@ -66,9 +66,15 @@ def priors(
         str | None, typer.Option(help="Of rasters: red, green, blue, such as 4,3,2.", show_default=False)
     ] = None,
     stretch: Annotated[str, typer.Option(help="Of rasters: auto, or the numbers of black and white: 0,3000.")] = "auto",
+    allow_indirect: Annotated[
+        bool, typer.Option("--allow-indirect", help="Of rasters: read files that point to others too, such as VRT.")
+    ] = False,
     dataset_tile: Annotated[
         int | None,
         typer.Option("--dataset-tile", help="Cut a dataset's pictures as train --tile does.", show_default=False),
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Class encoding of a dataset, as train takes it.", show_default=False)
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Where answers are kept; below the cache of weights if left out.")
@@ -81,11 +87,13 @@ def priors(
     """Find what words name at each date, and keep it as masks. Kept answers make it resumable."""
     from wasnow.errors import UsageError
     from wasnow.priors.maskers import FILES, GROUNDED_SAM, MaskerChoice
-    from wasnow.vocabulary import Vocabulary
+    from wasnow.vocabulary import Vocabulary, join_words
 
     words = Vocabulary.parse(classes).words
     if len(inputs) > 2:
         raise UsageError(f"{len(inputs)} inputs are given; give BEFORE and AFTER, or one dataset folder")
+    if len(inputs) == 1 and inputs[0].is_file() and inputs[0].suffix.lower() not in (".yaml", ".yml"):
+        raise UsageError(f"{inputs[0]} is one raster; give BEFORE and AFTER, or one dataset folder")
     chosen = masker or (FILES if masks else GROUNDED_SAM)
     network = None if chosen == FILES else MaskerChoice(chosen, tuple(weights or ()), box, text, score)
     if (chosen == FILES) != bool(masks):
@@ -108,16 +116,19 @@ def priors(
     with progress(quiet or as_json) as tell, terminated_like_interrupted():
         if len(inputs) == 2:
             shown = parse_bands(bands)
-            made = make_pair(inputs[0], inputs[1], output, way, bands=shown, stretch=stretch, progress=tell)
+            opened: dict[str, Any] = {"bands": shown, "stretch": stretch, "allow_indirect": allow_indirect}
+            made = make_pair(inputs[0], inputs[1], output, way, **opened, progress=tell)
         else:
             from wasnow.data.dataset import open_dataset
 
-            dataset = open_dataset(inputs[0], tile=dataset_tile)
+            dataset = open_dataset(inputs[0], encoding=encoding, tile=dataset_tile)
             for note in dataset.warnings:
                 warn(note)
             made = make_dataset(dataset, output, way, progress=tell)
     if made.damaged:
         warn(f"{made.damaged} damaged entries of the cache were found anew")
+    if nowhere := [word for word in words if not any(one[word].share for one in made.manifest.covered.values())]:
+        warn(f"{join_words(nowhere)}: nothing at either date; {_advice(chosen, several=len(words) > 1)}")
     if as_json:
         print_json(
             {
@@ -131,6 +142,16 @@ def priors(
         )
     elif not quiet:
         _show(made)
+
+
+def _advice(masker: str, *, several: bool) -> str:
+    """What to look at where a word was found nowhere."""
+    from wasnow.priors.maskers import FILES, GROUNDED_SAM
+
+    if masker != FILES:
+        return f"lower {'--box and --text' if masker == GROUNDED_SAM else '--score'}, or try another word"
+    numbers = "; of several words, one band without a name holds the numbers 1, 2, ... in the order of --classes"
+    return f"look at the masks{numbers if several else ''}"
 
 
 def _files(masks: list[Path], words: tuple[str, ...], column: str | None, *, pair: bool) -> MaskFiles:

@@ -25,6 +25,8 @@ from wasnow.models import DEFAULT
 @click.option("--threshold", type=float, default=None, help="Change probability from which a pixel counts.")
 @click.option("--min-area", type=float, default=0.0, show_default=True, help="Smallest polygon in m².")
 @click.option("--keep-going", is_flag=True, help="Flag what cannot be read, and finish.")
+@click.option("--workers", type=int, default=None, help="Processes of this machine that share the work.")
+@click.option("--scheduler", default=None, help="Or the address of a dask cluster, such as tcp://host:8786.")
 @click.option("--overwrite", is_flag=True, help="Drop an earlier run in the output folder.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def wasnow(
@@ -43,6 +45,8 @@ def wasnow(
     threshold: float | None,
     min_area: float,
     keep_going: bool,
+    workers: int | None,
+    scheduler: str | None,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -52,7 +56,8 @@ def wasnow(
     import typer
 
     from wasnow.cli.console import verb
-    from wasnow.cli.detect import carry_out, parse_bands
+    from wasnow.cli.detect import carry_out
+    from wasnow.typed import parse_bands
 
     @verb
     def detect() -> None:
@@ -74,6 +79,8 @@ def wasnow(
                 "threshold": threshold,
                 "min_area": min_area,
                 "keep_going": keep_going,
+                "workers": workers,
+                "scheduler": scheduler,
             },
             quiet=quiet,
             as_json=False,

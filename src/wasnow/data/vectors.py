@@ -30,6 +30,7 @@ from rasterio.features import rasterize
 from wasnow.data.images import Header
 from wasnow.errors import InputError
 from wasnow.raster.tiles import Window
+from wasnow.raster.trust import check_vector
 from wasnow.vocabulary import NO_LABEL
 
 VECTOR_SUFFIXES = frozenset({".geojson", ".gpkg", ".shp", ".fgb", ".parquet", ".json"})
@@ -92,6 +93,7 @@ def read_polygons(path: Path, columns: Columns | None = None) -> Polygons:
 def _read_polygons(path: Path, columns: Columns | None, mtime_ns: int) -> Polygons:
     if path.suffix.lower() == ".json" and (xbd := _xbd(path)) is not None:
         return xbd
+    check_vector(path)
     try:
         layers = [str(row[0]) for row in pyogrio.list_layers(path)]
         layer = next((name for name in _LAYERS if name in layers), layers[0] if layers else None)

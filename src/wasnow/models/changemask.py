@@ -22,6 +22,7 @@ whose sigmoid and softmax these are. There is no channel for "unchanged". Its we
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,8 @@ class Interaction(nn.Module):
         width: channels of each map, and of the answer.
     """
 
+    follows: ClassVar = (("conv", "norm"),)
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv3d(width, width, (2, 3, 3), padding=(0, 1, 1), bias=False)
@@ -55,8 +58,10 @@ class Interaction(nn.Module):
 
     def _read(self, first: Tensor, second: Tensor) -> Tensor:
         # The kernel is as deep as the stack of two, so this is a plain convolution of channels that stand in pairs.
-        pairs = torch.stack([first, second], dim=2).flatten(1, 2)
-        return functional.relu(self.norm(functional.conv2d(pairs, self.conv.weight.flatten(1, 2), padding=1)))
+        # Channels lie last, so that the pairs of a place stand together in memory.
+        pairs = torch.stack([first.movedim(1, -1), second.movedim(1, -1)], -1).flatten(-2).movedim(-1, 1)
+        read = functional.conv2d(pairs, self.conv.weight.flatten(1, 2), self.conv.bias, padding=1)
+        return functional.relu(self.norm(read), inplace=True)
 
 
 class Step(nn.Module):

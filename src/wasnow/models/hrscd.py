@@ -61,10 +61,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, inputs, H, W)`` to ``(B, outputs, H, W)``, or half of it, rounded down."""
-        long, short = functional.leaky_relu(self.first(x)), self.short(x)
+        # In place: the gradient of a norm needs what came in and not what went out, and these maps are the widest.
+        long, short = functional.leaky_relu(self.first(x), inplace=True), self.short(x)
         if self.halve:
             long, short = functional.max_pool2d(long, 2), functional.max_pool2d(short, 2)
-        return functional.leaky_relu(self.second(long) + short)
+        return functional.leaky_relu(self.second(long).add_(short), inplace=True)
 
 
 class Double(nn.Module):
@@ -83,7 +84,8 @@ class Double(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, inputs, h, w)`` to ``(B, inputs / 2, 2h, 2w)``."""
-        return functional.leaky_relu(self.second(functional.leaky_relu(self.first(x))) + self.short(x))
+        long = self.second(functional.leaky_relu(self.first(x), inplace=True))
+        return functional.leaky_relu(long.add_(self.short(x)), inplace=True)
 
 
 def _doubling(inputs: int, outputs: int) -> nn.ConvTranspose2d:

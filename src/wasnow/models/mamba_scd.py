@@ -77,7 +77,9 @@ class PairLook(nn.Module):
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """``(B, inputs, h, w)`` of both dates to ``(B, width, h, w)``."""
         stacked = self.stacked(torch.cat([before, after], 1))
-        woven = self.woven(torch.stack([before, after], -1).flatten(-2))
+        # Channels lie last, here and in all that follows.
+        columns = torch.stack([before.movedim(1, -1), after.movedim(1, -1)], 3).flatten(2, 3)
+        woven = self.woven(columns.movedim(-1, 1))
         beside = self.beside(torch.cat([before, after], -1))
         found: Tensor = self.join(torch.cat([stacked, woven[..., ::2], woven[..., 1::2], *beside.chunk(2, -1)], 1))
         return found

@@ -26,6 +26,7 @@ Nothing depends on the order of the dates: exchanged, they give the same change 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,8 @@ class PreActivated(nn.Module):
         outputs: channels out.
         stride: of the first convolution, and of the projection.
     """
+
+    follows: ClassVar = (("conv1", "norm2"),)
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -101,12 +104,14 @@ class Attention(nn.Module):
         key, value = self.key_value(grid).chunk(2, dim=1)
         query, key, value = (self._split(each) for each in (self.query(x), key, value))
         found = functional.scaled_dot_product_attention(query, key, value)
-        out: Tensor = self.out(found.mT.reshape(x.shape))
+        # Heads side by side again: channels lie last, as the norms before and behind want them.
+        places = torch.unflatten(found.transpose(1, 2).flatten(2), 1, x.shape[-2:])
+        out: Tensor = self.out(places.movedim(-1, 1))
         return out
 
     def _split(self, x: Tensor) -> Tensor:
         """``(B, C, h, w)`` to ``(B, heads, h w, C / heads)``."""
-        return x.reshape(x.shape[0], self.heads, x.shape[1] // self.heads, -1).mT
+        return torch.unflatten(x.movedim(1, -1).flatten(1, 2), -1, (self.heads, -1)).transpose(1, 2)
 
 
 class TransformerBlock(nn.Module):

@@ -7,8 +7,9 @@ A norm that has stopped learning is a factor and an offset for each channel, and
 processor that waits for memory more than it multiplies, leaving the norm out pays. Weights are laid out with their
 channels last, as the maps of such networks are.
 
-What is folded: neighbours in ``nn.Sequential``, and the pairs of `FOLLOWS`. A norm that nobody knows the place of stays
-as it is, which costs time and changes nothing.
+What is folded: neighbours in ``nn.Sequential``, the pairs of `FOLLOWS`, and those that a class names itself, as
+``follows``; convolutions of images and of stacks of them, and transposed ones. A norm that nobody knows the place of
+stays as it is, which costs time and changes nothing.
 """
 
 from __future__ import annotations
@@ -38,42 +39,57 @@ FOLLOWS: Mapping[type[nn.Module], tuple[tuple[str, str], ...]] = {
 }
 """By the class of a module: (convolution, norm), where its ``forward`` gives what the one answers to the other alone.
 
-Only of that very class: what a subclass does with its parts is its own affair.
+Only of that very class: what a subclass does with its parts is its own affair. Classes of `wasnow.models`, which this
+module does not know, have an attribute ``follows`` of the same kind.
 """
+
+Convolution = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d
 
 
 @torch.no_grad()
-def fused(network: Network) -> Network:
+def fused(network: Network, *, layout: torch.memory_format = torch.channels_last) -> Network:
     """A copy for inference: in eval mode, each norm of `FOLLOWS` folded; the network itself stays as it is.
 
-    What is not folded is shared with the network, weights, buffers and words alike, so the copy costs the memory of
+    All but convolutions is shared with the network, weights, buffers and words alike, so the copy costs the memory of
     its convolutions. It takes no gradients, and its state is no longer that of its class: not to be trained or saved.
 
     Args:
         network: with trained norms, or in eval mode from the start; on any device.
+        layout: of the weights of its convolutions, and so of the maps that come out of them.
 
     Returns:
         The same class, answering as ``network.eval()`` does up to rounding (about 1e-6 of the largest number).
     """
     seen: dict[int, nn.Module] = {}
-    return cast(Network, _fused(network, seen))
+    return cast(Network, _fused(network, seen, layout))
 
 
-def _fused(module: nn.Module, seen: dict[int, nn.Module]) -> nn.Module:
+def _fused(module: nn.Module, seen: dict[int, nn.Module], layout: torch.memory_format) -> nn.Module:
     if id(module) in seen:
         return seen[id(module)]
     # A copy of the outermost shell; the tables of its parts are still those of the original, and replaced here.
     shell = seen[id(module)] = copy.copy(module)
     shell._parameters = dict(module._parameters)
     shell._buffers = dict(module._buffers)
-    shell._modules = {name: None if part is None else _fused(part, seen) for name, part in module._modules.items()}
+    shell._modules = {
+        name: None if part is None else _fused(part, seen, layout) for name, part in module._modules.items()
+    }
     shell.training = False
+    if type(module) in (nn.Conv2d, SameConv):
+        shell._parameters["weight"] = _laid_out(cast(nn.Conv2d, module).weight, layout)
     for before, after in _pairs(module):
         conv, norm = module._modules[before], module._modules[after]
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and _folds(conv, norm):
-            shell._modules[before] = _folded(conv, norm)
+        if isinstance(conv, Convolution) and isinstance(norm, nn.BatchNorm2d) and _folds(conv, norm):
+            shell._modules[before] = _folded(conv, norm, layout)
             shell._modules[after] = nn.Identity().eval()
     return shell
+
+
+def _laid_out(weight: Tensor, layout: torch.memory_format) -> nn.Parameter:
+    """Itself, where that is its layout already."""
+    if weight.is_contiguous(memory_format=layout):
+        return cast(nn.Parameter, weight)
+    return nn.Parameter(weight.contiguous(memory_format=layout), requires_grad=False)
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
@@ -81,15 +97,17 @@ def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
     names = list(module._modules)
     if type(module) is nn.Sequential:
         yield from pairwise(names)
-    for before, after in FOLLOWS.get(type(module), ()):
+    for before, after in (*FOLLOWS.get(type(module), ()), *vars(type(module)).get("follows", ())):
         # A block that does not widen has no first convolution.
         if before in names and after in names:
             yield before, after
 
 
-def _folds(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+def _folds(conv: Convolution, norm: nn.BatchNorm2d) -> bool:
     return (
-        type(conv) in (nn.Conv2d, SameConv)
+        type(conv) in (nn.Conv2d, SameConv, nn.Conv3d, nn.ConvTranspose2d)
+        # The channels that go out of a transposed convolution in groups are not one axis of its weights.
+        and (type(conv) is not nn.ConvTranspose2d or conv.groups == 1)
         and type(norm) is nn.BatchNorm2d
         and norm.num_features == conv.out_channels
         # Somebody looks at what is between them, or changes it.
@@ -100,7 +118,7 @@ def _folds(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
     )
 
 
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+def _folded(conv: Convolution, norm: nn.BatchNorm2d, layout: torch.memory_format) -> Convolution:
     """One convolution for two; counted in float64, because a channel that was always 0 has a tiny deviation."""
     mean, var = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
     factor = (var + norm.eps).rsqrt()
@@ -111,10 +129,13 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
         offset = offset + norm.bias.double()
     if conv.bias is not None:
         offset = offset + conv.bias.double() * factor
-    weight = (conv.weight.double() * factor[:, None, None, None]).to(conv.weight.dtype)
+    out = 1 if isinstance(conv, nn.ConvTranspose2d) else 0
+    across = [-1 if axis == out else 1 for axis in range(conv.weight.ndim)]
+    weight = (conv.weight.double() * factor.view(across)).to(conv.weight.dtype)
     one = copy.copy(conv)
     one._parameters = {
-        "weight": nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False),
+        # Of a stack of two images the weights are brought into the shape of an image's by whoever owns them.
+        "weight": nn.Parameter(weight.contiguous(memory_format=layout) if weight.ndim == 4 else weight, False),
         "bias": nn.Parameter(offset.to(conv.weight.dtype), requires_grad=False),
     }
     one.training = False

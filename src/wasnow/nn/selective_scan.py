@@ -221,11 +221,13 @@ def _of_chunks(delta: Tensor, rate: Tensor, chunk: int) -> Tensor:
     return _decays(torch.unflatten(delta, 1, (-1, chunk)).sum(2), rate)
 
 
-def _states(u: Tensor, delta: Tensor, rate: Tensor, write: Tensor, state: Tensor, chunk: int) -> tuple[Tensor, ...]:
-    """Decays and states of a segment, ``(B, n, D, N)`` both, and the state ``(B, D, N)`` at its end."""
+def _states(
+    u: Tensor, delta: Tensor, rate: Tensor, write: Tensor, state: Tensor, chunk: int, *, backwards: bool = False
+) -> tuple[Tensor, ...]:
+    """Decays and states of a segment, ``(B, n, D, N)`` both, and the state ``(B, D, N)`` after its last step."""
     decay = _decays(delta, rate)
     states = (delta * u)[..., None] * write[..., None, :]
-    return decay, states, _run(decay, states, _of_chunks(delta, rate, chunk), state, chunk)
+    return decay, states, _run(decay, states, _of_chunks(delta, rate, chunk), state, chunk, backwards=backwards)
 
 
 def _summed(products: Tensor) -> Tensor:
@@ -249,10 +251,10 @@ def _forward(
         borders.append(state)
         count = where.stop - where.start
         chunk = _chunk(count)
-        own = [_cut(each, where, kind, reverse, chunk) for each in (u, delta, write, read)]
-        _, states, state = _states(own[0], own[1], rate, own[2], state, chunk)
-        seen = _summed(states.mul_(own[3][..., None, :]))[:, :count]
-        answer[:, where] = seen.flip(1) if reverse else seen
+        # Backwards, the steps are taken in the other order, and nothing is turned round for it.
+        own = [_cut(each, where, kind, False, chunk) for each in (u, delta, write, read)]
+        _, states, state = _states(own[0], own[1], rate, own[2], state, chunk, backwards=reverse)
+        answer[:, where] = _summed(states.mul_(own[3][..., None, :]))[:, :count]
     return answer, borders
 
 

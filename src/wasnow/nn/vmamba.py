@@ -136,24 +136,31 @@ class Scan2d(nn.Module):
         """``(B, H, W, width)`` to the same."""
         x = functional.silu(self.conv2d(self.in_proj(x).permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
         rows, cols = x.shape[1:3]
-        by_rows = torch.unflatten(self._there_and_back(x.flatten(1, 2), 0), 1, (rows, cols))
-        by_cols = torch.unflatten(self._there_and_back(x.transpose(1, 2).flatten(1, 2), 1), 1, (cols, rows))
+        # Places do not know of each other here, so what they tell is asked once for all four orders.
+        told = functional.linear(x, self.x_proj_weight.flatten(0, 1))
+        by_rows = self._there_and_back(x.flatten(1, 2), told.flatten(1, 2), 0)
+        by_cols = self._there_and_back(x.transpose(1, 2).flatten(1, 2), told.transpose(1, 2).flatten(1, 2), 1)
         # Four times D u, where order does not matter.
         past = x * self.Ds.to(counting(x.dtype)).view(ORDERS, -1).sum(0)
-        y = by_rows + by_cols.transpose(1, 2) + past
+        y = torch.unflatten(by_rows, 1, (rows, cols)) + torch.unflatten(by_cols, 1, (cols, rows)).transpose(1, 2) + past
         answer: Tensor = self.out_proj(self.out_norm(y.to(self.out_norm.weight.dtype)))
         return answer
 
-    def _there_and_back(self, sequence: Tensor, first: int) -> Tensor:
-        """``(B, L, inner)``, scanned from the beginning by the weights ``first`` and from the end by ``first + 2``."""
+    def _there_and_back(self, sequence: Tensor, told: Tensor, first: int) -> Tensor:
+        """Scanned from the beginning by the weights ``first`` and from the end by ``first + 2``, and added.
+
+        Args:
+            sequence: ``(B, L, inner)``.
+            told: ``(B, L, ORDERS * (rank + 2))``, what Δ comes from, B and C, for each order.
+            first: 0 for rows, 1 for columns.
+        """
         kind = counting(sequence.dtype)
         rates = -torch.exp(self.A_logs.to(kind)).view(ORDERS, -1, 1)
         answers = []
         for order in (first, first + 2):
-            told = functional.linear(sequence, self.x_proj_weight[order])
-            duration, write, read = torch.split(told, [self.rank, 1, 1], -1)
+            duration, write, read = torch.split(told.chunk(ORDERS, -1)[order], [self.rank, 1, 1], -1)
             delta = functional.linear(duration, self.dt_projs_weight[order]).to(kind)
-            delta = functional.softplus(delta + self.dt_projs_bias[order].to(kind))
+            delta = functional.softplus(delta.add_(self.dt_projs_bias[order].to(kind)))
             answers.append(self.scan(sequence, delta, rates[order], write, read, reverse=order > 1))
         return answers[0] + answers[1]
 

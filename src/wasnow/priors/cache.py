@@ -17,10 +17,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import struct
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +70,9 @@ class PriorCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in self.folder.glob("??/.*.part"):
-                if path.stat().st_mtime < time.time() - _ABANDONED_S:
-                    path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):  # another process, at work, has just given it its name
+                    if path.stat().st_mtime < time.time() - _ABANDONED_S:
+                        path.unlink()
         except OSError as error:
             raise OutputError(
                 f"the prior cache {folder} cannot be used ({error.strerror}); choose another folder with --cache"
@@ -107,7 +110,8 @@ class PriorCache:
         """
         path = self.path(picture, word, key)
         data = _packed(_canonical(picture, word, key), pieces)
-        aside = path.with_name(f".{path.stem}.{os.getpid()}.part")
+        # By chance, for the number of a process is no name: two containers that share a folder have the same.
+        aside = path.with_name(f".{path.stem}.{secrets.token_hex(6)}.part")
         try:
             path.parent.mkdir(exist_ok=True)
             aside.write_bytes(data)

@@ -38,6 +38,7 @@ from wasnow.priors.store import DATES
 from wasnow.raster.grid import Grid
 from wasnow.raster.read import open_raster
 from wasnow.raster.tiles import Window
+from wasnow.raster.trust import check_vector
 from wasnow.raster.write import sha256
 from wasnow.vocabulary import join_words
 
@@ -141,7 +142,8 @@ class MaskFiles:
             values = read_nearest(raster, path, bands, grid, window)
         if codes:
             return np.stack([values[0] == code for code in range(1, len(self.words) + 1)])
-        return np.asarray(values != 0)
+        # A number that is none says that nothing is known there.
+        return np.asarray((values != 0) & (values == values))
 
     def _bands(self, path: Path, raster: Any) -> tuple[list[int], bool]:
         """Which bands hold the words, and whether it is one band of codes."""
@@ -195,6 +197,7 @@ class MaskFiles:
         Raises:
             InputError: not readable, no such column, or several words and nothing to tell them apart.
         """
+        check_vector(path)
         try:
             layer = str(pyogrio.list_layers(path)[0][0])
             info = pyogrio.read_info(path, layer=layer)

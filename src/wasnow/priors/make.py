@@ -106,6 +106,7 @@ def make_pair(
     bands: tuple[int, ...] | None = None,
     stretch: str = "auto",
     assume_crs: str | None = None,
+    allow_indirect: bool = False,
     progress: Progress = lambda phase, done, total: None,
 ) -> Made:
     """Masks of two rasters, each on its own grid.
@@ -118,6 +119,7 @@ def make_pair(
         bands: see `RasterPicture`.
         stretch: likewise.
         assume_crs: likewise.
+        allow_indirect: likewise.
         progress: called with a phase, what is done, and what there is in all.
 
     Raises:
@@ -126,7 +128,10 @@ def make_pair(
         Interrupted: by Ctrl-C; what was found is in the cache.
     """
     began = time.monotonic()
-    pictures = [RasterPicture.of(path, bands, stretch, assume_crs=assume_crs) for path in (before, after)]
+    pictures = [
+        RasterPicture.of(path, bands, stretch, assume_crs=assume_crs, allow_indirect=allow_indirect)
+        for path in (before, after)
+    ]
     with _claimed(output), _interruptible():
         masker = _cached(way)
         covered, dates, pixels = {}, {}, 0

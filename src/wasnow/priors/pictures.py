@@ -47,6 +47,7 @@ class RasterPicture:
         stretch: str = "auto",
         *,
         assume_crs: str | None = None,
+        allow_indirect: bool = False,
     ) -> RasterPicture:
         """Look at a raster.
 
@@ -55,13 +56,14 @@ class RasterPicture:
             bands: 1-based, red, green, blue, or a single one; None chooses.
             stretch: ``auto``, or ``LOW,HIGH``.
             assume_crs: the CRS of a raster that does not say its own.
+            allow_indirect: read files that point to others too, such as VRT.
 
         Raises:
             RasterUnreadable, RasterUnsuitable: missing, damaged, complex.
             BandsUnclear: a band that does not exist.
             UsageError: neither one band nor three, or no stretch.
         """
-        source = probe(path, assume_crs=assume_crs)
+        source = probe(path, assume_crs=assume_crs, allow_indirect=allow_indirect)
         if bands is not None and len(bands) not in (1, 3):
             raise UsageError(f"--bands names {len(bands)} bands; name three for red, green and blue, or one for grey")
         if source.palette is None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from rasterio.errors import NotGeoreferencedWarning
 
 from wasnow.errors import InputError, UsageError, VocabularyError, did_you_mean
@@ -79,6 +80,16 @@ class Manifest(_Strict):
     covered: dict[str, dict[str, WordRecord]]
     dates: dict[str, DateRecord] = {}
     pictures: dict[str, dict[str, str]] = {}
+
+    @field_validator("pictures")
+    @classmethod
+    def _in_the_folder(cls, pictures: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        # A folder of somebody else's must not lead out of itself.
+        for split, names in pictures.items():
+            for name in (f"{split}/{name}" for name in names):
+                if name.startswith("/") or ".." in re.split(r"[/\\]", name) or "\0" in name:
+                    raise ValueError(f"{name!r} is no picture of the folder")
+        return pictures
 
     def write(self, folder: Path) -> None:
         """Put it into a folder, whole or not at all."""

@@ -47,6 +47,7 @@ class Reason(IntEnum):
     AFTER_MISSING = 4
     UNREADABLE = 5
     NOT_FINITE = 6
+    WORKER_DIED = 7
 
     @property
     def text(self) -> str:
@@ -62,6 +63,7 @@ _REASON_TEXTS = {
     Reason.AFTER_MISSING: "no data in the after image",
     Reason.UNREADABLE: "could not be read",
     Reason.NOT_FINITE: "the model's answer was not a number",
+    Reason.WORKER_DIED: "its worker died",
 }
 
 

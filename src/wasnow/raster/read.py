@@ -26,12 +26,16 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from wasnow.errors import BandsUnclear, RasterUnreadable, RasterUnsuitable, UsageError
+from wasnow.raster import trust
 from wasnow.raster.grid import Grid
 from wasnow.raster.png import check_png
 from wasnow.raster.tiff import check_tiff
@@ -39,7 +43,15 @@ from wasnow.raster.tiles import Window
 
 MaskRule = Literal["nodata", "alpha", "mask", "none"]
 
-MAX_BLOCK_BYTES = 2**31
+MAX_BLOCK_BYTES = 2**30
+"""Of one block of a file with all its bands: GDAL takes that much memory for a single pixel."""
+
+FARTHEST = 1e12
+"""No coordinate of a place on Earth is as large, in any unit."""
+
+MAX_BANDS = 4096
+"""More is no image, and every pixel of it would take 16 KB."""
+
 CACHE_BYTES = 64 * 2**20
 """GDAL's block cache. rasterio passes the number on as bytes; a plain 64 would mean 64 bytes, and no cache at all."""
 
@@ -59,6 +71,7 @@ class RasterSource:
         overview: decimation that readers open; None for full resolution.
         every: readers return every n-th pixel of that (nearest neighbour); 1 but for small pictures of large rasters.
         stored_shape: rows and columns as stored in the file, before orientation.
+        allow_indirect: whether it may be a file that points to others; see `wasnow.raster.trust`.
     """
 
     path: str
@@ -80,6 +93,7 @@ class RasterSource:
     overview: int | None = None
     every: int = 1
     stored_shape: tuple[int, int] = (0, 0)
+    allow_indirect: bool = False
 
     @property
     def n_bands(self) -> int:
@@ -104,7 +118,7 @@ class RasterSource:
             raise BandsUnclear(
                 f"{self.path} has bands 1 to {self.count}, not {', '.join(map(str, wrong)) or 'none'}; correct --bands"
             )
-        with open_raster(self.path) as raster:
+        with open_raster(self.path, allow_indirect=self.allow_indirect) as raster:
             return replace(
                 self,
                 bands=bands,
@@ -115,7 +129,8 @@ class RasterSource:
 
     def at_overview(self, decimation: int) -> RasterSource:
         """The same raster read from one of its `overviews`: a coarser grid over the same ground."""
-        with open_raster(self.path, overview_level=self.overviews.index(decimation)) as raster:
+        level = self.overviews.index(decimation)
+        with open_raster(self.path, overview_level=level, allow_indirect=self.allow_indirect) as raster:
             grid = Grid(self.grid.crs, raster.transform, raster.width, raster.height)
             return replace(self, grid=grid, overview=decimation, stored_shape=(raster.height, raster.width))
 
@@ -133,15 +148,51 @@ class RasterSource:
         return max(usable, default=None)
 
 
-def open_raster(path: str, *, overview_level: int | None = None) -> Any:
-    """Open with rasterio, every failure a `RasterUnreadable` in one line."""
+def open_raster(path: str, *, overview_level: int | None = None, allow_indirect: bool = False) -> Any:
+    """Open with rasterio, every failure a `RasterUnreadable` in one line.
+
+    Args:
+        path: of a file, in an archive or on a server.
+        overview_level: as GDAL counts overviews.
+        allow_indirect: also open what points to other files; see `wasnow.raster.trust`.
+
+    Raises:
+        RasterUnreadable: missing, damaged, no raster.
+        RasterUnsuitable: it points, or may point, to other files.
+    """
     options = {} if overview_level is None else {"OVERVIEW_LEVEL": overview_level}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path, **options)
-    except RasterioError as error:
+            if allow_indirect:
+                return rasterio.open(path, **options)
+            trust.check_side_files(path)
+            with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=trust.readdir(path)):
+                raster = _open_allowed(path, **options)
+    except (RasterioError, CPLE_BaseError) as error:
+        kind = None if allow_indirect else trust.refused_kind(path)
+        if kind is not None:
+            what = f"is {kind}, which may name other files to read"
+            raise RasterUnsuitable(path, what, trust.ADVICE) from None
         raise RasterUnreadable(path, *_why_not_open(path, error)) from None
+    except (ValueError, OverflowError, UnicodeError) as error:
+        # A path with a NUL in it, a header with numbers that Python does not take.
+        reason = f"cannot be read as a raster: {' '.join(str(error).split())}"
+        raise RasterUnreadable(path, reason, "Try `rio info` on it, or copy it again") from None
+    try:
+        trust.check_opened(path, raster)
+    except (RasterUnsuitable, RasterioError, CPLE_BaseError) as error:
+        raster.close()
+        if isinstance(error, RasterUnsuitable):
+            raise
+        raise RasterUnreadable(path, *_why_not_open(path, error)) from None
+    return raster
+
+
+@ensure_env_with_credentials  # type: ignore[untyped-decorator]
+def _open_allowed(path: str, **options: Any) -> Any:
+    """As `rasterio.open`, with a list of formats, of which that takes one at most."""
+    return DatasetReader(path, driver=trust.drivers(False), sharing=False, **options)
 
 
 def _why_not_open(path: str, error: Exception) -> tuple[str, str]:
@@ -167,64 +218,84 @@ def _band_name(raster: Any, band: int) -> str:
     return color.name if color in (ColorInterp.red, ColorInterp.green, ColorInterp.blue) else f"band {band}"
 
 
-def probe(path: str | os.PathLike[str], *, assume_crs: str | None = None) -> RasterSource:
+def probe(path: str | os.PathLike[str], *, assume_crs: str | None = None, allow_indirect: bool = False) -> RasterSource:
     """Look at a raster's header and say what it is; all bands but alpha are in use.
 
     Args:
         path: anything that GDAL opens; a local file is checked for truncation first.
         assume_crs: the CRS of files that do not say theirs.
+        allow_indirect: also open what points to other files, such as a VRT.
 
     Raises:
         RasterUnreadable: missing, truncated, damaged.
-        RasterUnsuitable: complex values, no bands, only ground control points, or a CRS without a transform.
+        RasterUnsuitable: complex values, no bands or thousands, only ground control points, a CRS without a transform,
+            blocks that do not fit into memory, or pixels that are in other files.
     """
     path = os.fspath(path)
     check_tiff(path)
     check_png(path)
-    with open_raster(path) as raster:
-        if raster.count == 0:
-            parts = [name.rsplit("/", 1)[-1] for name in raster.subdatasets[:3]]
-            hint = f"Name one of its parts, such as {raster.subdatasets[0]}" if parts else "Choose a raster with bands"
-            raise RasterUnsuitable(path, "has no bands of its own", hint)
-        if any("complex" in dtype for dtype in raster.dtypes):
-            raise RasterUnsuitable(path, f"holds complex values ({raster.dtypes[0]})", "Give amplitude or intensity")
-        _check_block_sizes(path, raster)
-        alpha = _alpha_bands(raster)
-        bands = tuple(i for i in range(1, raster.count + 1) if i not in alpha)
-        if not bands:
-            raise RasterUnsuitable(path, "has only an alpha band", "Give a raster with image bands")
-        palette = _palette(raster)
-        orientation = _exif_orientation(raster)
-        crs, transform, has_transform = _georeference(path, raster, assume_crs)
-        height, width = (raster.width, raster.height) if orientation >= 5 else (raster.height, raster.width)
-        names = ("red", "green", "blue") if palette is not None else tuple(_band_name(raster, band) for band in bands)
-        return RasterSource(
-            path=path,
-            driver=raster.driver,
-            grid=Grid(crs, transform, width, height),
-            dtype=_common_dtype(raster, bands),
-            count=raster.count,
-            bands=bands,
-            band_names=names,
-            colors=tuple(color.name for color in raster.colorinterp),
-            nodata=tuple(raster.nodatavals[band - 1] for band in bands),
-            mask=_mask_rule(raster, alpha),
-            overviews=_common_overviews(raster),
-            palette=palette,
-            orientation=orientation,
-            date=_date(raster),
-            files=tuple(raster.files) or (path,),
-            has_transform=has_transform,
-            stored_shape=(raster.height, raster.width),
+    with open_raster(path, allow_indirect=allow_indirect) as raster:
+        try:
+            return _described(path, raster, assume_crs=assume_crs, allow_indirect=allow_indirect)
+        except (RasterioError, CPLE_BaseError, ValueError, OverflowError) as error:
+            # Headers that GDAL opens and then cannot answer for: a CRS that it may not fetch, numbers out of range.
+            raise RasterUnreadable(path, *_why_not_open(path, error)) from None
+
+
+def _described(path: str, raster: Any, *, assume_crs: str | None, allow_indirect: bool) -> RasterSource:
+    """What `probe` says of an open raster."""
+    if raster.count == 0:
+        parts = [name.rsplit("/", 1)[-1] for name in raster.subdatasets[:3]]
+        hint = f"Name one of its parts, such as {raster.subdatasets[0]}" if parts else "Choose a raster with bands"
+        raise RasterUnsuitable(path, "has no bands of its own", hint)
+    if raster.count > MAX_BANDS:
+        raise RasterUnsuitable(
+            path,
+            f"has {raster.count} bands, more than {MAX_BANDS}",
+            "Take some out of it: gdal_translate -b 1 IN OUT",
         )
+    trust.check_length(path, raster)
+    if any("complex" in dtype for dtype in raster.dtypes):
+        raise RasterUnsuitable(path, f"holds complex values ({raster.dtypes[0]})", "Give amplitude or intensity")
+    _check_block_sizes(path, raster)
+    alpha = _alpha_bands(raster)
+    bands = tuple(i for i in range(1, raster.count + 1) if i not in alpha)
+    if not bands:
+        raise RasterUnsuitable(path, "has only an alpha band", "Give a raster with image bands")
+    palette = _palette(raster)
+    orientation = _exif_orientation(raster)
+    crs, transform, has_transform = _georeference(path, raster, assume_crs)
+    height, width = (raster.width, raster.height) if orientation >= 5 else (raster.height, raster.width)
+    names = ("red", "green", "blue") if palette is not None else tuple(_band_name(raster, band) for band in bands)
+    return RasterSource(
+        path=path,
+        driver=raster.driver,
+        grid=Grid(crs, transform, width, height),
+        dtype=_common_dtype(raster, bands),
+        count=raster.count,
+        bands=bands,
+        band_names=names,
+        colors=tuple(color.name for color in raster.colorinterp),
+        nodata=tuple(raster.nodatavals[band - 1] for band in bands),
+        mask=_mask_rule(raster, alpha),
+        overviews=_common_overviews(raster),
+        palette=palette,
+        orientation=orientation,
+        date=_date(raster),
+        files=tuple(raster.files) or (path,),
+        has_transform=has_transform,
+        stored_shape=(raster.height, raster.width),
+        allow_indirect=allow_indirect,
+    )
 
 
 def _check_block_sizes(path: str, raster: Any) -> None:
+    together = raster.count if raster.interleaving == Interleaving.pixel else 1
     for (rows, cols), dtype in zip(raster.block_shapes, raster.dtypes, strict=True):
-        if rows * cols * np.dtype(dtype).itemsize > MAX_BLOCK_BYTES:
+        if rows * cols * np.dtype(dtype).itemsize * together > MAX_BLOCK_BYTES:
             raise RasterUnsuitable(
                 path,
-                f"is stored in blocks of {cols} x {rows} px, more than 2 GB each",
+                f"is stored in blocks of {cols} x {rows} px, more than 1 GiB each",
                 "Rewrite it in tiles: gdal_translate -co TILED=YES",
             )
     if raster.driver == "PNG" and Path(path).exists():
@@ -276,6 +347,13 @@ def _georeference(path: str, raster: Any, assume_crs: str | None) -> tuple[CRS |
         return None, Affine.identity(), placed
     if not all(map(math.isfinite, transform[:6])) or abs(transform.determinant) < 1e-300:
         raise RasterUnsuitable(path, "has a transform that maps all pixels onto a line", "Georeference it again")
+    corners = [transform @ corner for corner in ((0, 0), (raster.width, 0), (0, raster.height), raster.shape[::-1])]
+    if not all(abs(number) < FARTHEST for corner in corners for number in corner):
+        raise RasterUnsuitable(
+            path,
+            f"lies farther out than any place on Earth ({transform.c:.6g}, {transform.f:.6g})",
+            "Georeference it again",
+        )
     return crs, transform, True
 
 
@@ -326,7 +404,7 @@ class RasterReader:
     def __init__(self, source: RasterSource) -> None:
         self.source = source
         level = None if source.overview is None else source.overviews.index(source.overview)
-        self._raster = open_raster(source.path, overview_level=level)
+        self._raster = open_raster(source.path, overview_level=level, allow_indirect=source.allow_indirect)
 
     def __enter__(self) -> RasterReader:
         return self
@@ -361,7 +439,7 @@ class RasterReader:
         try:
             raw: NDArray[Any] = self._raster.read(list(source.bands), window=at, out_shape=(len(source.bands), *shape))
             valid = self._mask(raw, at)
-        except RasterioError as error:
+        except (RasterioError, CPLE_BaseError) as error:
             cause = error.__cause__ or error
             raise RasterUnreadable(
                 source.path,
@@ -455,6 +533,9 @@ def _orient(array: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 @contextlib.contextmanager
 def gdal_settings() -> Iterator[None]:
-    """GDAL as wasnow wants it: a small block cache, since reading is sequential; half a JPEG is an error."""
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_ERROR_ON_LIBJPEG_WARNING=True):
+    """GDAL as wasnow wants it: a small block cache, since reading is sequential; half a JPEG is an error.
+
+    A VRT may hold Python code that computes its pixels: it never runs, whatever the environment says.
+    """
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_ERROR_ON_LIBJPEG_WARNING=True, GDAL_VRT_ENABLE_PYTHON="NO"):
         yield

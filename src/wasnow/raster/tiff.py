@@ -2,7 +2,8 @@
 
 GDAL answers a truncated file only when it reaches the hole, which may be hours into a run, and reads a block without
 an entry in the offset table as empty. Here the table itself is checked: long enough, and every block inside the file.
-A sparse block (offset and size both 0) is legitimate: GDAL writes files so.
+A sparse block (offset and size both 0) is legitimate: GDAL writes files so. Overviews and masks are pictures with
+directories of their own, one pointing to the next: all of them are checked.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ _TYPES = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
 _WIDTH, _LENGTH, _ROWS_PER_STRIP = 256, 257, 278
 _STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES = 273, 279, 324, 325
 _SAMPLES, _PLANAR, _TILE_WIDTH, _TILE_LENGTH = 277, 284, 322, 323
+_METADATA = 42112
+_MAX_METADATA_BYTES = 2**26
+"""GDAL reads its metadata tag whole: more than 64 MiB of it is no metadata."""
+_MAX_DIRECTORIES = 256
+"""Of one file; a raster has one for each overview and its mask."""
 _ADVICE = "Copy or download it again"
 
 Entry = tuple[int, int, int]  # TIFF type, count, position of the values in the file
@@ -52,9 +58,24 @@ def check_tiff(path: str) -> None:
 
 def _check(file: BinaryIO, path: str, size: int, order: str, big: bool, head: bytes) -> None:
     start = struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])[0]
-    if not 0 < start < size:
-        raise RasterUnreadable(path, f"is cut off: its directory is at byte {start} of {size}", _ADVICE)
-    entries = _entries(file, order, big, start)
+    seen: set[int] = set()
+    while (start or not seen) and len(seen) < _MAX_DIRECTORIES:
+        if not 0 < start < size:
+            raise RasterUnreadable(path, f"is cut off: its directory is at byte {start} of {size}", _ADVICE)
+        if start in seen:
+            raise RasterUnreadable(
+                path, f"has directories that point to each other in a circle (byte {start})", _ADVICE
+            )
+        seen.add(start)
+        entries, start = _entries(file, order, big, start)
+        _check_blocks(file, path, size, order, entries)
+
+
+def _check_blocks(file: BinaryIO, path: str, size: int, order: str, entries: dict[int, Entry]) -> None:
+    """One picture of the file: the image, an overview, or a mask."""
+    described = entries.get(_METADATA, (2, 0, 0))[1]
+    if described > min(size, _MAX_METADATA_BYTES):
+        raise RasterUnreadable(path, f"declares {described} bytes of metadata, in a file of {size}", _ADVICE)
     width, length = _one(file, order, entries, _WIDTH, 0), _one(file, order, entries, _LENGTH, 0)
     if width < 1 or length < 1:
         raise RasterUnreadable(path, f"declares {width} x {length} px", _ADVICE)
@@ -87,7 +108,8 @@ def _check(file: BinaryIO, path: str, size: int, order: str, big: bool, head: by
         )
 
 
-def _entries(file: BinaryIO, order: str, big: bool, start: int) -> dict[int, Entry]:
+def _entries(file: BinaryIO, order: str, big: bool, start: int) -> tuple[dict[int, Entry], int]:
+    """The directory at a byte, and the byte of the next one; 0 after the last."""
     file.seek(start)
     count = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))[0]
     if count > 65535:
@@ -103,7 +125,9 @@ def _entries(file: BinaryIO, order: str, big: bool, start: int) -> dict[int, Ent
         if _SIZES.get(kind, 1) * values > inline:
             position = struct.unpack_from(order + ("Q" if big else "I"), table, where)[0]
         entries[tag] = (kind, values, position)
-    return entries
+    follows = file.read(8 if big else 4)
+    # Some writers leave the end of the chain out where the file ends with its directory.
+    return entries, struct.unpack(order + ("Q" if big else "I"), follows)[0] if follows else 0
 
 
 def _all(file: BinaryIO, order: str, entry: Entry, at_most: int) -> NDArray[np.uint64]:

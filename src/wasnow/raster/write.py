@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import DTypeLike, NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
@@ -93,20 +94,43 @@ def to_cog(source: Path, target: Path, *, overviews: str, predictor: bool) -> No
         )
 
 
+def check_written(path: Path, windows: Iterable[tuple[Window, NDArray[Any]]]) -> None:
+    """Read a raster back and compare it with what it must hold: GDAL may lose blocks on a full disk and not say so.
+
+    Args:
+        path: a raster that was closed.
+        windows: places and the ``(bands, h, w)`` that were meant for them.
+
+    Raises:
+        OutputError, DiskFull: it holds something else, or cannot be read.
+    """
+    with failures_named(path), rasterio.open(path) as raster:
+        for window, values in windows:
+            found = raster.read(window=RasterioWindow(window.col, window.row, window.width, window.height))
+            if not np.array_equal(found, values):
+                raise RasterioError(
+                    f"rows {window.row} to {window.row_stop - 1}, cols {window.col} to {window.col_stop - 1} read back "
+                    "otherwise than they were written; check the disk and run the same command again"
+                )
+
+
 @contextmanager
 def failures_named(path: Path) -> Iterator[None]:
     """Turn what GDAL and the system say of a failed write into one line; half-written files stay for the caller."""
     try:
         yield
-    except (OSError, RasterioError) as error:
+    except (OSError, RasterioError, CPLE_BaseError) as error:
+        # Not everything that GDAL says reaches us as an error of rasterio: its own come out of closing a file.
         raise as_output_error(path, error) from error
 
 
 def as_output_error(path: Path, error: BaseException) -> OutputError:
     """`DiskFull` where the disk is, else `OutputError`, each with the advice that helps."""
     text = " ".join(str(error.__cause__ or error).split())
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text
-    if not full and getattr(error, "errno", None) is None:
+    # GDAL's own errors have an errno too, and mean something else by it.
+    number = error.errno if isinstance(error, OSError) else None
+    full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text
+    if not full and number is None:
         with suppress(OSError):
             status = os.statvfs(path.parent)
             # GDAL does not say why it could not write; little room left is the likeliest reason.

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from wasnow.errors import RasterUnreadable
+from wasnow.raster.read import open_raster
 
 Color = tuple[int, int, int]
 Rgba = tuple[int, int, int, int]
@@ -270,9 +270,9 @@ def _strips(
 def _opened(path: Path, band: int) -> Iterator[Any]:
     with _without_georeference_warning():
         try:
-            source = rasterio.open(path)
-        except RasterioIOError as error:
-            raise RasterUnreadable(path, f"cannot be opened ({error})", "Run wasnow detect again.") from error
+            source = open_raster(str(path))
+        except RasterUnreadable as error:
+            raise RasterUnreadable(path, f"cannot be opened ({error.reason})", "Run wasnow detect again.") from None
     with source:
         if source.count < band:
             raise RasterUnreadable(path, f"has {source.count} bands, wanted band {band}", "Run wasnow detect again.")

@@ -279,14 +279,14 @@ def from_yaml(path: Path, recipes: Mapping[str, TrainConfig]) -> TrainConfig:
         own = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; name a YAML file or a recipe (wasnow recipes)") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no readable YAML file ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(own, dict):
         raise InputError(f"{path} holds no mapping of settings; begin it with 'extends: sscd-l' and add settings below")
     start = own.pop("extends", None)
     if start is None:
         return validated({"name": path.stem, **own}, where=str(path))
-    if start not in recipes:
+    if not isinstance(start, str) or start not in recipes:
         raise UsageError(
             f"{path} extends {start!r}, wanted one of {', '.join(recipes)}{did_you_mean(str(start), list(recipes))}"
         )
@@ -302,7 +302,7 @@ def to_yaml(config: TrainConfig) -> str:
 def _parsed(text: str) -> Any:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
     # YAML 1.1 reads 1e-4 as text, because it has no point.
     if isinstance(value, str):

@@ -1,7 +1,7 @@
 """What a run begins with: a network with the options of its recipe, and the weights of ``start``.
 
     start ─┬─ CLIP weights (wasnow weights) ─> their towers' sizes into the options ─> every clip.* tensor, exactly
-           ├─ SegFormer weights, as published ──────────────────────────────────────> every encoder.* tensor, exactly
+           ├─ an encoder, as others publish it (`wasnow.upstreams.ENCODERS`) ──────> all of the model's encoder, exactly
            ├─ a checkpoint ─────────────────────────────────────────────────────────> every tensor that fits
            └─ None ────────────────────────────────────────────────────────────────> random, from the seed
 
@@ -13,22 +13,24 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wasnow.checkpoint import make, read_sealed, read_sealed_header, resolve
+from wasnow.convert import read_weights
 from wasnow.errors import CheckpointError, UsageError, did_you_mean
 from wasnow.models import MODELS, shipped
 from wasnow.training.config import TrainConfig
+from wasnow.upstreams import PublishedEncoder, encoder_in
 from wasnow.vocabulary import Vocabulary
 
 CLIP_KIND = "clip"
@@ -36,8 +38,11 @@ CLIP_KIND = "clip"
 
 CLIP_PREFIX = "clip."
 
-_OF_SEGFORMER = re.compile(r"patch_embed(dings\.)?\d\.proj\.|stages\.\d\.patch_embeddings\.proj\.")
-"""In the names of a published SegFormer: the authors', and transformers' of any version."""
+_READ_AS_PLAIN: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(OrderedDict, "yacs.config.CfgNode")]
+"""The settings of a training that lie beside VMamba's weights: read as a dict of the standard library, and dropped.
+
+Their name is looked up here, so nothing of the package is loaded or run.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,28 +50,31 @@ class Start:
     """Where first weights come from.
 
     Attributes:
-        path: a sealed file.
+        path: a sealed file, or one of published weights.
         of_clip: whether it holds CLIP towers alone, and not a checkpoint.
         clip: the sizes of the towers in it; None for a checkpoint of a model without.
-        of_segformer: whether it holds a SegFormer, in the names of those who published it.
+        encoder: whose weights it holds, where these are of a published encoder.
+        published: they, under the names that they are published with.
     """
 
     path: Path
     of_clip: bool
     clip: Mapping[str, Any] | None
-    of_segformer: bool = False
+    encoder: PublishedEncoder | None = None
+    published: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 def find_start(name: str) -> Start:
     """The file that ``start`` means: a path, a run folder, a model that comes with wasnow, or the name of CLIP weights.
 
-    A path may also be the safetensors of a published SegFormer (``nvidia/mit-b1``), or the folder that holds them.
+    A path may also be that of a published encoder: a ``.pth`` or ``.safetensors`` of `ENCODERS`, or a folder of the hub
+    with ``model.safetensors`` (``nvidia/mit-b1``, ``timm/resnet34.a1_in1k``).
 
     Raises:
-        CheckpointError: it is not to be had (says which command gets it), or is damaged.
+        CheckpointError: it is not to be had (says which command gets it), is damaged, or holds more than tensors.
     """
-    if (published := _segformer(Path(name))) is not None:
-        return Start(published, False, None, of_segformer=True)
+    if (published := _published(Path(name))) is not None:
+        return published
     path = resolve(name) if Path(name).exists() else shipped(name) or _cached(name)
     header = _header(path)
     if header.get("kind") == CLIP_KIND:
@@ -141,15 +149,15 @@ def check_options(config: TrainConfig) -> None:
 def take_weights(model: nn.Module, start: Start) -> str:
     """Take over weights, and say in a line what was taken.
 
-    CLIP weights must be the model's towers exactly, and SegFormer's its encoder. Of a checkpoint every tensor is taken
-    that has the name and shape of one here.
+    CLIP weights must be the model's towers exactly, and those of an encoder its encoder. Of a checkpoint every tensor
+    is taken that has the name and shape of one here.
 
     Raises:
-        CheckpointError: damaged, or other towers than the model's; names the first key that differs.
-        UsageError: nothing of a checkpoint fits, or SegFormer weights are given to a model that has no such encoder.
+        CheckpointError: damaged, or other towers or another encoder than the model's; names the first key that differs.
+        UsageError: nothing of a checkpoint fits, or the model has no such encoder.
     """
-    if start.of_segformer:
-        return _take_segformer(model, start.path)
+    if start.encoder is not None:
+        return _take_encoder(model, start.path, start.encoder, start.published)
     tensors, _ = read_sealed(start.path)
     own = model.state_dict()
     if start.of_clip:
@@ -225,31 +233,52 @@ def _same_shapes(own: Mapping[str, Tensor], found: Mapping[str, Tensor], path: P
             raise CheckpointError(path, f"{name} is {there} in the file and {here} in the model", advice)
 
 
-def _segformer(path: Path) -> Path | None:
-    """The file of published SegFormer weights that a path means; None for anything else."""
+def _published(path: Path) -> Start | None:
+    """The published encoder that a path means; None for anything else."""
     file = path / "model.safetensors" if path.is_dir() else path
-    try:
-        with safe_open(file, framework="pt") as held:
-            names = list(held.keys())
-            if "wasnow" in (held.metadata() or {}) or not any(_OF_SEGFORMER.search(name) for name in names):
-                return None
-    except (OSError, SafetensorError, ValueError):
+    if not file.is_file():
         return None
-    return file
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="pt") as held:
+                names = [] if "wasnow" in (held.metadata() or {}) else list(held.keys())
+        except (SafetensorError, OSError, ValueError):
+            return None
+        if encoder_in(names) is None:
+            return None
+    elif not _is_pickle(file):
+        return None
+    with torch.serialization.safe_globals(_READ_AS_PLAIN):
+        tensors = read_weights(file)
+    encoder = encoder_in(tensors)
+    return None if encoder is None else Start(file, False, None, encoder, tensors)
 
 
-def _take_segformer(model: nn.Module, path: Path) -> str:
-    from wasnow.nn.segformer import MixTransformer, tower_of
+def _is_pickle(file: Path) -> bool:
+    """Whether ``torch.save`` may have written it: not an archive of code, as OpenAI's CLIP comes in."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            return not any(name.endswith("/constants.pkl") for name in archive.namelist())
+    with file.open("rb") as opened:
+        return opened.read(1) == b"\x80"
 
-    encoder = getattr(model, "encoder", None)
-    if not isinstance(encoder, MixTransformer):
+
+def _take_encoder(model: nn.Module, path: Path, encoder: PublishedEncoder, published: Mapping[str, Tensor]) -> str:
+    parts = [each for each in model.modules() if f"{type(each).__module__}:{type(each).__qualname__}" == encoder.part]
+    if not parts:
+        *others, last = encoder.models
         raise UsageError(
-            f"{path} holds SegFormer weights and this model has no such encoder; choose sam-cd, or no start"
+            f"{path} holds {encoder.title} weights and this model has no such encoder; "
+            f"choose {' or '.join([', '.join(others), last] if others else [last])}, or no start"
         )
-    tower = tower_of(load_file(path))
-    own = encoder.state_dict()
-    advice = "these are the weights of another encoder; name theirs: --set model.encoder=mit-b0, mit-b1 or mit-b2"
-    _same_shapes(own, tower, path, advice)
-    encoder.load_state_dict(tower)
-    begun = len(model.state_dict()) - len(own)
-    return f"started from {path.name}: SegFormer's {len(own)} tensors, {begun} begin anew"
+    (part,) = parts
+    own = part.state_dict()
+    found, left = encoder.ours(published, own)
+    # PyTorch before 0.4.1 did not count batches, and nothing reads the count while the momentum is fixed.
+    missing = {name for name in own if name not in found and name.endswith("num_batches_tracked")}
+    asked = {name: one for name, one in own.items() if name not in missing and not name.startswith(encoder.anew)}
+    _same_shapes(asked, found, path, encoder.advice(found))
+    part.load_state_dict({**own, **found})
+    told = f"{encoder.title}'s {len(found)} tensors taken, "
+    told += f"{' and '.join(left)} left out, " if left else ""
+    return f"started from {path.name}: {told}{len(model.state_dict()) - len(found) - len(missing)} begin anew"

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from rasterio.windows import Window
 
 from wasnow.areas import PixelAreas
 from wasnow.errors import GridMismatch, RasterUnreadable, RasterUnsuitable, UsageError
+from wasnow.raster.read import open_raster
 from wasnow.vector.components import Components, Pixels, components
 from wasnow.vector.outlines import polygons
 from wasnow.vocabulary import Vocabulary
@@ -152,9 +152,9 @@ def _opened(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # pixel coordinates are meant then
-            return rasterio.open(path)
-    except RasterioError as error:
-        raise RasterUnreadable(path, f"cannot be read ({error})", "Run wasnow detect again.") from None
+            return open_raster(str(path))
+    except RasterUnreadable as error:
+        raise RasterUnreadable(path, f"cannot be read ({error.reason})", "Run wasnow detect again.") from None
 
 
 def _check_bands(change: Path, codes: Any, confidence: Path, probabilities: Any, vocabulary: Vocabulary) -> None:

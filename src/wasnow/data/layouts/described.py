@@ -143,7 +143,7 @@ def load_yaml(path: Path) -> dict[Any, Any]:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: holds {type(content).__name__}, wanted keys such as before: and after:")

@@ -1,0 +1,211 @@
+"""Checksums that came with a file, and whether it still is the file that they describe.
+
+    scene.tif.sha256   scene.sha256     "<64 hex digits>  scene.tif", or the digits alone
+    SHA256SUMS         sha256sums.txt   a line for each file of the folder
+    scene.json         item.json        a STAC item with that file as an asset: ``file:checksum``, ``file:size``
+
+Some damage no codec can notice: a flipped bit in raw pixels is another pixel, and JPEG makes a picture of anything.
+A checksum tells, so where one lies beside an input it is compared before any work is done. Files are never asked of a
+server, and nothing is looked for but by these names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from wasnow.errors import RasterUnreadable
+
+MAX_BYTES = 2**24
+"""Lists and items larger than this are not read."""
+
+LISTS = ("SHA256SUMS", "SHA256SUMS.txt", "sha256sums", "sha256sums.txt", "sha256sum.txt")
+_HASHES: Mapping[int, str] = {
+    0x11: "sha1", 0x12: "sha256", 0x13: "sha512", 0x14: "sha3_512", 0x15: "sha3_384", 0x16: "sha3_256",
+    0x17: "sha3_224", 0x20: "sha384", 0xD5: "md5",
+}  # fmt: skip
+"""Multihash codes (https://github.com/multiformats/multicodec) that Python can compute."""
+
+_LINE = re.compile(r"\\?([0-9a-fA-F]{64})(?:\s+\*?(.+?))?\s*\Z")
+_BSD_LINE = re.compile(r"SHA256 \((.+)\) = ([0-9a-fA-F]{64})\s*\Z")
+_PIECE = 2**20
+
+
+@dataclass(frozen=True)
+class GivenSum:
+    """What somebody says that a file is.
+
+    Attributes:
+        where: the file that says it.
+        algorithm: a name of `hashlib`.
+        digest: lower-case hex; empty where only the size is said.
+        size: in bytes; None where it is not said.
+    """
+
+    where: Path
+    algorithm: str
+    digest: str
+    size: int | None = None
+
+
+def given_sums(path: Path) -> tuple[GivenSum, ...]:
+    """Every checksum that lies beside a file.
+
+    Raises:
+        RasterUnreadable: a ``.sha256`` of this file holds none.
+    """
+    return (*_sidecars(path), *_listed(path), *_in_items(path))
+
+
+def checked_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex, compared with whatever checksums lie beside it; reads the file once.
+
+    Raises:
+        RasterUnreadable: it is not the file that they describe; says which, what was wanted and what was found.
+    """
+    given = given_sums(path)
+    size = path.stat().st_size
+    for each in given:
+        if each.size is not None and each.size != size:
+            raise RasterUnreadable(
+                path,
+                f"is not the file that {each.where.name} describes: {each.size} bytes wanted, {size} found",
+                _ADVICE,
+            )
+    found = _digests(path, {"sha256", *(each.algorithm for each in given)})
+    for each in given:
+        if each.digest and each.digest != found[each.algorithm]:
+            raise RasterUnreadable(
+                path,
+                f"is not the file that {each.where.name} describes: {each.algorithm} {each.digest} wanted, "
+                f"{found[each.algorithm]} found",
+                _ADVICE,
+            )
+    return found["sha256"]
+
+
+_ADVICE = "Copy or download it again, or remove that checksum if it is of an older file"
+
+
+def _digests(path: Path, names: set[str]) -> dict[str, str]:
+    hashes = {name: hashlib.new(name) for name in sorted(names)}
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            for each in hashes.values():
+                each.update(piece)
+    return {name: each.hexdigest() for name, each in hashes.items()}
+
+
+def _sidecars(path: Path) -> Iterator[GivenSum]:
+    """``scene.tif.sha256`` is of this file alone; ``scene.sha256`` may be of another file of that stem."""
+    for side in dict.fromkeys((path.with_name(f"{path.name}.sha256"), path.with_suffix(".sha256"))):
+        if side == path or (text := _text(side)) is None:
+            continue
+        own = side.name == f"{path.name}.sha256"
+        lines = dict(_lines(text))
+        digest = lines.get(path.name) or lines.get("")
+        if digest is None and own:
+            # A file that was renamed together with its checksum still is that file.
+            digest = next(iter(lines.values())) if len(lines) == 1 else None
+        if digest is not None:
+            yield GivenSum(side, "sha256", digest)
+        elif own:
+            raise RasterUnreadable(
+                path, f"has beside it {side.name}, which holds no SHA-256 of it", f"Correct or remove {side.name}"
+            )
+
+
+def _listed(path: Path) -> Iterator[GivenSum]:
+    for name in LISTS:
+        text = _text(path.with_name(name))
+        digest = None if text is None else dict(_lines(text)).get(path.name)
+        if digest is not None:
+            yield GivenSum(path.with_name(name), "sha256", digest)
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    """(file name, digest) of each line; the name is empty where the line has none."""
+    for line in text.splitlines():
+        if match := _LINE.match(line.strip()):
+            yield _name(match[2] or ""), match[1].lower()
+        elif match := _BSD_LINE.match(line.strip()):
+            yield _name(match[1]), match[2].lower()
+
+
+def _name(written: str) -> str:
+    """Lists name files relative to where they were made: ``./scene.tif`` is the scene.tif of this folder."""
+    return written.removeprefix("./")
+
+
+def _in_items(path: Path) -> Iterator[GivenSum]:
+    names = (f"{path.stem}.json", f"{path.name}.json", f"{path.stem}_stac.json", f"{path.stem}.stac.json", "item.json")
+    for item in (path.with_name(name) for name in dict.fromkeys(names)):
+        if item == path or (text := _text(item)) is None or '"stac_version"' not in text:
+            continue
+        try:
+            content = json.loads(text)
+            assets = content["assets"].values() if isinstance(content, dict) else ()
+        except (ValueError, KeyError, AttributeError, RecursionError):
+            continue
+        for asset in assets:
+            if isinstance(asset, dict) and _is_asset(asset, path):
+                yield from _of_asset(item, asset)
+
+
+def _is_asset(asset: Mapping[str, Any], path: Path) -> bool:
+    """Whether an asset is this file: in the folder of the item, or published under the same name."""
+    href = asset.get("href")
+    return isinstance(href, str) and unquote(href.split("?")[0].split("#")[0]).rsplit("/", 1)[-1] == path.name
+
+
+def _of_asset(item: Path, asset: Mapping[str, Any]) -> Iterator[GivenSum]:
+    size = asset.get("file:size")
+    size = size if isinstance(size, int) and not isinstance(size, bool) else None
+    text = asset.get("file:checksum", asset.get("checksum:multihash"))
+    decoded = _multihash(text) if isinstance(text, str) else None
+    if decoded is not None:
+        yield GivenSum(item, *decoded, size)
+    elif size is not None:
+        yield GivenSum(item, "sha256", "", size)
+
+
+def _multihash(text: str) -> tuple[str, str] | None:
+    """(algorithm, hex digest) of a multihash in hex; None for one that cannot be computed here."""
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        return None
+    code, rest = _varint(data)
+    length, digest = _varint(rest)
+    name = _HASHES.get(code)
+    if name is None or len(digest) != length or length != _new(name)().digest_size:
+        return None
+    return name, digest.hex()
+
+
+def _new(name: str) -> Callable[[], Any]:
+    return lambda: hashlib.new(name)
+
+
+def _varint(data: bytes) -> tuple[int, bytes]:
+    value = 0
+    for at, byte in enumerate(data[:9]):
+        value |= (byte & 0x7F) << 7 * at
+        if byte < 0x80:
+            return value, data[at + 1 :]
+    return -1, b""
+
+
+def _text(path: Path) -> str | None:
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            return None
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
