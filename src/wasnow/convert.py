@@ -142,7 +142,7 @@ def _read(path: Path) -> object:
             raise CheckpointError(
                 path,
                 f"holds more than tensors ({refused[1]}), which could run code when it is read, so it is refused",
-                "save the state_dict() alone where you trust the file, and convert that",
+                "save the state_dict() alone where you trust the file, and give that",
             ) from None
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
         raise CheckpointError(

@@ -153,8 +153,9 @@ class TrainConfig(_Strict):
     model_options: dict[str, Any] = Field(default_factory=dict)
     start: str | None = Field(
         default=None,
-        description="a checkpoint (or semantic-cd-mini, which comes with wasnow) to take fitting weights from, or CLIP "
-        "weights (wasnow weights); None: from scratch",
+        description="a checkpoint (or semantic-cd-mini, which comes with wasnow) to take fitting weights from, an "
+        "encoder as others publish it (ResNet-34, EfficientNet-B0, VMamba, SegFormer), or CLIP weights (wasnow "
+        "weights); None: from scratch",
     )
 
     data: str | None = Field(default=None, description="dataset folder, where the command line names none")

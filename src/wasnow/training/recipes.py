@@ -26,7 +26,7 @@ def sscd_l() -> TrainConfig:
     """SSCD-l on SECOND as published by Ding et al. (2022): the whole network, one stage.
 
     SGD 0.1 with Nesterov momentum 0.9 and weight decay 5e-4, poly 1.5 down to 0, batches of 8 whole images of 512 px,
-    50 epochs; flips and quarter turns. The authors began with an encoder trained on ImageNet: give one with ``start``.
+    50 epochs; flips and quarter turns. The authors began with an encoder trained on ImageNet: give one with ``start`` (docs/recipes.md says which files).
     """
     return TrainConfig(
         name="sscd-l",
@@ -269,7 +269,7 @@ def changemask() -> TrainConfig:
 
     The library holds no recipe for it, and the paper's rates were not to be had: SGD 0.03 with momentum 0.9 and weight
     decay 1e-4, poly 0.9, batches of 16 crops of 256 px and 15,000 steps are ours. The authors began with an encoder
-    trained on ImageNet: give one with ``start``.
+    trained on ImageNet: give one with ``start`` (docs/recipes.md says which files).
     """
     return TrainConfig(
         name="changemask",
