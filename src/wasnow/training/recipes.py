@@ -26,7 +26,8 @@ def sscd_l() -> TrainConfig:
     """SSCD-l on SECOND as published by Ding et al. (2022): the whole network, one stage.
 
     SGD 0.1 with Nesterov momentum 0.9 and weight decay 5e-4, poly 1.5 down to 0, batches of 8 whole images of 512 px,
-    50 epochs; flips and quarter turns. The authors began with an encoder trained on ImageNet: give one with ``start`` (docs/recipes.md says which files).
+    50 epochs; flips and quarter turns. The authors began with an encoder trained on ImageNet: give one with
+    ``start`` (docs/recipes.md says which files).
     """
     return TrainConfig(
         name="sscd-l",
