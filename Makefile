@@ -70,11 +70,11 @@ $(MINI)/start.safetensors: | env
 
 $(MINI)/semantic_cd_mini.safetensors: $(MINI)/pairs/dataset.yaml $(MINI)/start.safetensors
 	$(QUICK) $(BIN)/wasnow train semantic-cd-mini --data $(MINI)/pairs -o $(MINI)/run --resume --set start=$(MINI)/start.safetensors $(TRAIN)
-	$(BIN)/wasnow calibrate $(MINI)/run --data $(MINI)/pairs
-	$(BIN)/python mini/ship.py $(MINI)/run $(DATA) $(MINI)/pairs $@
+	$(QUICK) $(BIN)/wasnow calibrate $(MINI)/run --data $(MINI)/pairs
+	$(QUICK) $(BIN)/python mini/ship.py $(MINI)/run $(DATA) $(MINI)/pairs $@
 
 $(MINI)/measured.json: $(MINI)/semantic_cd_mini.safetensors $(MINI)/naip_test/label.tif
-	$(BIN)/python mini/measure.py $< $(DATA) $(MINI) --json $@ $(MEASURE)
+	$(QUICK) $(BIN)/python mini/measure.py $< $(DATA) $(MINI) --json $@ $(MEASURE)
 
 docs: env        ## check that every link and command in the docs exists
 	$(BIN)/python -m pytest tests/test_docs.py -q
