@@ -32,7 +32,16 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_are_the_networks_that_wasnow_has():
-    assert [row.name for row in make_plan(["all"], "7").rows] == [*NETWORKS, "tiny", "wide"]
+    rows = {row.name: row for row in make_plan(["all"], "7").rows}
+    assert [name for name in rows if name != "semantic-cd-baseline"] == [*NETWORKS, "tiny", "wide"]
+    baseline, whole = rows["semantic-cd-baseline"].config, rows["semantic-cd"].config
+    assert baseline is not None
+    assert whole is not None
+    assert (baseline.model_options["prompter"], whole.model_options.get("prompter")) == ("none", None)
+
+
+def test_every_network_has_a_recipe_of_its_own():
+    assert all(row.problem is None for row in make_plan(NETWORKS, "published").rows)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -83,6 +83,12 @@ def test_a_damaged_entry_is_found_anew(cache, harm):
     assert (third.asked, third.reused, third.cache.damaged) == (0, 1, 0)
 
 
+def test_an_entry_that_can_be_neither_read_nor_removed_is_found_anew(cache):
+    cache.path("p", "building", KEY).mkdir(parents=True)
+    assert cache.get("p", "building", KEY) is None
+    assert cache.damaged == 1
+
+
 def test_a_bomb_is_no_entry(cache, monkeypatch):
     monkeypatch.setattr(caches, "_MAX_BYTES", 1000)
     cache.put("p", "red", KEY, parts(np.random.default_rng(0).random((200, 200)) < 0.5))

@@ -33,6 +33,9 @@ COMMON = "common"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 """On which rows can be trained and run."""
 
+BASELINES = {"semantic-cd": ("semantic-cd-baseline",)}
+"""Recipes of the same network that its paper compares it with: rows of their own."""
+
 CHANGE_ALONE = ("change", "change-dice")
 """Losses that need no classes, and teach none."""
 
@@ -151,7 +154,7 @@ def make_plan(
     """The rows that some names mean.
 
     Args:
-        names: see the module; ``all`` is every network of `MODELS`.
+        names: see the module; ``all`` is every network of `MODELS`, and `BASELINES`.
         budget: ``published``, or a number of steps as text.
         seeds: of every training, each once.
         settings: ``key=value`` for every recipe.
@@ -291,7 +294,8 @@ def _steps(budget: str) -> int | None:
 
 
 def _networks() -> list[str]:
-    return [name for name, entry in MODELS.items() if entry.network]
+    networks = (name for name, entry in MODELS.items() if entry.network)
+    return [one for name in networks for one in (name, *BASELINES.get(name, ()))]
 
 
 def _apart(rows: Sequence[Row]) -> tuple[Row, ...]:

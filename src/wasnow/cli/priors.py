@@ -71,7 +71,7 @@ def priors(
     ] = False,
     dataset_tile: Annotated[
         int | None,
-        typer.Option("--dataset-tile", help="Cut a dataset's pictures as train --tile does.", show_default=False),
+        typer.Option("--dataset-tile", help="Cut a dataset's pictures, as train --set tile= does.", show_default=False),
     ] = None,
     encoding: Annotated[
         str | None, typer.Option(help="Class encoding of a dataset, as train takes it.", show_default=False)

@@ -99,7 +99,8 @@ class PriorCache:
         except (OSError, ValueError, KeyError, TypeError, zlib.error, struct.error):
             self.damaged += 1
             # Left where it is, it would be thrown away again each time; and `put` replaces it anyway.
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             return None
 
     def put(self, picture: str, word: str, key: Key, pieces: Sequence[Piece]) -> None:
