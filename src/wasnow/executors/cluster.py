@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -81,10 +81,12 @@ class Dask:
         self._here: set[str] = set()
         self._looked = self._last_seen = time.monotonic()
         self._remarks: list[str] = []
+        self._quiet = ExitStack()
 
     # --- coming and going -------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Dask:
+        self._quiet.enter_context(_silenced("distributed"))
         try:
             self._connect()
             self._same_everywhere()
@@ -109,6 +111,7 @@ class Dask:
         if cluster is not None:
             with suppress(Exception):
                 cluster.close(timeout=10)
+        self._quiet.close()
 
     def _connect(self) -> None:
         if self._address is None:
@@ -374,6 +377,21 @@ def _sizes(paths: Sequence[str]) -> list[int | None]:
         except OSError:
             found.append(None)
     return found
+
+
+@contextmanager
+def _silenced(name: str) -> Iterator[None]:
+    """No log below it: of a scheduler that went away dask prints tracebacks, and we say one line."""
+    # Those below it may have levels of their own.
+    every = [name, *(key for key in logging.root.manager.loggerDict if key.startswith(f"{name}."))]
+    levels = [(logger, logger.level) for logger in map(logging.getLogger, every)]
+    for logger, _ in levels:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in levels:
+            logger.setLevel(level)
 
 
 def _answer(run: str, block: int) -> Answer:
