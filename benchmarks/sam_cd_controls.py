@@ -16,6 +16,7 @@ none      no masks, no attention       -
 empty     attention                    none: all empty, so that everything is read; as large as the next
 channel   masks as further channels    worn
 attention masked attention             worn
+inside    the same, kept in the masks  worn: local features are 0 outside them (``local=inside``, ``empty=zero``)
 truth     masked attention             as labelled
 
 *Worn* masks stand for those that a masker would find: of the labelled objects 15 % are missed, each is displaced by up
@@ -34,8 +35,8 @@ import csv
 import json
 import math
 import statistics
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ class Control:
 
     priors: str
     masks: str | None
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 CONTROLS = {
@@ -81,6 +83,7 @@ CONTROLS = {
     "empty": Control("attention", None),
     "channel": Control("channel", "worn"),
     "attention": Control("attention", "worn"),
+    "inside": Control("attention", "worn", {"local": "inside", "empty": "zero"}),
     "truth": Control("attention", "truth"),
 }
 
@@ -196,6 +199,7 @@ def configured(control: Control, seed: int, options: argparse.Namespace) -> Trai
             "width": options.width,
             "priors": control.priors,
             "reductions": options.reductions,
+            **control.options,
         },
         start=options.start,
         crop=options.crop,

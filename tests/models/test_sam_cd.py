@@ -85,6 +85,19 @@ def test_empty_masks_let_everything_be_read():
     assert not torch.allclose(ask(model).change, ask(model, masks()).change)
 
 
+def test_inside_local_features_differ_only_where_a_mask_of_either_date_is():
+    model, (before, after) = network(local="inside", empty="zero"), pair()
+    prior = torch.zeros(len(before), 2, 1, *before.shape[-2:])
+    prior[:, 0, :, :32, :32], prior[:, 1, :, 32:64, :32] = 1, 1
+    given = []
+    model.fuse[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    model(before, after, priors=prior)
+    local = given[0][:, given[0].shape[1] // 2 :].abs().sum(1)
+    assert (local[:, :16, :8] > 0).all()
+    assert (local[:, 16:] == 0).all()
+    assert (local[:, :, 8:] == 0).all()
+
+
 def test_where_empty_masks_give_nothing_the_change_is_that_of_the_global_features_alone():
     model, deaf = network(empty="zero"), network(empty="zero")
     for fuse in deaf.fuse:
@@ -271,9 +284,10 @@ def test_without_masks_there_is_no_attention_and_priors_are_not_looked_at():
 # ----------------------------------------------------------------------------------------------------------- training
 
 
+@pytest.mark.parametrize("local", ["everywhere", "inside"])
 @pytest.mark.parametrize("empty", ["global", "zero"])
-def test_with_priors_gradients_reach_everything(empty):
-    model = network(["water", "building"], empty=empty)
+def test_with_priors_gradients_reach_everything(empty, local):
+    model = network(["water", "building"], empty=empty, local=local)
     codes = torch.randint(0, 3, (2, 2, 64, 64), generator=torch.Generator().manual_seed(3))
     joint_loss(
         model(*pair(), None, masks(2)), Target.of_codes(*torch.where(codes[:1] > 0, codes.clamp(min=1), 0))
@@ -347,7 +361,14 @@ def test_with_its_norms_folded_it_answers_the_same():
     "options",
     [
         {},
-        {"classes": ["water", "road"], "words": ["road"], "empty": "zero", "fusion": "sum", "dropout": 0.0},
+        {
+            "classes": ["water", "road"],
+            "words": ["road"],
+            "empty": "zero",
+            "local": "inside",
+            "fusion": "sum",
+            "dropout": 0.0,
+        },
         {"encoder": "mit-b0", "priors": "channel", "reductions": [2, 2, 2, 1]},
         {"encoder": {"widths": [8, 16, 40, 64]}, "priors": "none"},
     ],

@@ -29,6 +29,10 @@ masks are empty: by the rule for empty masks the local features then read everyt
 their differences the largest counts (``fusion="max"``), or their sum: the order of words does not matter to the change,
 and neither does a word that is nowhere, where ``empty="zero"``.
 
+**Inside** (``local="inside"``, ours): a word's local features are kept in its mask and are 0 elsewhere, so that
+|L1 - L2| says where a mask came or went. By the equation alone they are answered everywhere, with F in them, and say
+little of it.
+
 **Classes** go beyond the paper, which answers with change alone. With K ``classes`` each date gets K logits from the
 global features by sight. A word that is also a class adds to its logit what the local features and the mask itself say,
 on images where its mask is not empty.
@@ -62,6 +66,7 @@ DEFAULT_WORDS = ("building",)
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "priors": ("attention", "channel", "none"),
     "empty": ("global", "zero"),
+    "local": ("everywhere", "inside"),
     "fusion": ("max", "sum"),
 }
 
@@ -78,6 +83,8 @@ class SAMCD(nn.Module):
         words: whose masks it wants, in this order; None: the classes, or "building" without any.
         priors: ``attention``, or a control: ``channel``, ``none``.
         empty: what an empty mask gives, see `MaskedAttention`.
+        local: where a word has local features: ``everywhere``, as the attention answers every place; ``inside``, in its
+            mask alone, and 0 elsewhere. An empty mask goes by ``empty``.
         fusion: of the words' differences: ``max`` or ``sum``.
         reductions: how much coarser the grids of the MAM's keys are at the four strides; None: as the encoder's, which
             puts all of them at 32 px; smaller numbers look at smaller pieces of a mask, and cost more.
@@ -102,13 +109,14 @@ class SAMCD(nn.Module):
         words: Sequence[str] | None = None,
         priors: Literal["attention", "channel", "none"] = "attention",
         empty: Empty = "global",
+        local: Literal["everywhere", "inside"] = "everywhere",
         fusion: Literal["max", "sum"] = "max",
         reductions: Sequence[int] | None = None,
         width: int = 256,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        for option, value in (("priors", priors), ("empty", empty), ("fusion", fusion)):
+        for option, value in (("priors", priors), ("empty", empty), ("local", local), ("fusion", fusion)):
             if value not in OPTIONS[option]:
                 near = did_you_mean(str(value), OPTIONS[option])
                 raise UsageError(f"{option}={value} is none of {', '.join(OPTIONS[option])}{near}")
@@ -124,6 +132,7 @@ class SAMCD(nn.Module):
             "words": list(self.words),
             "priors": priors,
             "empty": empty,
+            "local": local,
             "fusion": fusion,
             "reductions": list(coarser),
             "width": width,
@@ -242,10 +251,12 @@ class SAMCD(nn.Module):
     def _local(self, seen: list[Tensor], masks: Tensor) -> list[Tensor]:
         """``(2B, words, C, h, w)`` at each of the four strides."""
         interest = masks >= OF_INTEREST
-        return [
-            attend(features, pooled(interest, stride))
-            for attend, features, stride in zip(self.attention, seen, STRIDES, strict=True)
-        ]
+        pools = [pooled(interest, stride) for stride in STRIDES]
+        found = [attend(*each) for attend, *each in zip(self.attention, seen, pools, strict=True)]
+        if self._options["local"] == "everywhere":
+            return found
+        empty = ~interest.flatten(2).any(-1)[..., None, None]
+        return [each * (pool | empty)[:, :, None] for each, pool in zip(found, pools, strict=True)]
 
     def _spoken(self, decode: MLPDecoder, local: list[Tensor], masks: Tensor, size: tuple[int, int]) -> Tensor:
         """``(2B, K, H, W)``: what the words say to the classes that they are; 0 for a word whose mask is empty."""
