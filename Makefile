@@ -34,10 +34,10 @@ demo: env        ## render a pair, detect what became of what, score it, say whe
 	$(BIN)/wasnow demo --output demo-out
 
 test: env        ## the tests (under 15 minutes on two cores)
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow"
 
 test-all: env    ## the tests and the slow ones
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 check: env       ## style, types, whitespace
 	$(BIN)/ruff check src tests benchmarks mini

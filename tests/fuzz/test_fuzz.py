@@ -50,6 +50,7 @@ def test_the_seeds_themselves_are_sound(tmp_path: Path) -> None:
         ("recipe", b"extends: {a: b}"),
         ("recipe", b"batch_size: 2001-13-45"),
         ("settings", b"batch_size=" + b"[" * 5000),
+        ("settings", b"stages=1+1oss=ding\nepochs=3"),
         ("dataset.yaml", b"before: " + b"{" * 5000),
     ],
 )

@@ -316,9 +316,12 @@ def _parsed(text: str) -> Any:
 
 def _put(values: Any, keys: Sequence[str], value: Any, text: str) -> None:
     if len(keys) == 1 and keys[0] in ("epochs", "steps"):
-        if len(values["stages"]) != 1:
-            names = [stage["name"] for stage in values["stages"]]
-            raise UsageError(f"--set {text}: of which stage? write stages.0.{text} for {names[0]!r}, and so on")
+        stages = values["stages"]
+        if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+            raise UsageError(f"--set {text}: stages={stages!r} before it is no list of stages; leave that out")
+        if len(stages) != 1:
+            first = repr(stages[0].get("name", "the first")) if stages else "the first"
+            raise UsageError(f"--set {text}: of which stage? write stages.0.{text} for {first}, and so on")
         keys = ("stages", "0", keys[0])
     if keys[0] == "model" and len(keys) > 1:
         keys = ("model_options", *keys[1:])
