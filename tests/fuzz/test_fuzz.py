@@ -43,6 +43,13 @@ def test_the_seeds_themselves_are_sound(tmp_path: Path) -> None:
         assert failed <= refused.get(name, 0), name
 
 
+_TWO_POINTS = (
+    b'g{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {"to": "field"}, '
+    b'"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1, 0]]]}}]}'
+)
+"""A ring that is none."""
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -51,6 +58,7 @@ def test_the_seeds_themselves_are_sound(tmp_path: Path) -> None:
         ("recipe", b"batch_size: 2001-13-45"),
         ("settings", b"batch_size=" + b"[" * 5000),
         ("settings", b"stages=1+1oss=ding\nepochs=3"),
+        ("polygons", _TWO_POINTS),
         ("dataset.yaml", b"before: " + b"{" * 5000),
     ],
 )

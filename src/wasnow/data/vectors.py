@@ -112,7 +112,7 @@ def _read_polygons(path: Path, columns: Columns | None, mtime_ns: int) -> Polygo
     absent = [name for name in (columns.before, columns.after) if name is not None and name not in table]
     if absent:
         raise InputError(f"{path}: has no column {absent[0]!r}; its columns are {', '.join(table) or 'none'}")
-    geometry = shapely.from_wkb(shapes) if shapes is not None else np.empty(0, object)
+    geometry = geometries(path, shapes)
     there = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
 
     def words(name: str | None) -> tuple[str | None, ...]:
@@ -208,6 +208,18 @@ _XBD_WORDS: dict[str, tuple[str | None, str | None]] = {
 }
 
 
+def geometries(path: Path, shapes: NDArray[Any] | None) -> NDArray[Any]:
+    """What pyogrio read as WKB, as shapes; those of no geometry are None.
+
+    Raises:
+        InputError: one is no shape, such as a ring of two points.
+    """
+    try:
+        return np.asarray(shapely.from_wkb(shapes)) if shapes is not None else np.empty(0, object)
+    except shapely.errors.GEOSException as error:
+        raise InputError(f"{path}: holds a shape that is none ({' '.join(str(error).split())}); repair it") from None
+
+
 def _xbd(path: Path) -> Polygons | None:
     """xBD's own JSON: WKT in pixel coordinates with a damage level; None for any other JSON."""
     try:
@@ -220,7 +232,11 @@ def _xbd(path: Path) -> Polygons | None:
     for feature in content["features"]["xy"]:
         level = feature.get("properties", {}).get("subtype", "no-damage")
         if level in _XBD_WORDS:
-            shapes.append(shapely.from_wkt(feature["wkt"]))
+            try:
+                shapes.append(shapely.from_wkt(feature["wkt"]))
+            except (KeyError, TypeError, shapely.errors.GEOSException) as error:
+                told = " ".join(str(error).split())
+                raise InputError(f"{path}: holds a shape that is no WKT ({told}); repair it") from None
             words.append(_XBD_WORDS[level])
         elif level != "no-damage":
             raise InputError(f"{path}: damage level {level!r} is none of xBD's; correct the file")

@@ -30,7 +30,7 @@ from rasterio.warp import transform_bounds
 
 from wasnow.data.images import Header, check_complete
 from wasnow.data.layouts.roles import date_of
-from wasnow.data.vectors import Polygons, burn, is_vector
+from wasnow.data.vectors import Polygons, burn, geometries, is_vector
 from wasnow.errors import InputError, RasterUnsuitable, UsageError, WasnowError, did_you_mean
 from wasnow.priors.nearest import read_nearest
 from wasnow.priors.pieces import Mask
@@ -170,7 +170,7 @@ class MaskFiles:
             )
         except (DataSourceError, DataLayerError, OSError, ValueError) as error:
             raise InputError(f"{path}: cannot be read as polygons: {' '.join(str(error).split())}") from None
-        geometry = shapely.from_wkb(shapes) if shapes is not None else np.empty(0, object)
+        geometry = geometries(path, shapes)
         there = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
         geometry = geometry[there]
         said = None if column is None else [str(value).casefold() for value in fields[0][there]]
