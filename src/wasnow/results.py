@@ -38,7 +38,7 @@ from wasnow.raster.radiometry import Stretch
 from wasnow.raster.read import RasterReader, RasterSource
 from wasnow.raster.survey import Shift
 from wasnow.raster.tiles import Window
-from wasnow.raster.write import RasterWriter, check_written, failures_named, sha256, to_cog, writing
+from wasnow.raster.write import RasterWriter, failures_named, reading_back, sha256, to_cog, writing
 from wasnow.record import (
     RECORD_NAME,
     AreaRecord,
@@ -256,12 +256,7 @@ def _gather(plan: Plan, space: Workspace) -> _Counts:
             )
         )
         maps = [codes(name, band) for name, band in zip(LANDCOVER, CLASS_BANDS, strict=True)] if cover else []
-        for index in range(len(plan.tiling)):
-            record = space.done[index]
-            window = Window(record.row, record.col, record.height, record.width)
-            if window.size == 0:
-                continue
-            arrays = _block(plan, space, index)
+        for window, arrays in _blocks(plan, space):
             change.write(window, arrays["codes"])
             confidence.write(window, arrays["confidence"])
             here = areas.window(window.row, window.col, window.height, window.width) if areas is not None else None
@@ -272,38 +267,41 @@ def _gather(plan: Plan, space: Workspace) -> _Counts:
     return _Counts(table, cover)
 
 
-def _block(plan: Plan, space: Workspace, index: int) -> dict[str, NDArray[Any]]:
-    """The arrays of a finished block, also of one where there was nothing to compare."""
-    arrays = space.load(index)
-    if arrays is not None:
-        return arrays
-    record, vocabulary = space.done[index], plan.vocabulary
-    shape, missing = (record.height, record.width), vocabulary.not_processed
-    return {
-        "codes": np.full((3, *shape), missing, vocabulary.dtype),
-        "confidence": np.full((3 if len(vocabulary) else 1, *shape), CONFIDENCE_MISSING, np.uint8),
-        "landcover": np.full((2, *shape), missing, vocabulary.dtype),
-    }
+def _blocks(plan: Plan, space: Workspace) -> Iterator[tuple[Window, dict[str, NDArray[Any]]]]:
+    """The place and the arrays of every finished block, also of those where there was nothing to compare."""
+    vocabulary = plan.vocabulary
+    for index in range(len(plan.tiling)):
+        record = space.done[index]
+        window = Window(record.row, record.col, record.height, record.width)
+        if window.size == 0:
+            continue
+        arrays = space.load(index)
+        if arrays is None:
+            shape, missing = (window.height, window.width), vocabulary.not_processed
+            arrays = {
+                "codes": np.full((3, *shape), missing, vocabulary.dtype),
+                "confidence": np.full((3 if len(vocabulary) else 1, *shape), CONFIDENCE_MISSING, np.uint8),
+                "landcover": np.full((2, *shape), missing, vocabulary.dtype),
+            }
+        yield window, arrays
 
 
 def _check_rasters(plan: Plan, space: Workspace) -> None:
-    """Compare every pixel of the finished rasters with the blocks that it came from."""
+    """Compare every pixel of the finished rasters with the blocks that it came from; each block is loaded once.
 
-    def meant(name: str) -> Iterator[tuple[Window, NDArray[Any]]]:
-        for index in range(len(plan.tiling)):
-            record = space.done[index]
-            window = Window(record.row, record.col, record.height, record.width)
-            if window.size == 0:
-                continue
-            arrays = _block(plan, space, index)
-            if name in LANDCOVER:
-                date = LANDCOVER.index(name)
-                yield window, arrays["landcover"][date : date + 1]
-            else:
-                yield window, arrays["codes" if name == CHANGE else "confidence"]
-
-    for name in (CHANGE, CONFIDENCE, *(LANDCOVER if plan.options.landcover else ())):
-        check_written(space.finals / name, meant(name))
+    Raises:
+        OutputError, DiskFull: a raster holds something else, or cannot be read.
+    """
+    with ExitStack() as stack:
+        change, confidence, *maps = (
+            stack.enter_context(reading_back(space.finals / name))
+            for name in (CHANGE, CONFIDENCE, *(LANDCOVER if plan.options.landcover else ()))
+        )
+        for window, arrays in _blocks(plan, space):
+            change(window, arrays["codes"])
+            confidence(window, arrays["confidence"])
+            for date, check in enumerate(maps):
+                check(window, arrays["landcover"][date : date + 1])
 
 
 def _check_polygons(folder: Path, polygons: int) -> None:

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import rasterio.shutil
 import rasterio
 
 from making import pair, textured, write_raster
@@ -191,6 +192,13 @@ def test_the_rasterio_plugin_does_the_same(tmp_path):
     wrong = run("wasnow", "gone.tif", paths[0], tmp_path / "x", command=rio)
     assert wrong.returncode == 3
     assert "no such file" in wrong.stderr
+    pointing = tmp_path / "before.vrt"
+    rasterio.shutil.copy(paths[0], pointing, driver="VRT")
+    refused = run("wasnow", pointing, paths[1], tmp_path / "vrt", "--tile", "64", *IRMAD, command=rio)
+    assert (refused.returncode, "--allow-indirect" in refused.stderr) == (3, True)
+    asked = [tmp_path / "vrt", "--tile", "64", *IRMAD, "--allow-indirect"]
+    allowed = run("wasnow", pointing, paths[1], *asked, command=rio)
+    assert allowed.returncode == 0, allowed.stderr
 
 
 def test_shell_completion_is_there():

@@ -24,6 +24,7 @@ from wasnow.models import DEFAULT
 @click.option("--margin", type=int, default=None, help="Pixels of each tile seen but not kept.")
 @click.option("--threshold", type=float, default=None, help="Change probability from which a pixel counts.")
 @click.option("--min-area", type=float, default=0.0, show_default=True, help="Smallest polygon in m².")
+@click.option("--allow-indirect", is_flag=True, help="Also read rasters that point to other files, such as VRT.")
 @click.option("--keep-going", is_flag=True, help="Flag what cannot be read, and finish.")
 @click.option("--workers", type=int, default=None, help="Processes of this machine that share the work.")
 @click.option("--scheduler", default=None, help="Or the address of a dask cluster, such as tcp://host:8786.")
@@ -44,6 +45,7 @@ def wasnow(
     margin: int | None,
     threshold: float | None,
     min_area: float,
+    allow_indirect: bool,
     keep_going: bool,
     workers: int | None,
     scheduler: str | None,
@@ -78,6 +80,7 @@ def wasnow(
                 "margin": margin,
                 "threshold": threshold,
                 "min_area": min_area,
+                "allow_indirect": allow_indirect,
                 "keep_going": keep_going,
                 "workers": workers,
                 "scheduler": scheduler,

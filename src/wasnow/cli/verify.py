@@ -71,11 +71,10 @@ def tell_verdict(verdict: Verdict, quiet: bool) -> None:
 
 def _sum(verdict: Verdict) -> str:
     faults = len(verdict.findings)
-    if verdict.pairs or (faults and not verdict.right and all(each.state != "missing" for each in verdict.findings)):
+    if verdict.pairs:
         wrong = sum(not each.sound for each in verdict.pairs)
-        if verdict.pairs:
-            right = len(verdict.pairs) - wrong
-            return f"{right:,} result folders are right, {wrong:,} are not, {faults:,} pairs have none"
+        right = len(verdict.pairs) - wrong
+        return f"{right:,} result folders are right, {wrong:,} are not, {faults:,} pairs have none"
     if not faults:
         return f"all {len(verdict.right)} files are right"
     return f"{len(verdict.right)} files are right, {faults} finding{'s' * (faults != 1)}"

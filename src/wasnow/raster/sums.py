@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,13 +184,9 @@ def _multihash(text: str) -> tuple[str, str] | None:
     code, rest = _varint(data)
     length, digest = _varint(rest)
     name = _HASHES.get(code)
-    if name is None or len(digest) != length or length != _new(name)().digest_size:
+    if name is None or len(digest) != length or length != hashlib.new(name).digest_size:
         return None
     return name, digest.hex()
-
-
-def _new(name: str) -> Callable[[], Any]:
-    return lambda: hashlib.new(name)
 
 
 def _varint(data: bytes) -> tuple[int, bytes]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,24 +94,29 @@ def to_cog(source: Path, target: Path, *, overviews: str, predictor: bool) -> No
         )
 
 
-def check_written(path: Path, windows: Iterable[tuple[Window, NDArray[Any]]]) -> None:
-    """Read a raster back and compare it with what it must hold: GDAL may lose blocks on a full disk and not say so.
+@contextmanager
+def reading_back(path: Path) -> Iterator[Callable[[Window, NDArray[Any]], None]]:
+    """A function that compares a place of a closed raster with the ``(bands, h, w)`` that were meant for it.
 
-    Args:
-        path: a raster that was closed.
-        windows: places and the ``(bands, h, w)`` that were meant for them.
+    GDAL may lose blocks on a full disk and not say so.
 
     Raises:
-        OutputError, DiskFull: it holds something else, or cannot be read.
+        OutputError, DiskFull: by that function, too: the raster holds something else, or cannot be read.
     """
-    with failures_named(path), rasterio.open(path) as raster:
-        for window, values in windows:
-            found = raster.read(window=RasterioWindow(window.col, window.row, window.width, window.height))
-            if not np.array_equal(found, values):
-                raise RasterioError(
-                    f"rows {window.row} to {window.row_stop - 1}, cols {window.col} to {window.col_stop - 1} read back "
-                    "otherwise than they were written; check the disk and run the same command again"
-                )
+    with ExitStack() as stack:
+        with failures_named(path):
+            raster = stack.enter_context(rasterio.open(path))
+
+        def check(window: Window, values: NDArray[Any]) -> None:
+            with failures_named(path):
+                found = raster.read(window=RasterioWindow(window.col, window.row, window.width, window.height))
+                if not np.array_equal(found, values):
+                    raise RasterioError(
+                        f"rows {window.row} to {window.row_stop - 1}, cols {window.col} to {window.col_stop - 1} read "
+                        "back otherwise than they were written; check the disk and run the same command again"
+                    )
+
+        yield check
 
 
 @contextmanager
