@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 import pytest
-import rasterio.shutil
 import rasterio
+import rasterio.shutil
 
 from making import pair, textured, write_raster
 
