@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from fuzz.drive import turn
 from fuzz.mutations import mutated
 from fuzz.targets import TARGETS, attempt, emptied
+from hostile.damage import FORMS, write
 from wasnow.errors import WasnowError
 
 INPUTS = {"tiff": 60, "png": 60, "jpeg": 60, "jpeg2000": 8, "webp": 20, "run.json": 60, "polygons": 20, "journal": 60,
@@ -66,6 +69,28 @@ def test_faults_that_were_found_stay_mended(name: str, content: bytes, tmp_path:
     with pytest.raises(WasnowError) as caught:
         attempt(TARGETS[name], content, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_box_of_jpeg_2000_without_a_length_does_not_keep_the_reader_forever(tmp_path: Path) -> None:
+    """GDAL's walk through such boxes has no end, and no alarm of Python's would stop it: a process of its own."""
+    whole = write(tmp_path, FORMS["JPEG 2000"])
+    if whole is None:
+        pytest.skip("this GDAL cannot write JPEG 2000")
+    content = bytearray(whole.read_bytes())
+    first = content.index(b"asoc") + 4
+    content[first : first + 4] = bytes(4)
+    damaged = tmp_path / "damaged.jp2"
+    damaged.write_bytes(content)
+    read = "import sys; from hostile.damage import seen; print(len(seen(sys.argv[1])))"
+    ended = subprocess.run(
+        [sys.executable, "-c", read, damaged],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_one_seed_gives_the_same_inputs_again() -> None:

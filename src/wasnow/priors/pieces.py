@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from wasnow.raster.tiles import Window
 
@@ -110,6 +109,8 @@ def masks_of(found: Sequence[Iterable[Piece]], shape: tuple[int, int]) -> Mask:
 
 def parts(mask: Mask) -> tuple[Piece, ...]:
     """The connected parts of a mask ``(H, W)``; pixels that touch at a corner are connected."""
+    from scipy import ndimage  # a tenth of the time to start a run, and most runs have no masks
+
     labels, count = ndimage.label(mask, _CORNERS_TOUCH)
     found = []
     for label, at in enumerate(ndimage.find_objects(labels, count), 1):

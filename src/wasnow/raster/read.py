@@ -28,7 +28,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -290,7 +290,9 @@ def _described(path: str, raster: Any, *, assume_crs: str | None, allow_indirect
 
 
 def _check_block_sizes(path: str, raster: Any) -> None:
-    together = raster.count if raster.interleaving == Interleaving.pixel else 1
+    # One item and not all of them, as `raster.interleaving` asks: for that GDAL walks through the boxes of a JPEG 2000,
+    # which has no end where one says length 0.
+    together = raster.count if raster.get_tag_item("INTERLEAVE", "IMAGE_STRUCTURE") == "PIXEL" else 1
     for (rows, cols), dtype in zip(raster.block_shapes, raster.dtypes, strict=True):
         if rows * cols * np.dtype(dtype).itemsize * together > MAX_BLOCK_BYTES:
             raise RasterUnsuitable(

@@ -80,7 +80,7 @@ def _header_faults(path: Path, record: RunRecord, vocabulary: Vocabulary) -> lis
     nodata = vocabulary.not_processed if of_codes else CONFIDENCE_MISSING
     try:
         with rasterio.open(path) as raster:
-            layout = raster.tags(ns="IMAGE_STRUCTURE").get("LAYOUT", "plain")
+            layout = raster.get_tag_item("LAYOUT", "IMAGE_STRUCTURE") or "plain"
             compared = [
                 ("format", raster.driver, "GTiff"),
                 ("layout", layout, "COG"),
