@@ -125,3 +125,83 @@ def test_sigkill_at_random_moments_and_again_gives_the_same_bytes(tmp_path, kill
     for run in range(told["runs"]):
         for name in ("change.tif", "confidence.tif", "changes.gpkg", "changes.parquet", "change.qml"):
             assert (tmp_path / f"run{run}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+LIST_HARNESS = """
+import json, os, random, signal, sys, time
+import rasterio, torch, scipy, shapely, pyogrio, pyarrow, jinja2, skimage.registration
+from pathlib import Path
+from wasnow import plan, results, engine
+from wasnow.batch import detect_pairs
+from wasnow.report import html, stac, style
+import wasnow.vector
+from wasnow.verify import verify
+from making import Toy
+
+table, folder, kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+
+def attempt(output, seconds=None):
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)
+            summary = detect_pairs(table, output=output, model=Toy(tile=32))
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+        os._exit(0 if [each.state for each in summary.pairs] == ["done", "failed", "done", "done"] else 2)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return status
+
+started = time.monotonic()
+assert attempt(folder / "whole") == 0
+whole = time.monotonic() - started
+rng, killed, runs, done = random.Random(seed), 0, 0, set()
+while killed < kills:
+    output = folder / f"list{runs}"
+    runs += 1
+    for _ in range(4):
+        status = attempt(output, rng.uniform(0.1, 0.6) * whole)
+        if status == 0:
+            break
+        assert os.WIFSIGNALED(status), status
+        killed += 1
+        finished = {each.parent.name for each in output.glob("*/run.json")}
+        done.add(len(finished))
+        kept = {name: (output / name / "run.json").stat().st_mtime_ns for name in finished}
+        summary = output / "summary.json"
+        assert not summary.exists() or len(json.loads(summary.read_bytes())["pairs"]) == 4
+    assert attempt(output) == 0
+    for name, then in kept.items():
+        assert (output / name / "run.json").stat().st_mtime_ns == then, f"{name} was done, and done again"
+    assert [(each.file, each.state) for each in verify(output).findings] == [("missing", "failed")]
+print(json.dumps({"killed": killed, "runs": runs, "done": sorted(done)}))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+@pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.slow)])
+def test_sigkill_amid_a_list_of_pairs_loses_no_pair_that_was_done_and_gives_the_same_bytes(tmp_path, kills):
+    pair(tmp_path, height=96, width=128)
+    table = tmp_path / "list.csv"
+    rows = ["before,after,name,min-area", "before.tif,after.tif,first,", "before.tif,gone.tif,missing,"]
+    rows += ["after.tif,before.tif,back,", "before.tif,after.tif,large,400"]
+    table.write_text("\n".join(rows), encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, "-c", LIST_HARNESS, str(table), str(tmp_path), str(kills), "1"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    told = json.loads(ended.stdout)
+    assert told["killed"] >= kills
+    assert len(told["done"]) > 1, "the kills all fell on one pair"
+    for run in range(told["runs"]):
+        for name in ("first", "back", "large"):
+            for file in ("change.tif", "confidence.tif", "changes.gpkg", "changes.parquet"):
+                same = tmp_path / "whole" / name / file
+                assert (tmp_path / f"list{run}" / name / file).read_bytes() == same.read_bytes(), (name, file)
