@@ -15,7 +15,7 @@ from skimage.filters import window
 from skimage.registration import phase_cross_correlation
 
 from wasnow.data.synthetic import CLASSES, SHIFT_PX, Look, Scene, render_scene, write_scene
-from wasnow.data.synthetic_shapes import Warp, area, contains, inset, keep_below, rectangle
+from wasnow.data.synthetic.shapes import Warp, area, contains, inset, keep_below, rectangle
 from wasnow.errors import UsageError
 from wasnow.vocabulary import Vocabulary
 
