@@ -11,13 +11,14 @@ dubai     pairs made of all towns but the last           pairs of the last town 
 france    ``binary``: change of buildings, both ways     ``instances``: new and gone  building: what changed, at both
                                                                                       dates: no label says more
 
-control   network                      masks
-none      no masks, no attention       -
-empty     attention                    none: all empty, so that everything is read; as large as the next
-channel   masks as further channels    worn
-attention masked attention             worn
-inside    the same, kept in the masks  worn: local features are 0 outside them (``local=inside``, ``empty=zero``)
-truth     masked attention             as labelled
+control       network                      masks
+none          no masks, no attention       -
+empty         attention                    none: all empty, so that everything is read; as large as the next
+channel       masks as further channels    worn
+attention     masked attention             worn
+inside        the same, kept in the masks  worn: local features are 0 outside them (``local=inside``, ``empty=zero``)
+truth         masked attention             as labelled
+truth-inside  as ``inside``                as labelled
 
 *Worn* masks stand for those that a masker would find: of the labelled objects 15 % are missed, each is displaced by up
 to 3 px, and as many again as 5 % of them are invented, of the shape of others. Each picture's are drawn once.
@@ -85,6 +86,7 @@ CONTROLS = {
     "attention": Control("attention", "worn"),
     "inside": Control("attention", "worn", {"local": "inside", "empty": "zero"}),
     "truth": Control("attention", "truth"),
+    "truth-inside": Control("attention", "truth", {"local": "inside", "empty": "zero"}),
 }
 
 
@@ -267,7 +269,7 @@ def drawn(found: dict[str, dict[int, list[list[float]]]]) -> str:
         series.append(Series(name, each[0, :, 0].tolist(), each[:, :, 1].mean(0).tolist()))
     inner = curves(series).partition("</svg>")[0]
     legend = "".join(
-        f'<text x="{70 + 100 * place}" y="254" fill="{COLORS[place]}">{one.name} {100 * one.y[-1]:.1f}</text>'
+        f'<text x="{50 + 94 * place}" y="254" fill="{COLORS[place]}">{one.name} {100 * one.y[-1]:.1f}</text>'
         for place, one in enumerate(series)
     )
     style = (
