@@ -269,14 +269,14 @@ def drawn(found: dict[str, dict[int, list[list[float]]]]) -> str:
         series.append(Series(name, each[0, :, 0].tolist(), each[:, :, 1].mean(0).tolist()))
     inner = curves(series).partition("</svg>")[0]
     legend = "".join(
-        f'<text x="{50 + 94 * place}" y="254" fill="{COLORS[place]}">{one.name} {100 * one.y[-1]:.1f}</text>'
+        f'<text x="{40 + 130 * (place % 4)}" y="{254 + 15 * (place // 4)}" fill="{COLORS[place]}">{one.name} {100 * one.y[-1]:.1f}</text>'
         for place, one in enumerate(series)
     )
     style = (
         "<style>text{font:11px sans-serif}.y{text-anchor:end}.x{text-anchor:middle}.curve{fill:none;stroke-width:1.6}"
         ".rule{stroke:#ddd}</style>"
     )
-    head = inner.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(' 240"', ' 262"', 1)
+    head = inner.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(' 240"', ' 276"', 1)
     return f"{head.replace('>', f'>{style}', 1)}{legend}</svg>\n"
 
 
