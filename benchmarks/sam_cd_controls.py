@@ -268,10 +268,11 @@ def drawn(found: dict[str, dict[int, list[list[float]]]]) -> str:
         each = np.array(list(seeds.values()))
         series.append(Series(name, each[0, :, 0].tolist(), each[:, :, 1].mean(0).tolist()))
     inner = curves(series).partition("</svg>")[0]
-    legend = "".join(
-        f'<text x="{40 + 130 * (place % 4)}" y="{254 + 15 * (place // 4)}" fill="{COLORS[place]}">{one.name} {100 * one.y[-1]:.1f}</text>'
-        for place, one in enumerate(series)
-    )
+    legend = ""
+    for place, one in enumerate(series):
+        row, column = divmod(place, 4)
+        said = f"{one.name} {100 * one.y[-1]:.1f}"
+        legend += f'<text x="{40 + 130 * column}" y="{254 + 15 * row}" fill="{COLORS[place]}">{said}</text>'
     style = (
         "<style>text{font:11px sans-serif}.y{text-anchor:end}.x{text-anchor:middle}.curve{fill:none;stroke-width:1.6}"
         ".rule{stroke:#ddd}</style>"
