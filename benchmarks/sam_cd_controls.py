@@ -52,7 +52,7 @@ from wasnow.priors.files import MaskFiles
 from wasnow.priors.make import Way, make_dataset
 from wasnow.priors.samples import NoMasks
 from wasnow.priors.store import MANIFEST, PairMasks, open_priors
-from wasnow.training.charts import COLORS, Series, curves
+from wasnow.report.charts import COLORS, Series, curves
 from wasnow.training.config import Augmentation, Light, Optimizer, Schedule, Stage, TrainConfig
 from wasnow.training.loop import train
 from wasnow.training.watch import Lines

@@ -17,7 +17,8 @@ from torch import Tensor
 from training.tiny import Blobs, Tiny, TinyChange
 from wasnow.data.samples import Sample
 from wasnow.errors import InputError, UsageError, VocabularyError
-from wasnow.evaluation import answering, change_labels, evaluate, labels, predict, summary_rows
+from wasnow.evaluation import answering, change_labels, evaluate, labels, predict
+from wasnow.evaluation.rows import summary_rows
 from wasnow.metrics import Confusion, bootstrap
 from wasnow.models.contract import ChangeLogits, ModelCard
 from wasnow.vocabulary import Vocabulary

@@ -18,10 +18,11 @@ from wasnow.calibration import Calibration
 from wasnow.calibration import ece as plain_ece
 from wasnow.data.samples import Sample
 from wasnow.errors import InputError, UsageError, VocabularyError
-from wasnow.evaluation import calibrate, ece_rows, evaluate, synonym_rows, word_rows
+from wasnow.evaluation import calibrate, evaluate
+from wasnow.evaluation.page import calibration_page
+from wasnow.evaluation.rows import ece_rows, synonym_rows, word_rows
 from wasnow.metrics import word_scores
 from wasnow.models.contract import ChangeLogits, Encoding, ModelCard
-from wasnow.training.page import calibration_page
 from wasnow.vocabulary import Vocabulary
 
 WORDS = ("water", "building", "field")

@@ -45,11 +45,11 @@ from wasnow.evaluation import answering, answers, evaluate, predict
 from wasnow.models.contract import ChangeModel, SceneModel, wanted_priors
 from wasnow.plan import chosen_device
 from wasnow.priors.samples import LABELS, told
+from wasnow.report.codes import GAP, dates_png, palette
 from wasnow.report.pictures import paletted_png
 from wasnow.training.devices import memory_mb
 from wasnow.training.folder import LOG_NAME, RUN_NAME, RunFolder
 from wasnow.training.loop import train
-from wasnow.training.page import GAP, dates_png, palette
 from wasnow.training.watch import Lines, Silent
 from wasnow.vocabulary import Vocabulary, join_words
 

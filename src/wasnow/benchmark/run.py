@@ -51,9 +51,9 @@ from wasnow.errors import CheckpointError, Interrupted, OutputError, ResumeRefus
 from wasnow.evaluation import change_labels, labels
 from wasnow.models import MODELS
 from wasnow.plan import chosen_device
+from wasnow.report.codes import NO_LABEL_COLOR, SIDE, dates_png
 from wasnow.report.pictures import data_uri, photo_jpeg
 from wasnow.training.folder import RUN_NAME, RunFolder, differences
-from wasnow.training.page import NO_LABEL_COLOR, SIDE, dates_png
 from wasnow.vocabulary import CHANGED, CHANGED_COLOR, NO_CHANGE_COLOR, Vocabulary
 
 PAGE_NAME, CSV_NAME, TEX_NAME, JSON_NAME = "index.html", "table.csv", "table.tex", "table.json"

@@ -70,8 +70,8 @@ def calibrate(
     dataset = open_as_trained(data, recipe, encoding=encoding, tile=tile)
     name, samples = validation_pairs(dataset.splits, split, header, force=force)
     from wasnow.evaluation import calibrate as fit
+    from wasnow.evaluation.page import calibration_page
     from wasnow.plan import chosen_device
-    from wasnow.training.page import calibration_page
 
     model = load(found, device=chosen_device(device))
     samples, _, remarks = with_masks(model, samples, name, dataset, priors, found, header)

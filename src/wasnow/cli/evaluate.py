@@ -236,7 +236,8 @@ def _show(result: Evaluation) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from wasnow.evaluation import PROTOCOLS, WORD_HEAD, ece_rows, summary_rows, synonym_rows, word_rows
+    from wasnow.evaluation import PROTOCOLS
+    from wasnow.evaluation.rows import WORD_HEAD, ece_rows, summary_rows, synonym_rows, word_rows
 
     console = Console()
     console.print(

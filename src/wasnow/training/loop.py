@@ -41,6 +41,7 @@ from wasnow.metrics import Confusion
 from wasnow.models.contract import ChangeModel, Encoding, wanted_priors
 from wasnow.priors.samples import told
 from wasnow.process import kept_memory
+from wasnow.report.codes import dates_png, photos_jpeg
 from wasnow.training.config import LossName, Stage, TrainConfig
 from wasnow.training.devices import (
     Answers,
@@ -67,7 +68,7 @@ from wasnow.training.optim import (
     set_rate,
     training_mode,
 )
-from wasnow.training.page import dates_png, photos_jpeg, training_page
+from wasnow.training.page import training_page
 from wasnow.training.start import check_options, digest, find_start, network, take_weights
 from wasnow.training.watch import Progress, Silent, Watch
 from wasnow.training.words import WithoutWords

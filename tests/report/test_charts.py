@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from training.tiny import WORDS
-from wasnow.training.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, curves, matrix
-from wasnow.training.page import dates_png, palette
+from wasnow.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, curves, matrix
+from wasnow.report.codes import dates_png, palette
 from wasnow.vocabulary import NO_CHANGE_COLOR, Vocabulary
 
 

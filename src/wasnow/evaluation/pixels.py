@@ -1,0 +1,36 @@
+"""The labelled pixels of an answer: what its probabilities are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wasnow.evaluation.truth import change_labels, labels
+from wasnow.metrics import IGNORE
+from wasnow.models.contract import ChangeLogits
+
+if TYPE_CHECKING:
+    from wasnow.data.samples import Sample
+
+
+def change_pixels(answer: ChangeLogits, sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """``(N,)`` logits of change where it is labelled, and whether it happened."""
+    known = change_labels(sample)
+    logits = answer.change[0, 0].float().cpu().numpy()
+    return logits[known != IGNORE], known[known != IGNORE] == 1
+
+
+def class_pixels(answer: ChangeLogits, sample: Sample) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """``(N, K)`` logits and ``(N,)`` classes 0..K-1 of each date, where it changed and the labels name the class."""
+    both = labels(sample)
+    if answer.land_cover is None or both is None:
+        return
+    for logits, codes in zip(answer.land_cover, both, strict=True):
+        named = (codes > 0) & (codes != IGNORE)
+        chosen: Tensor = logits[0][:, torch.from_numpy(named).to(logits.device)]
+        yield chosen.float().T.cpu().numpy(), codes[named].astype(np.int64) - 1
