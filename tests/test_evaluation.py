@@ -17,7 +17,7 @@ from torch import Tensor
 from training.tiny import Blobs, Tiny, TinyChange
 from wasnow.data.samples import Sample
 from wasnow.errors import InputError, UsageError, VocabularyError
-from wasnow.evaluation import answering, change_labels, evaluate, labels, predict
+from wasnow.evaluation import answering, change_labels, evaluate, labels, predict, write_evaluation
 from wasnow.evaluation.rows import summary_rows
 from wasnow.metrics import Confusion, bootstrap
 from wasnow.models.contract import ChangeLogits, ModelCard
@@ -193,7 +193,7 @@ def test_pairs_without_labels_are_left_out_and_named():
 
 def test_what_is_written_says_the_same_as_the_scores(tmp_path: Path):
     found = evaluate(Reader(), Readable(wrong=9), split="test", resamples=50)
-    json_path, csv_path, page_path = found.write(tmp_path / "deep/er")
+    json_path, csv_path, page_path = write_evaluation(found, tmp_path / "deep/er")
     written = json.loads(json_path.read_text())
     assert written["scores"] == found.scores.as_dict()
     assert written["split"] == "test"
@@ -212,7 +212,7 @@ def test_what_is_written_says_the_same_as_the_scores(tmp_path: Path):
 def test_class_words_cannot_break_out_of_the_page(tmp_path: Path):
     words = ("<script>alert(1)</script>", "a & b", 'c"d')
     found = evaluate(replace(Reader(), classes=words), Readable(words=words), resamples=0)
-    page = found.write(tmp_path)[2].read_text()
+    page = write_evaluation(found, tmp_path)[2].read_text()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
 

@@ -18,7 +18,7 @@ from wasnow.calibration import Calibration
 from wasnow.calibration import ece as plain_ece
 from wasnow.data.samples import Sample
 from wasnow.errors import InputError, UsageError, VocabularyError
-from wasnow.evaluation import calibrate, evaluate
+from wasnow.evaluation import calibrate, evaluate, write_evaluation
 from wasnow.evaluation.page import calibration_page
 from wasnow.evaluation.rows import ece_rows, synonym_rows, word_rows
 from wasnow.metrics import word_scores
@@ -260,7 +260,7 @@ def test_words_that_training_left_out_are_marked_and_averaged_apart():
 
 def test_the_page_tells_words_synonyms_and_belief(tmp_path: Path):
     found = evaluate(Open(), Scenes(), unseen=["field"], synonyms={"water": ["lake"]}, landcover=True, resamples=0)
-    page = found.write(tmp_path)[2].read_text()
+    page = write_evaluation(found, tmp_path)[2].read_text()
     for text in (
         "Words",
         "Words, land cover",

@@ -41,7 +41,7 @@ from wasnow.benchmark.pairs import Pairs
 from wasnow.benchmark.plan import Turn
 from wasnow.benchmark.scene import PerPair
 from wasnow.errors import Interrupted, WasnowError
-from wasnow.evaluation import answering, answers, evaluate, predict
+from wasnow.evaluation import answering, answers, evaluate, predict, write_evaluation
 from wasnow.models.contract import ChangeModel, SceneModel, wanted_priors
 from wasnow.plan import chosen_device
 from wasnow.priors.samples import LABELS, told
@@ -140,7 +140,7 @@ def train_and_score(job: Job) -> None:
         notes.append(f"masks of {join_words(wanted_priors(model))}: {masker}{bound}")
     aside = job.folder / f".{EVALUATION_NAME}.partial"
     shutil.rmtree(aside, ignore_errors=True)
-    found.write(aside)
+    write_evaluation(found, aside)
     shutil.rmtree(job.folder / EVALUATION_NAME, ignore_errors=True)
     aside.replace(job.folder / EVALUATION_NAME)
     _picture(model, test, job.examples, folder)

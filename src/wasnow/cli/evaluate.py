@@ -94,6 +94,7 @@ def evaluate(
     if header.provenance.data_fingerprint == samples.fingerprint and name != HELD_BACK:
         warn(f"these pairs ({name}) were trained on, so the scores say little about others")
     from wasnow.evaluation import evaluate as score
+    from wasnow.evaluation import write_evaluation
     from wasnow.plan import chosen_device
 
     model = load(found, device=chosen_device(device))
@@ -114,7 +115,7 @@ def evaluate(
     # Nothing is written into the package of a model that came with it.
     beside = found.with_suffix("") if checkpoint.exists() else Path(checkpoint.name)
     folder = output or (checkpoint if checkpoint.is_dir() else beside) / "evaluation" / name
-    paths = result.write(folder)
+    paths = write_evaluation(result, folder)
     for note in result.notes:
         warn(note)
     if as_json:

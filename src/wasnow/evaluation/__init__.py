@@ -8,10 +8,11 @@
 truth          what the labels of a pair say, as scores count them
 asking         what a model says of a pair, at its own size
 scoring        both against each other, pair by pair: `evaluate`, and `count` for those who need counts alone
-outcome        `Evaluation`: the scores as an object, and as files
+outcome        `Evaluation`: the scores as an object
 rows           the same as rows of text
 pixels         what probabilities are held against
 temperatures   those under which labels are likeliest: `calibrate`
+files          the same as files
 page           the pages of an evaluation and of a calibration
 
 Images are answered whole, at their own size, one at a time: no resizing, no tiles, no test-time augmentation. The
@@ -27,6 +28,7 @@ believed is measured alongside (`wasnow.calibration`), and `calibrate` finds the
 from __future__ import annotations
 
 from wasnow.evaluation.asking import Prediction, answering, answers, predict
+from wasnow.evaluation.files import write_evaluation
 from wasnow.evaluation.outcome import PROTOCOLS, Evaluation, ImageScores, SynonymScores
 from wasnow.evaluation.scoring import count, evaluate, score
 from wasnow.evaluation.temperatures import Calibrated, calibrate
@@ -48,4 +50,5 @@ __all__ = [
     "labels",
     "predict",
     "score",
+    "write_evaluation",
 ]

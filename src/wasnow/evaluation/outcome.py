@@ -5,24 +5,15 @@ Evaluation ─> scores.json, scores.csv (a row per image), confusion.html
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from wasnow.calibration import Calibration, Reliability
-from wasnow.errors import OutputError
-from wasnow.evaluation.page import confusion_page
 from wasnow.metrics import Confusion, Interval, Scores, WordScores
 from wasnow.vocabulary import Vocabulary
-
-SCORES_NAME, ROWS_NAME, PAGE_NAME = "scores.json", "scores.csv", "confusion.html"
 
 PROTOCOLS = {
     "binary": "changed or not, each pixel once",
@@ -163,29 +154,8 @@ class Evaluation:
                 name: {key: _none(value) for key, value in dataclasses.asdict(one).items()}
                 for name, one in self.intervals.items()
             },
-            "per_image": [{"name": image.name, **self._row(image)} for image in self.per_image],
+            "per_image": [{"name": image.name, **self.row(image)} for image in self.per_image],
         }
-
-    def write(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-        """Write scores.json, scores.csv (a row per image) and confusion.html into a folder, and say where they are.
-
-        Raises:
-            OutputError: the folder cannot be written.
-        """
-        texts = {
-            SCORES_NAME: json.dumps(self.as_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-            ROWS_NAME: self._csv(),
-            PAGE_NAME: confusion_page(self),
-        }
-        paths = []
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            for name, text in texts.items():
-                paths.append(Path(folder) / name)
-                paths[-1].write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder with -o") from None
-        return tuple(paths)
 
     def _word(self, one: WordScores) -> dict[str, Any]:
         word = self.vocabulary.words[one.code - 1]
@@ -203,19 +173,11 @@ class Evaluation:
         }
         return {"unseen": list(self.unseen), "mean_f1": means}
 
-    def _row(self, image: ImageScores) -> dict[str, float | int | None]:
+    def row(self, image: ImageScores) -> dict[str, float | int | None]:
+        """The scores of one image, by name, and how many pixels they are of; undefined ones are None."""
         scores = image.confusion.scores()
         counts = {"pixels": scores.pixels, "ignored": scores.ignored}
         return {**counts, **{name: _none(value) for name, value in scores.headline().items()}}
-
-    def _csv(self) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        rows = [(image.name, self._row(image)) for image in self.per_image]
-        writer.writerow(["name", *rows[0][1]])
-        for name, row in rows:
-            writer.writerow([name, *("" if value is None else value for value in row.values())])
-        return text.getvalue()
 
 
 def _none(value: Any) -> Any:

@@ -7,16 +7,13 @@ Calibrated ─> calibration.html
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from wasnow.calibration import reliability_diagram
+from wasnow.evaluation.outcome import Evaluation
 from wasnow.evaluation.rows import WORD_HEAD, synonym_rows, word_rows
+from wasnow.evaluation.temperatures import Calibrated
 from wasnow.report.charts import matrix
 from wasnow.report.sheet import Sheet
-
-if TYPE_CHECKING:
-    from wasnow.evaluation.outcome import Evaluation
-    from wasnow.evaluation.temperatures import Calibrated
 
 PER_IMAGE_ROWS = 500
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from wasnow.evaluation.outcome import Evaluation
 from wasnow.metrics import Interval, WordScores
-
-if TYPE_CHECKING:
-    from wasnow.evaluation.outcome import Evaluation
 
 WORD_HEAD = ("F1", "IoU", "precision", "recall", "note")
 """What `word_rows` and `synonym_rows` have after their names."""

@@ -1,0 +1,47 @@
+"""An evaluation as files: scores.json, scores.csv (a row per image) and confusion.html."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+from wasnow.errors import OutputError
+from wasnow.evaluation.outcome import Evaluation
+from wasnow.evaluation.page import confusion_page
+
+SCORES_NAME, ROWS_NAME, PAGE_NAME = "scores.json", "scores.csv", "confusion.html"
+
+
+def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Write the three files into a folder, and say where they are.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    texts = {
+        SCORES_NAME: json.dumps(evaluation.as_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        ROWS_NAME: _csv(evaluation),
+        PAGE_NAME: confusion_page(evaluation),
+    }
+    paths = []
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            paths.append(Path(folder) / name)
+            paths[-1].write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder with -o") from None
+    return tuple(paths)
+
+
+def _csv(evaluation: Evaluation) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    rows = [(image.name, evaluation.row(image)) for image in evaluation.per_image]
+    writer.writerow(["name", *rows[0][1]])
+    for name, row in rows:
+        writer.writerow([name, *("" if value is None else value for value in row.values())])
+    return text.getvalue()
