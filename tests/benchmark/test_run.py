@@ -116,8 +116,13 @@ def test_a_training_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeyp
 def test_ctrl_c_ends_it_with_the_state_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     once(monkeypatch, tmp_path / "mark", "parent")
     output = tmp_path / "table"
-    with pytest.raises(Interrupted, match="goes on"):
-        run(output, "once", "tiny")
+    # Shells start background jobs with SIGINT ignored, and the tests may be one.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(Interrupted, match="goes on"):
+            run(output, "once", "tiny")
+    finally:
+        signal.signal(signal.SIGINT, heard)
     states = [one.state for one in contest(output, planned("once", "tiny")).tasks()]
     assert states == ["goes on after step 3", "to do"]
     assert json.loads((output / "table.json").read_text())["lines"][0]["status"] == "not run"
