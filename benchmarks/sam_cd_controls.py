@@ -274,8 +274,8 @@ def drawn(found: dict[str, dict[int, list[list[float]]]]) -> str:
         said = f"{one.name} {100 * one.y[-1]:.1f}"
         legend += f'<text x="{40 + 130 * column}" y="{254 + 15 * row}" fill="{COLORS[place]}">{said}</text>'
     style = (
-        "<style>text{font:11px sans-serif}.y{text-anchor:end}.x{text-anchor:middle}.curve{fill:none;stroke-width:1.6}"
-        ".rule{stroke:#ddd}</style>"
+        "<style>svg{background:#fff}text{font:11px sans-serif}.y{text-anchor:end}.x{text-anchor:middle}"
+        ".curve{fill:none;stroke-width:1.6}.rule{stroke:#ddd}</style>"
     )
     head = inner.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(' 240"', ' 276"', 1)
     return f"{head.replace('>', f'>{style}', 1)}{legend}</svg>\n"
