@@ -488,3 +488,14 @@ def test_right_folders_leave_with_0_and_strangers_with_3(made, tmp_path):
     facts = json.loads(done.stdout)
     assert [each["sound"] for each in facts["folders"]] == [True]
     assert "no such folder" in facts["no_result_folders"][0]
+
+
+def test_pictures_without_a_place_are_looked_at_without_warnings_of_libraries(tmp_path, recwarn):
+    paths = [
+        write_raster(tmp_path / f"{name}.tif", textured(seed, 64, 64).astype(np.uint8), crs=None, transform=None)
+        for seed, name in enumerate(("before", "after"))
+    ]
+    recwarn.clear()
+    detect(*paths, output=tmp_path / "out", model=Toy())
+    assert verify(tmp_path / "out").sound
+    assert [str(one.message) for one in recwarn if "geo" in str(one.message).lower()] == []

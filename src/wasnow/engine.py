@@ -15,7 +15,6 @@ import os
 import platform
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from rasterio.errors import NotGeoreferencedWarning
 from threadpoolctl import threadpool_limits
 
 import wasnow
@@ -134,9 +132,7 @@ def detect(
     if unknown:
         known = [each.name for each in dataclasses.fields(Options)]
         raise UsageError(f"detect() has no option {min(unknown)!r}{did_you_mean(min(unknown), known)}")
-    with gdal_settings(), warnings.catch_warnings():
-        # Images without CRS are a case like any other here; rasterio need not warn of each file that has none.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with gdal_settings():
         plan = make_plan(before, after, model=model, classes=classes, options=Options(**options))
         return run(plan, Path(output), overwrite=overwrite, progress=progress, command=command)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import pickle
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
 
 import wasnow
 from wasnow.acceleration import OPENVINO, Precision, accelerated
@@ -218,8 +216,7 @@ class Worker:
         """
         at = time.perf_counter()
         order, block = self.order, self.order.tiling[index]
-        with gdal_settings(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with gdal_settings():
             reader: PairReader | None = getattr(self._own, "reader", None)
             if reader is None:
                 reader = self._own.reader = order.pair.open()

@@ -64,6 +64,13 @@ def test_the_masks_of_a_pair_lie_on_each_raster_s_own_grid(rasters, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"before.tif", "after.tif", "priors.json"}
 
 
+def test_pictures_without_a_place_make_masks_without_warnings_of_libraries(tmp_path, recwarn):
+    paths = [write_raster(tmp_path / name, rgb(1), crs=None, transform=None) for name in ("old.tif", "new.tif")]
+    recwarn.clear()
+    make_pair(*paths, tmp_path / "out", way())
+    assert [str(one.message) for one in recwarn if "geo" in str(one.message).lower()] == []
+
+
 def test_they_are_read_by_windows_on_any_grid(rasters, tmp_path):
     make_pair(*rasters, tmp_path / "out", way())
     priors = open_priors(tmp_path / "out")

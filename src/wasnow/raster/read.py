@@ -537,7 +537,10 @@ def _orient(array: NDArray[Any], orientation: int) -> NDArray[Any]:
 def gdal_settings() -> Iterator[None]:
     """GDAL as wasnow wants it: a small block cache, since reading is sequential; half a JPEG is an error.
 
-    A VRT may hold Python code that computes its pixels: it never runs, whatever the environment says.
+    A VRT may hold Python code that computes its pixels: it never runs, whatever the environment says. Images without a
+    CRS are a case like any other here; rasterio need not warn of each file that has none.
     """
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_ERROR_ON_LIBJPEG_WARNING=True, GDAL_VRT_ENABLE_PYTHON="NO"):
+    settings = {"GDAL_CACHEMAX": CACHE_BYTES, "GDAL_ERROR_ON_LIBJPEG_WARNING": True, "GDAL_VRT_ENABLE_PYTHON": "NO"}
+    with rasterio.Env(**settings), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
