@@ -94,14 +94,20 @@ def attempt(output, meddle=lambda: None, progress=None):
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        said = None
+        # Should a second Ctrl-C come while the first is put into words, this is what is said.
+        said = ["BUG KeyboardInterrupt", ""]
         try:
-            torch.set_num_threads(1)
-            meddle()
-            engine.detect(before, after, output=output, model=Toy(tile=32), progress=progress)
-        except BaseException as error:
-            known = isinstance(error, WasnowError)
-            said = [type(error).__name__ if known else "BUG " + traceback.format_exc()[-1500:], str(error)]
+            try:
+                torch.set_num_threads(1)
+                meddle()
+                engine.detect(before, after, output=output, model=Toy(tile=32), progress=progress)
+                said = None
+            except BaseException as error:
+                known = isinstance(error, WasnowError)
+                said = [type(error).__name__ if known else "BUG " + traceback.format_exc()[-1500:], str(error)]
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        except KeyboardInterrupt:
+            pass
         os.write(write, json.dumps(said).encode())
         os._exit(0)
     os.close(write)
