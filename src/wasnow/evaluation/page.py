@@ -10,7 +10,7 @@ import math
 
 from wasnow.calibration import reliability_diagram
 from wasnow.evaluation.outcome import Evaluation
-from wasnow.evaluation.rows import WORD_HEAD, synonym_rows, word_rows
+from wasnow.evaluation.rows import WORD_HEAD, summary_rows, synonym_rows, word_rows
 from wasnow.evaluation.temperatures import Calibrated
 from wasnow.report.charts import matrix
 from wasnow.report.sheet import Sheet
@@ -36,16 +36,7 @@ def confusion_page(evaluation: Evaluation) -> str:
             names += [f"{word} → nothing" for word in words] + [f"nothing → {word}" for word in words]
             charts.append(("Transitions", 'protocol "from_to" (K K + 1 codes)', matrix(table, names[: len(table)])))
     charts += _reliabilities(evaluation)
-    headline = scores.headline()
-    rows = []
-    for name, value in headline.items():
-        interval = evaluation.intervals.get(name)
-        if math.isnan(value):
-            rows.append((name, "undefined", scores.undefined.get(name, "")))
-        else:
-            known = interval is not None and not math.isnan(interval.low)
-            between = f"{100 * interval.low:.2f} to {100 * interval.high:.2f}" if known and interval else ""
-            rows.append((name, f"{100 * value:.2f}", between))
+    rows = summary_rows(evaluation)
     shown = ("binary.f1", "binary.iou_changed", *(("stacked.fscd", "stacked.sek", "from_to.sek") if words else ()))
     per_image = []
     for image in evaluation.per_image[:PER_IMAGE_ROWS]:
