@@ -22,7 +22,6 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from wasnow.models import MODELS
 from wasnow.record import BlockRecord, CalibrationRecord, GridRecord, InputRecord, RunRecord, TransitionRecord
 from wasnow.report import pictures
 from wasnow.report.ground import Lay, lay, to_lonlat
+from wasnow.report.sheet import package_text
 from wasnow.vocabulary import Vocabulary, join_words
 
 REPORT_NAME = "report.html"
@@ -215,7 +215,7 @@ def render(
         polygons: the lines of the table, largest first; None where there is no file of polygons.
         title: the headline; None makes one of the dates.
     """
-    script = _text("report.js")
+    script = package_text("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     where = lay(record.grid)
     unit = unit_for(None if record.areas_m2 is None else max(record.areas_m2.changed, 1.0))
@@ -224,7 +224,7 @@ def render(
         title=title or _title(record),
         script=Markup(script),
         script_hash=digest,
-        style=Markup(_text("report.css")),
+        style=Markup(package_text("report.css")),
         images={name: pictures.data_uri(coded) for name, coded in images.items()},
         names={"before": _name(record.before), "after": _name(record.after)},
         dates={"before": _date(record.before), "after": _date(record.after)},
@@ -262,17 +262,12 @@ def render(
     )
 
 
-def _text(name: str) -> str:
-    """A file of this package."""
-    return resources.files("wasnow.report").joinpath(name).read_text(encoding="utf-8")
-
-
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(_text("report.html.j2"))
+    return environment.from_string(package_text("report.html.j2"))
 
 
 def matrix(record: RunRecord, unit: Unit) -> Matrix | None:

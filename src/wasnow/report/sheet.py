@@ -43,32 +43,16 @@ class Sheet:
 
     def render(self) -> str:
         """The page as HTML."""
-        return _template().render(
-            title=self.title,
-            kicker=self.kicker,
-            lede=self.lede,
-            notices=self.notices,
-            figures=self.figures,
-            charts_title=self.charts_title,
-            charts=[(name, note, Markup(svg)) for name, note, svg in self.charts],
-            samples=self.samples,
-            legend=self.legend,
-            tables=self.tables,
-            style=_style(),
-            footer=self.footer,
-        )
-
-
-def _style() -> Markup:
-    return Markup(_text("report.css"))
+        charts = [(name, note, Markup(svg)) for name, note, svg in self.charts]
+        return _template().render({**vars(self), "charts": charts, "style": Markup(package_text("report.css"))})
 
 
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(_text("sheet.html.j2"))
+    return environment.from_string(package_text("sheet.html.j2"))
 
 
-def _text(name: str) -> str:
+def package_text(name: str) -> str:
     """A file of this package."""
     return resources.files("wasnow.report").joinpath(name).read_text(encoding="utf-8")
