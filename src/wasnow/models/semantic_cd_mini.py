@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -75,9 +75,11 @@ class SemanticCDMini(nn.Module):
             of training only.
         change: ``both`` as above; ``decoder``: the change decoder alone; ``classes``: q alone, the comparison of two
             single dates.
-        width: channels of the pyramid.
+        width: channels of the features, at stride 4.
+        inner: channels of the pyramid from stride 8 on.
         embed: dimensions in which features and words meet.
-        head: channels of the decoders.
+        class_head: channels of the class decoder.
+        change_head: channels of the change decoder.
         threshold: what its card calls the change probability from which on a pixel counts as changed.
         gsd_range_m: the ground sampling distances that its card says it was measured at.
         phrasings: for each class further words for the same; in training, one to three are drawn for each batch, so
@@ -99,9 +101,11 @@ class SemanticCDMini(nn.Module):
         filter_grid: tuple[int, int] = (32, 32),
         cost_volume: bool = True,
         change: str = "both",
-        width: int = 96,
-        embed: int = 96,
-        head: int = 32,
+        width: int = 64,
+        inner: int = 64,
+        embed: int = 64,
+        class_head: int = 16,
+        change_head: int = 64,
         threshold: float = 0.5,
         gsd_range_m: tuple[float, float] | None = None,
         phrasings: Mapping[str, Sequence[str]] | None = None,
@@ -121,8 +125,10 @@ class SemanticCDMini(nn.Module):
             "cost_volume": cost_volume,
             "change": change,
             "width": width,
+            "inner": inner,
             "embed": embed,
-            "head": head,
+            "class_head": class_head,
+            "change_head": change_head,
             "threshold": threshold,
             "gsd_range_m": None if gsd_range_m is None else list(gsd_range_m),
         }
@@ -130,7 +136,7 @@ class SemanticCDMini(nn.Module):
         self.normalise = Normalise("lite")
         self.tower = EfficientNetLite0()
         self.filters = nn.ModuleDict({str(place): BiTemporalFilter(WIDTHS[place], (rows, cols)) for place in places})
-        self.pyramid = Pyramid([WIDTHS[place] for place in OUTPUTS], width)
+        self.pyramid = Pyramid([WIDTHS[place] for place in OUTPUTS], width, inner)
         self.terms = TermTable()
         self.words = nn.Linear(self.terms.width, embed, bias=False)
         self.places = nn.Conv2d(width, embed, 1)
@@ -139,8 +145,8 @@ class SemanticCDMini(nn.Module):
         self._options["phrasings"] = None if phrasings is None else {k: list(v) for k, v in self._phrasings.items()}
         self._base = tuple(classes)
         self._name(classes, synonyms or {}, own=True)
-        self.class_decoder = ClassDecoder(width, head) if cost_volume else nn.Conv2d(width, len(self.classes), 1)
-        self.change_decoder = ChangeDecoder(width, head) if change != "classes" else None
+        self.class_decoder = ClassDecoder(width, class_head) if cost_volume else nn.Conv2d(width, len(self.classes), 1)
+        self.change_decoder = ChangeDecoder(width, change_head) if change != "classes" else None
         self.agree = nn.Parameter(torch.tensor([0.0, 1.0]))  # a, b
         self.register_load_state_dict_post_hook(_forget_texts)  # type: ignore[no-untyped-call]
 
@@ -268,28 +274,37 @@ class SemanticCDMini(nn.Module):
 
     def encode(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> tuple[Tensor, ...]:
         """The features of both dates, each ``(B, width, H / 4, W / 4)``: all that does not depend on the words."""
-        # Multiples of the stride, by repeating the last row and column; `answer` cuts them off again.
-        missing = [-length % STRIDE for length in before.shape[-2:]]
-        both = torch.cat([self.normalise(before, "before"), self.normalise(after, "after")])
-        x = functional.pad(both, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else both
-        # Twice as fast on a processor: depthwise convolutions over channels that lie last.
-        x = self.tower.embed(x.contiguous(memory_format=torch.channels_last))
+        parts = [self._seen(before, "before"), self._seen(after, "after")]
+        if self.training:
+            parts = [torch.cat(parts)]  # Norms take their statistics of both dates.
         maps = []
         for number, block in enumerate(self.tower.blocks):
-            x = block(x)
+            # Until the first filter the dates know nothing of each other, and one at a time takes half the memory.
+            parts = [block(x) for x in parts]
             if str(number) in self.filters:
-                x = self._filtered(self.filters[str(number)], x)
+                parts = [self._filtered(self.filters[str(number)], torch.cat(parts))]
             if number in OUTPUTS:
-                maps.append(x)
+                maps.append(torch.cat(parts))
         first, second = self.pyramid(maps).chunk(2)
         return first, second
+
+    def _seen(self, image: Tensor, date: Literal["before", "after"]) -> Tensor:
+        """One date as the first block takes it, its sides made multiples of `STRIDE`."""
+        # By repeating the last row and column; `answer` cuts them off again.
+        missing = [-length % STRIDE for length in image.shape[-2:]]
+        x = self.normalise(image, date)
+        x = functional.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x
+        # Twice as fast on a processor: depthwise convolutions over channels that lie last.
+        return self.tower.embed(x.contiguous(memory_format=torch.channels_last))
 
     def answer(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> ChangeLogits:
         """The answer at ``size`` from what `encode` gave, in the words that are bound."""
         place = self.scale
         first, second = (one.to(place.device, place.dtype) for one in features)
-        classes = self._classes(torch.cat([first, second]))
-        before, after = classes.chunk(2)
+        if self.training:
+            before, after = self._classes(torch.cat([first, second])).chunk(2)
+        else:
+            before, after = self._classes(first), self._classes(second)
         parts = []
         if self.change_decoder is not None:
             parts.append(self.change_decoder(first, second))
@@ -345,25 +360,32 @@ class SemanticCDMini(nn.Module):
 class Pyramid(nn.Module):
     """Maps at four strides to one at the finest: a feature pyramid from the top down (Lin et al. 2017).
 
+    It is smoothed at stride 8. At stride 4, where there are four times as many places, convolutions within each channel
+    do: two dense ones there would cost as much as the whole tower.
+
     Args:
         inside: channels of the maps, the finest first.
         width: channels of the answer.
+        inner: channels at the strides from 8 on.
     """
 
-    def __init__(self, inside: Sequence[int], width: int) -> None:
+    def __init__(self, inside: Sequence[int], width: int, inner: int) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in inside)
-        self.smooth = nn.Sequential(_conv(width, width, 3), _conv(width, width, 3))
+        finest, *coarser = inside
+        self.laterals = nn.ModuleList(nn.Conv2d(channels, inner, 1) for channels in coarser)
+        self.smooth = nn.Sequential(_conv(inner, inner, 3), _conv(inner, inner, 3), nn.Conv2d(inner, width, 1))
+        self.finest = nn.Conv2d(finest, width, 1)
+        self.sharpen = nn.Sequential(_separable(width), _separable(width))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """``(B, ., H / 4, W / 4)`` to ``(B, ., H / 32, W / 32)`` as ``(B, width, H / 4, W / 4)``."""
-        sides = [lateral(one) for lateral, one in zip(self.laterals, maps, strict=True)]
+        finest, *coarser = maps
+        sides = [lateral(one) for lateral, one in zip(self.laterals, coarser, strict=True)]
         x = sides.pop()
         while sides:
-            finer = sides.pop()
-            x = finer + functional.interpolate(x, size=finer.shape[-2:], mode="bilinear", align_corners=False)
-        smoothed: Tensor = self.smooth(x)
-        return smoothed
+            x = _onto(sides.pop(), x)
+        sharpened: Tensor = self.sharpen(_onto(self.finest(finest), self.smooth(x)))
+        return sharpened
 
 
 class ClassDecoder(nn.Module):
@@ -376,7 +398,7 @@ class ClassDecoder(nn.Module):
 
     def __init__(self, width: int, head: int) -> None:
         super().__init__()
-        self.shared = _conv(width, head, 3)
+        self.shared = _conv(width, head, 1)
         self.own = nn.Conv2d(1, head, 3, padding=1)
         self.around = nn.Conv2d(head, head, 3, padding=2, dilation=2, groups=head)
         self.logit = nn.Conv2d(head, 1, 1)
@@ -394,8 +416,8 @@ class ClassDecoder(nn.Module):
         places = costs.reshape(-1, 1, rows, cols)
         places = places.as_strided(places.shape, (rows * cols, 1, cols, 1)) if places.is_contiguous() else places
         own = self.own(places).unflatten(0, (batch, classes))
-        x = functional.relu(own + shared[:, None]).flatten(0, 1)
-        x = functional.relu(self._looked_around(x))
+        x = functional.relu(own + shared[:, None], inplace=True).flatten(0, 1)
+        x = functional.relu(self._looked_around(x), inplace=True)
         added: Tensor = self.logit(x)
         return costs + added.view(costs.shape)
 
@@ -413,16 +435,17 @@ class ChangeDecoder(nn.Module):
 
     Args:
         width: channels of the features.
-        head: half of the channels within.
+        head: channels within.
     """
 
     def __init__(self, width: int, head: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _conv(2 * width, 2 * head, 1),
-            _conv(2 * head, 2 * head, 3),
-            _conv(2 * head, 2 * head, 3, dilation=2),
-            nn.Conv2d(2 * head, 1, 1),
+            _conv(2 * width, head, 1),
+            _separable(head),
+            _separable(head, dilation=2),
+            _separable(head, dilation=4),
+            nn.Conv2d(head, 1, 1),
         )
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
@@ -446,12 +469,27 @@ def differing(before: Tensor, after: Tensor) -> Tensor:
     return torch.log(-torch.expm1(same)) - same
 
 
-def _conv(inside: int, out: int, kernel: int, *, dilation: int = 1) -> nn.Sequential:
+def _conv(inside: int, out: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inside, out, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False),
+        nn.Conv2d(inside, out, kernel, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(out),
         nn.ReLU(inplace=True),
     )
+
+
+def _separable(channels: int, *, dilation: int = 1) -> nn.Sequential:
+    """Looking around within each channel, then across channels: at 64 channels an eighth of a dense convolution."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _onto(finer: Tensor, coarser: Tensor) -> Tensor:
+    """The sum of two maps at the size of the finer."""
+    return finer + functional.interpolate(coarser, size=finer.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _forget_texts(model: SemanticCDMini, _: Any) -> None:
