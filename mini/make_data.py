@@ -97,8 +97,8 @@ TAIZHOU_YEARS = (2000, 2003)
 SOURCES = {
     "dubai": "dubai-landcover; CC0 (Humans in the Loop / MBRSC); exact labels",
     "dubai-coarser": "the same, pixels 1.25 to 2.5 times as long",
-    "naip": f"naip-dakota west of column {NAIP_CUT}, south of row {NAIP_CHOICE}; US public domain; weak labels from NDWI "
-    "and NDVI",
+    "naip": f"naip-dakota west of column {NAIP_CUT}, south of row {NAIP_CHOICE}; US public domain; weak labels from "
+    "NDWI and NDVI",
     "pucallpa": "landsat-pucallpa; public domain (USGS); weak labels from MNDWI and NDVI",
     "taizhou": "landsat-taizhou; public domain (USGS); weak labels from MNDWI and NDVI",
     "synthetic": "wasnow.data.synthetic; this project; exact labels",

@@ -4,11 +4,12 @@
 
 DATA is the folder of real imagery, MADE and LAKES what make_data.py wrote, the latter with ``--area choice``.
 
-The threshold serves two kinds of ground alike, a city seen closely and lakes from afar: it has the best mean of two F1,
-on made pairs of Dubai's tile 7, which chose the weights as well, and of water's change in the north-west of naip-dakota;
-but it is no lower than where the share called changed between two pictures of the *same* day, the second displaced, hazy
-and in another light, falls to `BUDGET`. The finest resolution that images are shown at is the one that serves building
-change best on rendered scenes. Nothing here looks at the imagery that measure.py reports on.
+The threshold serves two kinds of ground alike, a city seen closely and lakes from afar: it has the best mean of two
+F1s, on made pairs of Dubai's tile 7, which chose the weights as well, and of water's change in naip-dakota's
+north-west.
+But it is no lower than where the share called changed between two pictures of the *same* day, the second displaced,
+hazy and in another light, falls to `BUDGET`. The finest resolution that images are shown at is the one that serves
+building change best on rendered scenes. Nothing here looks at the imagery that measure.py reports on.
 """
 
 from __future__ import annotations
