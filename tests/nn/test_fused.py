@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from making import TINY_SEMANTIC_CD
 from wasnow import models
 from wasnow.models.contract import ChangeLogits
 from wasnow.models.semantic_cd_mini import SemanticCDMini
@@ -72,6 +73,7 @@ def test_a_folded_convolution_answers_like_the_convolution_and_its_norm(channels
     [
         ("semantic-cd-mini", {}, 0),
         ("sscd-l", {}, 0),
+        ("semantic-cd", TINY_SEMANTIC_CD, 1),  # where levels are joined: that convolution is not asked as a whole
         ("bisrnet", {}, 0),
         ("hrscd", {}, 0),
         ("changemask", {}, 1),  # before a classifier that nobody asks

@@ -36,6 +36,7 @@ from wasnow.models.contract import ChangeLogits, ModelCard, phrasings_of, some_w
 from wasnow.nn.efficientnet_lite import BLOCKS, OUTPUTS, WIDTHS, EfficientNetLite0
 from wasnow.nn.filters import BiTemporalFilter
 from wasnow.nn.normalise import Normalise
+from wasnow.nn.one_pass import convolved
 from wasnow.nn.terms import PHRASINGS, TermTable
 
 NAME = "semantic-cd-mini"
@@ -416,18 +417,15 @@ class ClassDecoder(nn.Module):
         places = costs.reshape(-1, 1, rows, cols)
         places = places.as_strided(places.shape, (rows * cols, 1, cols, 1)) if places.is_contiguous() else places
         own = self.own(places).unflatten(0, (batch, classes))
-        x = functional.relu(own + shared[:, None], inplace=True).flatten(0, 1)
-        x = functional.relu(self._looked_around(x), inplace=True)
+        x = self._looked_around(functional.relu(own + shared[:, None], inplace=True).flatten(0, 1))
         added: Tensor = self.logit(x)
         return costs + added.view(costs.shape)
 
     def _looked_around(self, x: Tensor) -> Tensor:
-        """``x + around(x)`` in one convolution: 1 more in the middle of each kernel."""
+        """The positive part of ``x + around(x)`` in one convolution: 1 more in the middle of each kernel."""
         middle = functional.pad(self.around.weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1))
-        around = self.around
-        return functional.conv2d(
-            x, around.weight + middle, around.bias, padding=around.padding, dilation=2, groups=around.groups
-        )
+        weight, bias = self.around.weight + middle, self.around.bias
+        return convolved(x, weight, bias, padding=(2, 2), dilation=(2, 2), groups=self.around.groups, activation="relu")
 
 
 class ChangeDecoder(nn.Module):

@@ -68,8 +68,10 @@ class Block(nn.Module):
         if wider > 1:
             self._expand_conv = SameConv(inside, width, 1)
             self._bn0 = _norm(width)
+            self._swish0 = nn.SiLU()
         self._depthwise_conv = SameConv(width, width, kernel, stride, groups=width)
         self._bn1 = _norm(width)
+        self._swish1 = nn.SiLU()
         self._se_reduce = nn.Conv2d(width, few, 1)
         self._se_expand = nn.Conv2d(few, width, 1)
         self._project_conv = SameConv(width, out, 1)
@@ -80,8 +82,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, inside, H, W)`` to ``(B, out, ., .)``."""
-        inner: Tensor = functional.silu(self._bn0(self._expand_conv(x))) if self.wider else x
-        inner = functional.silu(self._bn1(self._depthwise_conv(inner)))
+        inner: Tensor = self._swish0(self._bn0(self._expand_conv(x))) if self.wider else x
+        inner = self._swish1(self._bn1(self._depthwise_conv(inner)))
         weights = self._se_expand(functional.silu(self._se_reduce(inner.mean((2, 3), keepdim=True))))
         inner = self._bn2(self._project_conv(inner * weights.sigmoid()))
         return x + self._dropped(inner) if self.residual else inner
@@ -104,6 +106,7 @@ class EfficientNetB0(nn.Module):
         super().__init__()
         self._conv_stem = SameConv(3, STEM, 3, 2)
         self._bn0 = _norm(STEM)
+        self._swish0 = nn.SiLU()
         blocks: list[Block] = []
         inside, last = STEM, sum(stage[0] for stage in _STAGES)
         for count, kernel, stride, wider, out in _STAGES:
@@ -122,7 +125,7 @@ class EfficientNetB0(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """``(B, 3, H, W)``, normalised, to maps of `WIDTHS` channels at the strides 2, 4, 8, 16 and 32."""
-        x = functional.silu(self._bn0(self._conv_stem(images)))
+        x = self._swish0(self._bn0(self._conv_stem(images)))
         maps = [x]
         for number, block in enumerate(self._blocks):
             x = block(x)

@@ -49,14 +49,17 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, inside, H, W)`` to ``(B, out, ceil(H / stride), ceil(W / stride))``."""
+        weight, padding = self.placed(x.shape[-2], x.shape[-1])
+        return functional.conv2d(x, weight, self.bias, self.stride, padding, groups=self.groups)
+
+    def placed(self, rows: int, cols: int) -> tuple[Tensor, tuple[int, int]]:
+        """Weights and padding for a map of so many rows and columns."""
+        half = self.kernel_size[0] // 2
         if self.stride[0] == 1:
-            return super().forward(x)
+            return self.weight, (half, half)
         # Along an even side the border is one wider at its end. An empty first row or column of the kernel does the
         # same as a copy of the whole map with such a border, three times as fast.
-        rows, cols = (1 - size % 2 for size in x.shape[-2:])
-        weight = functional.pad(self.weight, (cols, 0, rows, 0))
-        half = self.kernel_size[0] // 2
-        return functional.conv2d(x, weight, self.bias, self.stride, (half, half), groups=self.groups)
+        return functional.pad(self.weight, (1 - cols % 2, 0, 1 - rows % 2, 0)), (half, half)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -80,8 +83,10 @@ class Block(nn.Module):
         if wider > 1:
             self._expand_conv = SameConv(inside, width, 1)
             self._bn0 = _norm(width)
+            self._relu0 = nn.ReLU6(inplace=True)
         self._depthwise_conv = SameConv(width, width, kernel, stride, groups=width)
         self._bn1 = _norm(width)
+        self._relu1 = nn.ReLU6(inplace=True)
         self._project_conv = SameConv(width, out, 1)
         self._bn2 = _norm(out)
         self.wider = wider > 1
@@ -90,8 +95,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, inside, H, W)`` to ``(B, out, ., .)``."""
         # In place: the gradient of a norm needs what came in and not what went out, and these maps are the widest.
-        inner: Tensor = functional.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.wider else x
-        inner = functional.relu6(self._bn1(self._depthwise_conv(inner)), inplace=True)
+        inner: Tensor = self._relu0(self._bn0(self._expand_conv(x))) if self.wider else x
+        inner = self._relu1(self._bn1(self._depthwise_conv(inner)))
         inner = self._bn2(self._project_conv(inner))
         return inner.add_(x) if self.residual else inner
 
@@ -103,6 +108,7 @@ class EfficientNetLite0(nn.Module):
         super().__init__()
         self._conv_stem = SameConv(3, STEM, 3, 2)
         self._bn0 = _norm(STEM)
+        self._relu0 = nn.ReLU6(inplace=True)
         shapes = [
             (kernel, stride if i == 0 else 1, wider, width)
             for count, kernel, stride, wider, width in _STAGES
@@ -120,7 +126,7 @@ class EfficientNetLite0(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised colours ``(B, 3, H, W)`` to what the first block takes, ``(B, 32, H / 2, W / 2)``."""
-        stem: Tensor = functional.relu6(self._bn0(self._conv_stem(images)), inplace=True)
+        stem: Tensor = self._relu0(self._bn0(self._conv_stem(images)))
         return stem
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -89,7 +89,7 @@ class LevelHead(nn.Module):
     ) -> None:
         super().__init__()
         self.levels = nn.ModuleList(_joined(channels, width, norm) for _ in range(LEVELS))
-        self.join = _joined(LEVELS * width, width, norm)
+        self.join = _Joining(*_joined(LEVELS * width, width, norm))
         self.logits = nn.Conv2d(width, out, 1)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
@@ -106,6 +106,10 @@ class LevelHead(nn.Module):
         ]
         logits: Tensor = self.logits(self.join[1:](parts[0] + parts[1] + parts[2] + parts[3]))
         return logits
+
+
+class _Joining(nn.Sequential):
+    """A sequence whose parts are not asked one after the other: nothing in it may be folded into its neighbour."""
 
 
 def _joined(channels: int, width: int, norm: Callable[[int], nn.Module]) -> nn.Sequential:
