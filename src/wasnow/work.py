@@ -181,12 +181,16 @@ class Seen:
 class Worker:
     """Answers the blocks of one order. The rasters are opened once for each thread, the model is loaded once.
 
+    Args:
+        order: what to do.
+        lanes: how many blocks may be answered at the same time, by as many threads.
+
     Raises:
         CheckpointError, UsageError: the model cannot be had here.
         WorkersLost: this is another version of wasnow than the one that gave the order.
     """
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, lanes: int = 1) -> None:
         if order.version != wasnow.__version__:
             raise WorkersLost(
                 f"a worker has wasnow {wasnow.__version__} and the run is of {order.version}; install the same version"
@@ -206,7 +210,7 @@ class Worker:
             self._remembering = Remembering(self._model, store, kept.identity)
         self._own = threading.local()
         self._readers: list[PairReader] = []
-        self._one_at_a_time = threading.Lock()
+        self._lanes = threading.BoundedSemaphore(lanes)
 
     def read(self, index: int) -> Seen:
         """The pixels of a block; any thread may call this.
@@ -227,14 +231,14 @@ class Worker:
         return Seen(block, seen, masks, error, time.perf_counter() - at)
 
     def answer(self, seen: Seen, waited: float = 0.0) -> Answer:
-        """The answer to a block that was read; one at a time, whatever thread calls.
+        """The answer to a block that was read; as many at a time as there are lanes, whatever thread calls.
 
         Args:
             seen: from `read`.
             waited: seconds for which the reading held the caller up.
         """
         order, memory = self.order, self._remembering
-        with self._one_at_a_time:
+        with self._lanes:
             if order.threads is not None and torch.get_num_threads() != order.threads:
                 # OpenMP counts for each thread of the process by itself.
                 torch.set_num_threads(order.threads)
