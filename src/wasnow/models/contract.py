@@ -111,7 +111,7 @@ class ChangeModel(Protocol):
         ...
 
     def __call__(self, before: Tensor, after: Tensor, valid: Tensor) -> ChangeLogits:
-        """Answer a batch.
+        """Answer a batch. On a processor, networks (``nn.Module``) are called by two threads at the same time.
 
         Args:
             before: ``(B, Cb, H, W)`` float32, scaled as the card says, finite everywhere.
