@@ -7,7 +7,8 @@ squares of a larger one, so the time and the memory are bounded whatever the ras
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,29 +114,33 @@ def survey(
     keep_every = max(1, math.ceil(sum(window.size for window in windows) / most))
     before: list[Samples] = []
     after: list[Samples] = []
-    candidates: list[tuple[float, Window]] = []
+    candidates: list[tuple[Future[float], Window]] = []
     read_px = valid_px = 0
-    for done, window in enumerate(windows):
-        if progress is not None:
-            progress(done, len(windows))
-        seen = reader.read_around_damage(window)[0] if skip_unreadable else reader.read(window)
-        read_px += window.size
-        valid = seen.valid
-        valid_px += int(valid.sum())
-        before.append(seen.before[:, valid][:, ::keep_every].T)
-        after.append(seen.after[:, valid][:, ::keep_every].T)
-        if (
-            min(window.height, window.width) >= 64
-            and valid.mean() > 0.95
-            and not (seen.reason == Reason.UNREADABLE).any()
-        ):
-            candidates.append((_texture(seen), window))
-    if valid_px == 0:
-        raise InputError(
-            f"no pixel is valid at both dates ({read_px} looked at); check nodata, masks and overlap with wasnow info"
-        )
-    best = [window for _, window in sorted(candidates, key=lambda each: -each[0])[:SHIFT_SQUARES]]
-    shift = estimate_shift([reader.read(window) for window in sorted(best)])
+    # What is counted of one square is counted while the next is read, and shifts two by two; the order stays.
+    with ThreadPoolExecutor(2, thread_name_prefix="wasnow-survey") as beside:
+        for done, window in enumerate(windows):
+            if progress is not None:
+                progress(done, len(windows))
+            seen = reader.read_around_damage(window)[0] if skip_unreadable else reader.read(window)
+            read_px += window.size
+            valid = seen.valid
+            valid_px += int(valid.sum())
+            before.append(seen.before[:, valid][:, ::keep_every].T)
+            after.append(seen.after[:, valid][:, ::keep_every].T)
+            if (
+                min(window.height, window.width) >= 64
+                and valid.mean() > 0.95
+                and not (seen.reason == Reason.UNREADABLE).any()
+            ):
+                candidates.append((beside.submit(_texture, seen), window))
+        if valid_px == 0:
+            raise InputError(
+                f"no pixel is valid at both dates ({read_px} looked at); check nodata, masks and overlap with "
+                "wasnow info"
+            )
+        ranked = sorted(((texture.result(), window) for texture, window in candidates), key=lambda each: -each[0])
+        best = [window for _, window in ranked[:SHIFT_SQUARES]]
+        shift = estimate_shift((reader.read(window) for window in sorted(best)), beside)
     return Survey(np.concatenate(before), np.concatenate(after), shift, read_px, valid_px)
 
 
@@ -157,31 +162,39 @@ def _edges(grey: Samples) -> Samples:
     return np.asarray(np.hypot(rows, cols), np.float32)
 
 
-def estimate_shift(windows: list[PairWindow]) -> Shift | None:
+def estimate_shift(windows: Iterable[PairWindow], pool: ThreadPoolExecutor | None = None) -> Shift | None:
     """Median displacement of after against before over windows, by phase correlation of edge strength.
 
     Edge strength rather than brightness, since crops and seasons change brightness but not where edges lie. Windows
     whose peak lies further off than an eighth of their side are left out; None where fewer than three (or, in a small
     image, none) remain.
-    """
-    from skimage.registration import phase_cross_correlation
 
-    found: list[tuple[float, float]] = []
-    for seen in windows:
-        before, after = _edges(_grey(seen.before)), _edges(_grey(seen.after))
-        if before.std() == 0 or after.std() == 0:
-            continue
-        taper = np.outer(np.hanning(before.shape[0]), np.hanning(before.shape[1]))
-        before, after = (before - before.mean()) * taper, (after - after.mean()) * taper
-        forth, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
-            before, after, upsample_factor=20, normalization=None
-        )
-        half = min(before.shape) / 8
-        if np.abs(forth).max() <= half:
-            found.append((-float(forth[0]), -float(forth[1])))
-    if len(found) < min(3, max(1, len(windows))):
+    Args:
+        windows: both dates over each.
+        pool: works on several at once.
+    """
+    told = list(pool.map(_displacement, windows) if pool is not None else map(_displacement, windows))
+    found = [one for one in told if one is not None]
+    if len(found) < min(3, max(1, len(told))):
         return None
     shifts = np.asarray(found)
     middle = np.median(shifts, axis=0)
     spread = float(np.median(np.hypot(*(shifts - middle).T)))
     return Shift(float(middle[0]), float(middle[1]), spread, len(found))
+
+
+def _displacement(seen: PairWindow) -> tuple[float, float] | None:
+    """Rows and columns by which after lies off in one window; None without texture, or where the peak lies too far."""
+    from skimage.registration import phase_cross_correlation
+
+    before, after = _edges(_grey(seen.before)), _edges(_grey(seen.after))
+    if before.std() == 0 or after.std() == 0:
+        return None
+    taper = np.outer(np.hanning(before.shape[0]), np.hanning(before.shape[1]))
+    before, after = (before - before.mean()) * taper, (after - after.mean()) * taper
+    forth, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
+        before, after, upsample_factor=20, normalization=None
+    )
+    if np.abs(forth).max() > min(before.shape) / 8:
+        return None
+    return -float(forth[0]), -float(forth[1])
