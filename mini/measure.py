@@ -24,19 +24,21 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import rasterio
 import torch
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
+from torch import nn
 
 from make_data import MIXES
 from wasnow.checkpoint import load
 from wasnow.data.singles import open_masks
 from wasnow.data.synthetic import render_scene
 from wasnow.models.contract import ChangeModel
+from wasnow.nn.fused import fused
 from wasnow.nn.terms import HELD_OUT_PHRASINGS
 
 Rgb = NDArray[np.uint8]
@@ -47,6 +49,12 @@ CHOSE, NEVER_SEEN = MIXES["shipped"].val[0], MIXES["shipped"].test[0]
 """Tiles of Dubai: the one that weights and threshold were chosen on, and one that nothing was."""
 DUBAI = {"land": "bare ground"}
 """Names of the masks that the model calls otherwise."""
+
+
+def as_it_runs(model: ChangeModel) -> ChangeModel:
+    """The copy that ``wasnow detect`` makes: the same answers in half the time."""
+    assert isinstance(model, nn.Module)
+    return cast(ChangeModel, fused(model))
 
 
 def answer(model: ChangeModel, before: Rgb, after: Rgb) -> NDArray[np.float32]:
@@ -344,7 +352,7 @@ def main() -> None:
     parser.add_argument("--only", default="landcover,scales,france,naip,false,words,pairs,seams,baselines")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    model = load(asked.checkpoint)
+    model = as_it_runs(load(asked.checkpoint))
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "landcover": lambda: {tile: landcover(model, asked.data, tile) for tile in (CHOSE, NEVER_SEEN)},
         "france": lambda: france(model, asked.data),

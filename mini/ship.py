@@ -22,9 +22,10 @@ import torch
 from numpy.typing import NDArray
 
 from make_data import MIXES
-from measure import GRID, answer, dubai, f1, read, scales, score, spoilt
+from measure import GRID, answer, as_it_runs, dubai, f1, read, scales, score, spoilt
 from wasnow.checkpoint import load, read_header, save, set_calibration
 from wasnow.data.dataset import open_dataset
+from wasnow.models.contract import ChangeModel
 from wasnow.models.semantic_cd_mini import SemanticCDMini
 from wasnow.nn.terms import TermTable
 
@@ -40,7 +41,7 @@ ABOUT = (
 )
 
 
-def choose_threshold(model: SemanticCDMini, data: Path, made: Path, lakes: Path) -> tuple[float, dict[str, float]]:
+def choose_threshold(model: ChangeModel, data: Path, made: Path, lakes: Path) -> tuple[float, dict[str, float]]:
     """The threshold, and the figures that it was chosen by."""
     pairs, water = scores_on_pairs(model, made), scores_on_water(model, lakes)
     false = np.zeros(len(GRID))
@@ -66,7 +67,7 @@ def choose_threshold(model: SemanticCDMini, data: Path, made: Path, lakes: Path)
     }  # fmt: skip
 
 
-def scores_on_pairs(model: SemanticCDMini, made: Path) -> NDArray[np.float64]:
+def scores_on_pairs(model: ChangeModel, made: Path) -> NDArray[np.float64]:
     """F1 of change on the split ``val`` of the training data, by threshold."""
     samples = open_dataset(made).splits["val"]
     counts = np.zeros((len(GRID), 3), np.int64)
@@ -79,7 +80,7 @@ def scores_on_pairs(model: SemanticCDMini, made: Path) -> NDArray[np.float64]:
     return np.array([score(*row) for row in counts])
 
 
-def scores_on_water(model: SemanticCDMini, lakes: Path) -> NDArray[np.float64]:
+def scores_on_water(model: ChangeModel, lakes: Path) -> NDArray[np.float64]:
     """F1 of water's change in a part of naip-dakota that was not trained on, by threshold."""
     before, after = (read(lakes / f"{year}.tif") for year in (2009, 2017))
     label = read(lakes / "label.tif")[..., 0]
@@ -102,10 +103,11 @@ def main() -> None:
     # The table of terms may have grown since: what words mean in it does not change.
     model.terms = TermTable()
     calibration, model.calibration = header.calibration, None  # type: ignore[assignment]
-    found_scales = scales(model)
+    running = as_it_runs(model)
+    found_scales = scales(running)
     finest = float(max(found_scales, key=lambda side: found_scales[side]))
     print(f"building change on rendered scenes by pixel side: {found_scales}; finest to be seen: {finest:g} m")
-    threshold, found = choose_threshold(model, asked.data, asked.made, asked.lakes)
+    threshold, found = choose_threshold(running, asked.data, asked.made, asked.lakes)
     print(f"threshold {threshold:.2f}: {', '.join(f'{what} {figure:.3f}' for what, figure in found.items())}")
     model._options |= {"threshold": threshold, "gsd_range_m": [finest, asked.coarsest]}
     weights = {
