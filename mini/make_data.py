@@ -1,8 +1,7 @@
 """The training data of semantic-cd-mini, from imagery whose licence allows shipping a model trained on it.
 
     python mini/make_data.py DATA OUT [--seed 0] [--share 1] [--mix shipped]      the dataset
-    python mini/make_data.py DATA OUT --area test      2009.tif, 2017.tif, label.tif of naip-dakota's east
-    python mini/make_data.py DATA OUT --area choice    the same of its north-west, which thresholds are chosen on
+    python mini/make_data.py DATA OUT --test-area      2009.tif, 2017.tif, label.tif of naip-dakota's east
 
     dubai-landcover   CC0             masks of one date ─> pairs (wasnow.data.pairs)                      exact labels
     naip-dakota       public domain   real pairs; labels from the infrared band that the model never sees  weak
@@ -13,9 +12,8 @@ OUT is one dataset in the layout of SECOND with a class at every pixel of both d
 differ), which `wasnow.data.covers.open_covers` reads with and `open_dataset` without the classes of unchanged ground.
 The first word of a pair's name is its source. The same seed gives the same bytes.
 
-Never trained on: the tiles that a `Mix` keeps for the splits ``val`` and ``test``, and two parts of naip-dakota, which
-`write_area` writes out: the eastern two fifths for measuring, the north-west for choosing. Never read at all: the
-folders in `FOR_TESTING`.
+Never trained on: the tiles that a `Mix` keeps for the splits ``val`` and ``test``, and the eastern two fifths of
+naip-dakota, which `write_test_area` writes out for measuring. Never read at all: the folders in `FOR_TESTING`.
 """
 
 from __future__ import annotations
@@ -85,9 +83,6 @@ NAIP_CUT = 562
 """First of the 372 eastern columns (of 934), the test area, at easting 488 710 m. The cut runs where the least water
 crosses it at any date: 1 of 723 pixels in 2009, 38 in 2014; both sides have lakes that grow."""
 
-NAIP_CHOICE = 220
-"""The western columns north of this row (of 724) are for choosing thresholds. No water crosses the cut at any date."""
-
 NAIP_FRAME = 2
 """Rows and columns at the border that resampling onto the grid of another date may leave empty."""
 
@@ -97,8 +92,7 @@ TAIZHOU_YEARS = (2000, 2003)
 SOURCES = {
     "dubai": "dubai-landcover; CC0 (Humans in the Loop / MBRSC); exact labels",
     "dubai-coarser": "the same, pixels 1.25 to 2.5 times as long",
-    "naip": f"naip-dakota west of column {NAIP_CUT}, south of row {NAIP_CHOICE}; US public domain; weak labels from "
-    "NDWI and NDVI",
+    "naip": f"naip-dakota, columns 0 to {NAIP_CUT - 1}; US public domain; weak labels from NDWI and NDVI",
     "pucallpa": "landsat-pucallpa; public domain (USGS); weak labels from MNDWI and NDVI",
     "taizhou": "landsat-taizhou; public domain (USGS); weak labels from MNDWI and NDVI",
     "synthetic": "wasnow.data.synthetic; this project; exact labels",
@@ -247,14 +241,14 @@ class Date:
     cover: Codes
 
 
-def naip(data: Path, rows: slice, cols: slice) -> dict[int, Date]:
-    """A part of naip-dakota at its four dates on the grid of the first; labels from NDWI and NDVI.
+def naip(data: Path, cols: slice) -> dict[int, Date]:
+    """Some columns of naip-dakota at its four dates on the grid of the first; labels from NDWI and NDVI.
 
-    Limits are found from that part alone. Bare ground must be 5 pixels (25 m) wide: narrower is a road.
+    Limits are found from the columns asked for alone. Bare ground must be 5 pixels (25 m) wide: narrower is a road.
     """
     dates = {}
     for year, bands in on_one_grid(folder_of(data, "naip-dakota"), NAIP_YEARS):
-        bands = bands[:, rows, cols]
+        bands = bands[:, :, cols]
         red, green, _, nir = bands
         found = covers_of(Seen(red, green, nir))
         cover = as_codes({WATER: found.water, VEGETATION: found.vegetation, BARE: wide(found.bare, 5)})
@@ -449,9 +443,7 @@ def make(data: Path, out: Path, *, seed: int = 0, mix: Mix = MIXES["shipped"]) -
 
     def train() -> Iterator[Sample]:
         yield from dubai(data, mix.train, counts.dubai, seed, coarser=0.35)
-        yield from crops(
-            "naip", naip(data, slice(NAIP_CHOICE, None), slice(0, NAIP_CUT)), counts.naip, seed, (0.7, 1.6)
-        )
+        yield from crops("naip", naip(data, slice(0, NAIP_CUT)), counts.naip, seed, (0.7, 1.6))
         yield from crops("pucallpa", pucallpa(data), counts.pucallpa, seed, (1.0, 2.4))
         yield from crops("taizhou", taizhou(data), counts.taizhou, seed, (1.0, 2.0))
         yield from synthetic(counts.synthetic, seed)
@@ -500,32 +492,25 @@ def water_change(before: Covers, after: Covers) -> Codes:
     return np.where(clear, (before.water != after.water).astype(np.uint8), np.uint8(NO_LABEL))
 
 
-AREAS: Mapping[str, tuple[slice, slice]] = {
-    "test": (slice(NAIP_FRAME, -NAIP_FRAME), slice(NAIP_CUT, -NAIP_FRAME)),
-    "choice": (slice(NAIP_FRAME, NAIP_CHOICE), slice(NAIP_FRAME, NAIP_CUT)),
-}
-"""Rows and columns of naip-dakota that are not trained on: what is measured on, and what thresholds are chosen on."""
-
-
-def write_area(data: Path, out: Path, area: str = "test", years: tuple[int, int] = (2009, 2017)) -> None:
-    """A part of naip-dakota (`AREAS`) as ``YEAR.tif`` (RGB, twice) and ``label.tif`` (`water_change`), on one grid.
+def write_test_area(data: Path, out: Path, years: tuple[int, int] = (2009, 2017)) -> None:
+    """The east of naip-dakota as ``YEAR.tif`` (RGB, twice) and ``label.tif`` (`water_change`), on one grid.
 
     Raises:
         InputError: the source is missing or damaged.
     """
     folder = folder_of(data, "naip-dakota")
     read = dict(on_one_grid(folder, years))
-    part = AREAS[area]
+    area = (slice(NAIP_FRAME, -NAIP_FRAME), slice(NAIP_CUT, -NAIP_FRAME))
     grid = probe(folder / f"{years[0]}.tif").grid
-    rows, cols = (range(*axis.indices(size)) for axis, size in zip(part, grid.shape, strict=True))
-    transform = grid.crop(Window(rows[0], cols[0], len(rows), len(cols))).transform
-    bands = {year: values[:, *part] for year, values in read.items()}
+    height, width = (len(range(*part.indices(size))) for part, size in zip(area, grid.shape, strict=True))
+    transform = grid.crop(Window(NAIP_FRAME, NAIP_CUT, height, width)).transform
+    bands = {year: values[:, *area] for year, values in read.items()}
     before, after = (covers_of(Seen(red, green, nir)) for red, green, _, nir in bands.values())
     files = {f"{year}.tif": np.moveaxis(as_bytes(values[:3]), -1, 0) for year, values in bands.items()}
     files["label.tif"] = water_change(before, after)[None]
     out.mkdir(parents=True, exist_ok=True)
     for name, values in files.items():
-        shape = {"count": len(values), "height": len(rows), "width": len(cols), "dtype": "uint8"}
+        shape = {"count": len(values), "height": height, "width": width, "dtype": "uint8"}
         place = {"crs": grid.crs, "transform": transform, "compress": "deflate", "tiled": True}
         colors = {"photometric": "RGB"} if len(values) == 3 else {}
         with rasterio.open(out / name, "w", driver="GTiff", **shape, **place, **colors) as raster:
@@ -556,13 +541,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other pairs")
     parser.add_argument("--share", type=float, default=1.0, help="0.1 makes a tenth of the pairs")
     parser.add_argument("--mix", choices=MIXES, default="shipped", help="which places, how much of each kind")
-    parser.add_argument("--area", choices=AREAS, help="write a part of naip-dakota that is not trained on instead")
+    parser.add_argument("--test-area", action="store_true", help="write the east of naip-dakota instead")
     given = parser.parse_args(arguments)
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
     try:
-        if given.area:
-            write_area(given.data, given.out, given.area)
-            print(f"wrote {given.out}: a part of naip-dakota, never trained on")
+        if given.test_area:
+            write_test_area(given.data, given.out)
+            print(f"wrote {given.out}: naip-dakota from column {NAIP_CUT} on, never trained on")
         else:
             mix = MIXES[given.mix]
             mix = replace(mix, counts=mix.counts.times(given.share))

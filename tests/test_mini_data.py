@@ -41,7 +41,6 @@ def _loaded() -> ModuleType:
 
 
 make_data = _loaded()
-TAUGHT = (slice(make_data.NAIP_CHOICE, None), slice(0, make_data.NAIP_CUT))
 FEW = make_data.Counts(dubai=3, dubai_val=1, dubai_test=1, naip=3, pucallpa=2, taizhou=1, synthetic=1)
 SHIPPED, WIDER = (replace(make_data.MIXES[name], counts=FEW) for name in ("shipped", "wider"))
 
@@ -62,7 +61,7 @@ def ground(seed: int, height: int, width: int, grown: int) -> tuple[NDArray[np.f
 
 
 def sources(folder: Path) -> Path:
-    """All four sources, small. Held-back tiles, rows and columns are magenta."""
+    """All four sources, small. Held-back tiles and columns are magenta."""
     rng = np.random.default_rng(0)
     for tile in ("Tile_1", "Tile_3", "Tile_4", "Tile_6", "Tile_7"):
         for role in ("images", "masks"):
@@ -79,11 +78,9 @@ def sources(folder: Path) -> Path:
     for name in ("naip-dakota", "landsat-pucallpa", "landsat-taizhou"):
         (folder / name).mkdir()
     for at, year in enumerate(make_data.NAIP_YEARS):
-        (blue, green, red, nir, _), _ = ground(at, 620, 700, 30 * at)
+        (blue, green, red, nir, _), _ = ground(at, 420, 700, 30 * at)
         bands = np.stack([red, green, blue, nir])
-        # Green stays, so that the index still tells water.
-        bands[[0, 2], :, make_data.NAIP_CUT :] = MAGENTA[0]
-        bands[[0, 2], : make_data.NAIP_CHOICE] = MAGENTA[0]
+        bands[[0, 2], :, make_data.NAIP_CUT :] = MAGENTA[0]  # green stays, so that the index still tells water
         place = Affine(5, 0, 486_000 + 2 * (at == 3), 0, -5, 5_209_000)
         write_raster(folder / "naip-dakota" / f"{year}.tif", bands.astype(np.uint8), transform=place)
     for at, year in enumerate(make_data.PUCALLPA_YEARS):
@@ -198,7 +195,7 @@ def test_the_same_seed_gives_the_same_bytes(data: Path, made: tuple[Path, dict[s
 
 
 def test_another_seed_gives_other_pairs(data: Path) -> None:
-    dates = make_data.naip(data, *TAUGHT)
+    dates = make_data.naip(data, slice(0, make_data.NAIP_CUT))
     for one, other in (
         [next(make_data.dubai(data, ("Tile_1",), 2, seed)) for seed in (0, 1)],
         [next(make_data.crops("naip", dates, 1, seed, (0.7, 1.6))) for seed in (0, 1)],
@@ -243,10 +240,10 @@ def test_the_colours_of_dubai_mean_the_same_words_as_everywhere_in_wasnow() -> N
 
 
 def test_weak_labels_are_right_where_they_speak_and_speak_of_most(data: Path) -> None:
-    for at, date in enumerate(make_data.naip(data, *TAUGHT).values()):
-        _, truth = ground(at, 620, 700, 30 * at)
-        inside = (slice(4, -4), slice(4, -4))
-        cover, truth = date.cover[inside], truth[TAUGHT][inside]
+    for at, date in enumerate(make_data.naip(data, slice(0, make_data.NAIP_CUT)).values()):
+        _, truth = ground(at, 420, 700, 30 * at)
+        inside = (slice(4, -4), slice(4, make_data.NAIP_CUT - 4))
+        cover, truth = date.cover[inside], truth[inside]
         spoken = cover != NO_LABEL
         assert spoken.mean() > 0.85
         assert (cover == truth)[spoken].mean() > 0.99
@@ -259,7 +256,7 @@ def test_the_infrared_decides_labels_and_never_reaches_a_picture(data: Path, tmp
         bands[3] = bands[3][::-1]
         (tmp_path / "naip-dakota").mkdir(exist_ok=True)
         write_raster(tmp_path / "naip-dakota" / f"{year}.tif", bands, transform=place)
-    plain, turned = (make_data.naip(folder, slice(None), slice(0, 500)) for folder in (data, tmp_path))
+    plain, turned = (make_data.naip(folder, slice(0, 500)) for folder in (data, tmp_path))
     for year in make_data.NAIP_YEARS:
         np.testing.assert_array_equal(plain[year].picture, turned[year].picture)
         assert (plain[year].cover != turned[year].cover).mean() > 0.1
@@ -274,7 +271,7 @@ def test_bare_ground_beside_a_river_is_what_the_river_covered_at_another_date(da
 
 def test_dates_that_lie_apart_come_onto_one_grid(data: Path) -> None:
     read = dict(make_data.on_one_grid(data / "naip-dakota", make_data.NAIP_YEARS))
-    assert {values.shape for values in read.values()} == {(4, 620, 700)}
+    assert {values.shape for values in read.values()} == {(4, 420, 700)}
     # 2017 lies 2 m further east: its first column has nothing within half a pixel, and the rest is a mixture of two.
     with rasterio.open(data / "naip-dakota" / "2017.tif") as raster:
         stored = raster.read(1).astype(np.float32)
@@ -315,42 +312,27 @@ def test_coarser_images_are_blurred_before_they_are_sampled() -> None:
 # ------------------------------------------------------------------------------------------------------------ test area
 
 
-@pytest.mark.parametrize(
-    ("name", "rows", "cols"),
-    [
-        ("test", slice(2, 618), slice(make_data.NAIP_CUT, 698)),
-        ("choice", slice(2, make_data.NAIP_CHOICE), slice(2, make_data.NAIP_CUT)),
-    ],
-)
-def test_an_area_is_one_grid_in_place_with_water_where_it_came(
-    data: Path, tmp_path: Path, name: str, rows: slice, cols: slice
-) -> None:
-    make_data.write_area(data, tmp_path, name)
+def test_the_test_area_is_one_grid_in_place_with_water_where_it_came(data: Path, tmp_path: Path) -> None:
+    make_data.write_test_area(data, tmp_path)
     shown = {}
-    for file in ("2009.tif", "2017.tif", "label.tif"):
-        with rasterio.open(tmp_path / file) as raster:
-            shown[file] = raster.read()
-            assert raster.transform == Affine(5, 0, 486_000 + 5 * cols.start, 0, -5, 5_209_000 - 5 * rows.start)
-    assert shown["2009.tif"].shape == shown["2017.tif"].shape == (3, rows.stop - rows.start, cols.stop - cols.start)
-    _, before = ground(0, 620, 700, 0)
-    _, after = ground(3, 620, 700, 90)  # the fourth date
-    came = (before != 3)[rows, cols] & (after == 3)[rows, cols]
+    for name in ("2009.tif", "2017.tif", "label.tif"):
+        with rasterio.open(tmp_path / name) as raster:
+            shown[name] = raster.read()
+            assert raster.transform == Affine(5, 0, 486_000 + 5 * make_data.NAIP_CUT, 0, -5, 5_209_000 - 5 * 2)
+    assert shown["2009.tif"].shape == shown["2017.tif"].shape == (3, 416, 700 - 2 - make_data.NAIP_CUT)
+    _, before = ground(0, 420, 700, 0)
+    _, after = ground(3, 420, 700, 90)  # the fourth date
+    area = (slice(2, -2), slice(make_data.NAIP_CUT, -2))
+    came = (before != 3)[area] & (after == 3)[area]
     label = shown["label.tif"][0]
     assert (label[came] == 1).mean() > 0.9
     assert (label[~came] != 1).mean() > 0.99
 
 
-def test_areas_and_what_is_learned_from_share_no_pixel() -> None:
-    whole = np.zeros((724, 934), int)
-    for part in (TAUGHT, *make_data.AREAS.values()):
-        whole[part] += 1
-    assert whole.max() == 1
-
-
 @pytest.mark.real
 def test_water_doubles_in_the_test_area_of_naip_dakota(tmp_path: Path) -> None:
     needs_real("naip-dakota")
-    make_data.write_area(REAL, tmp_path, "test")
+    make_data.write_test_area(REAL, tmp_path)
     with rasterio.open(tmp_path / "label.tif") as raster:
         label = raster.read(1)
     known = label != NO_LABEL
@@ -361,7 +343,7 @@ def test_water_doubles_in_the_test_area_of_naip_dakota(tmp_path: Path) -> None:
 @pytest.mark.real
 def test_real_weak_labels_agree_with_each_other_on_lakes_that_stay(tmp_path: Path) -> None:
     needs_real("naip-dakota")
-    dates = make_data.naip(REAL, *TAUGHT)
+    dates = make_data.naip(REAL, slice(0, make_data.NAIP_CUT))
     water = [date.cover == make_data.WATER for date in dates.values()]
     spoken = [date.cover != NO_LABEL for date in dates.values()]
     for earlier, later, known in zip(water, water[1:], spoken[1:], strict=False):
@@ -374,7 +356,7 @@ def test_real_weak_labels_agree_with_each_other_on_lakes_that_stay(tmp_path: Pat
 def test_the_command_says_what_it_made_and_a_fault_in_one_line(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert make_data.main([str(data), str(tmp_path / "area"), "--area", "test"]) == 0
+    assert make_data.main([str(data), str(tmp_path / "area"), "--test-area"]) == 0
     assert "never trained on" in capsys.readouterr().out
     assert make_data.main([str(tmp_path), str(tmp_path / "out")]) == InputError.exit_code
     told = capsys.readouterr()

@@ -76,11 +76,9 @@ class SemanticCDMini(nn.Module):
             of training only.
         change: ``both`` as above; ``decoder``: the change decoder alone; ``classes``: q alone, the comparison of two
             single dates.
-        width: channels of the features, at stride 4.
-        inner: channels of the pyramid from stride 8 on.
+        width: channels of the pyramid.
         embed: dimensions in which features and words meet.
-        class_head: channels of the class decoder.
-        change_head: channels of the change decoder.
+        head: channels of the decoders.
         threshold: what its card calls the change probability from which on a pixel counts as changed.
         gsd_range_m: the ground sampling distances that its card says it was measured at.
         phrasings: for each class further words for the same; in training, one to three are drawn for each batch, so
@@ -102,11 +100,9 @@ class SemanticCDMini(nn.Module):
         filter_grid: tuple[int, int] = (32, 32),
         cost_volume: bool = True,
         change: str = "both",
-        width: int = 64,
-        inner: int = 64,
-        embed: int = 64,
-        class_head: int = 16,
-        change_head: int = 64,
+        width: int = 96,
+        embed: int = 96,
+        head: int = 32,
         threshold: float = 0.5,
         gsd_range_m: tuple[float, float] | None = None,
         phrasings: Mapping[str, Sequence[str]] | None = None,
@@ -126,10 +122,8 @@ class SemanticCDMini(nn.Module):
             "cost_volume": cost_volume,
             "change": change,
             "width": width,
-            "inner": inner,
             "embed": embed,
-            "class_head": class_head,
-            "change_head": change_head,
+            "head": head,
             "threshold": threshold,
             "gsd_range_m": None if gsd_range_m is None else list(gsd_range_m),
         }
@@ -137,7 +131,7 @@ class SemanticCDMini(nn.Module):
         self.normalise = Normalise("lite")
         self.tower = EfficientNetLite0()
         self.filters = nn.ModuleDict({str(place): BiTemporalFilter(WIDTHS[place], (rows, cols)) for place in places})
-        self.pyramid = Pyramid([WIDTHS[place] for place in OUTPUTS], width, inner)
+        self.pyramid = Pyramid([WIDTHS[place] for place in OUTPUTS], width)
         self.terms = TermTable()
         self.words = nn.Linear(self.terms.width, embed, bias=False)
         self.places = nn.Conv2d(width, embed, 1)
@@ -146,8 +140,8 @@ class SemanticCDMini(nn.Module):
         self._options["phrasings"] = None if phrasings is None else {k: list(v) for k, v in self._phrasings.items()}
         self._base = tuple(classes)
         self._name(classes, synonyms or {}, own=True)
-        self.class_decoder = ClassDecoder(width, class_head) if cost_volume else nn.Conv2d(width, len(self.classes), 1)
-        self.change_decoder = ChangeDecoder(width, change_head) if change != "classes" else None
+        self.class_decoder = ClassDecoder(width, head) if cost_volume else nn.Conv2d(width, len(self.classes), 1)
+        self.change_decoder = ChangeDecoder(width, head) if change != "classes" else None
         self.agree = nn.Parameter(torch.tensor([0.0, 1.0]))  # a, b
         self.register_load_state_dict_post_hook(_forget_texts)  # type: ignore[no-untyped-call]
 
@@ -278,6 +272,8 @@ class SemanticCDMini(nn.Module):
         parts = [self._seen(before, "before"), self._seen(after, "after")]
         if self.training:
             parts = [torch.cat(parts)]  # Norms take their statistics of both dates.
+        # Twice as fast on a processor: depthwise convolutions over channels that lie last.
+        parts = [self.tower.embed(x.contiguous(memory_format=torch.channels_last)) for x in parts]
         maps = []
         for number, block in enumerate(self.tower.blocks):
             # Until the first filter the dates know nothing of each other, and one at a time takes half the memory.
@@ -290,13 +286,11 @@ class SemanticCDMini(nn.Module):
         return first, second
 
     def _seen(self, image: Tensor, date: Literal["before", "after"]) -> Tensor:
-        """One date as the first block takes it, its sides made multiples of `STRIDE`."""
+        """One date as the tower takes it, its sides made multiples of `STRIDE`."""
         # By repeating the last row and column; `answer` cuts them off again.
         missing = [-length % STRIDE for length in image.shape[-2:]]
         x = self.normalise(image, date)
-        x = functional.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x
-        # Twice as fast on a processor: depthwise convolutions over channels that lie last.
-        return self.tower.embed(x.contiguous(memory_format=torch.channels_last))
+        return functional.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x
 
     def answer(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> ChangeLogits:
         """The answer at ``size`` from what `encode` gave, in the words that are bound."""
@@ -361,32 +355,25 @@ class SemanticCDMini(nn.Module):
 class Pyramid(nn.Module):
     """Maps at four strides to one at the finest: a feature pyramid from the top down (Lin et al. 2017).
 
-    It is smoothed at stride 8. At stride 4, where there are four times as many places, convolutions within each channel
-    do: two dense ones there would cost as much as the whole tower.
-
     Args:
         inside: channels of the maps, the finest first.
         width: channels of the answer.
-        inner: channels at the strides from 8 on.
     """
 
-    def __init__(self, inside: Sequence[int], width: int, inner: int) -> None:
+    def __init__(self, inside: Sequence[int], width: int) -> None:
         super().__init__()
-        finest, *coarser = inside
-        self.laterals = nn.ModuleList(nn.Conv2d(channels, inner, 1) for channels in coarser)
-        self.smooth = nn.Sequential(_conv(inner, inner, 3), _conv(inner, inner, 3), nn.Conv2d(inner, width, 1))
-        self.finest = nn.Conv2d(finest, width, 1)
-        self.sharpen = nn.Sequential(_separable(width), _separable(width))
+        self.laterals = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in inside)
+        self.smooth = nn.Sequential(_conv(width, width, 3), _conv(width, width, 3))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """``(B, ., H / 4, W / 4)`` to ``(B, ., H / 32, W / 32)`` as ``(B, width, H / 4, W / 4)``."""
-        finest, *coarser = maps
-        sides = [lateral(one) for lateral, one in zip(self.laterals, coarser, strict=True)]
+        sides = [lateral(one) for lateral, one in zip(self.laterals, maps, strict=True)]
         x = sides.pop()
         while sides:
-            x = _onto(sides.pop(), x)
-        sharpened: Tensor = self.sharpen(_onto(self.finest(finest), self.smooth(x)))
-        return sharpened
+            finer = sides.pop()
+            x = finer + functional.interpolate(x, size=finer.shape[-2:], mode="bilinear", align_corners=False)
+        smoothed: Tensor = self.smooth(x)
+        return smoothed
 
 
 class ClassDecoder(nn.Module):
@@ -399,7 +386,7 @@ class ClassDecoder(nn.Module):
 
     def __init__(self, width: int, head: int) -> None:
         super().__init__()
-        self.shared = _conv(width, head, 1)
+        self.shared = _conv(width, head, 3)
         self.own = nn.Conv2d(1, head, 3, padding=1)
         self.around = nn.Conv2d(head, head, 3, padding=2, dilation=2, groups=head)
         self.logit = nn.Conv2d(head, 1, 1)
@@ -433,17 +420,16 @@ class ChangeDecoder(nn.Module):
 
     Args:
         width: channels of the features.
-        head: channels within.
+        head: half of the channels within.
     """
 
     def __init__(self, width: int, head: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _conv(2 * width, head, 1),
-            _separable(head),
-            _separable(head, dilation=2),
-            _separable(head, dilation=4),
-            nn.Conv2d(head, 1, 1),
+            _conv(2 * width, 2 * head, 1),
+            _conv(2 * head, 2 * head, 3),
+            _conv(2 * head, 2 * head, 3, dilation=2),
+            nn.Conv2d(2 * head, 1, 1),
         )
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
@@ -467,27 +453,12 @@ def differing(before: Tensor, after: Tensor) -> Tensor:
     return torch.log(-torch.expm1(same)) - same
 
 
-def _conv(inside: int, out: int, kernel: int) -> nn.Sequential:
+def _conv(inside: int, out: int, kernel: int, *, dilation: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inside, out, kernel, padding=kernel // 2, bias=False),
+        nn.Conv2d(inside, out, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False),
         nn.BatchNorm2d(out),
         nn.ReLU(inplace=True),
     )
-
-
-def _separable(channels: int, *, dilation: int = 1) -> nn.Sequential:
-    """Looking around within each channel, then across channels: at 64 channels an eighth of a dense convolution."""
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=False),
-        nn.Conv2d(channels, channels, 1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-    )
-
-
-def _onto(finer: Tensor, coarser: Tensor) -> Tensor:
-    """The sum of two maps at the size of the finer."""
-    return finer + functional.interpolate(coarser, size=finer.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _forget_texts(model: SemanticCDMini, _: Any) -> None:
