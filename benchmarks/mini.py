@@ -5,7 +5,8 @@
 Wanted: 1 megapixel a second on two cores from file to file, 2 through OpenVINO, under 2 GB, and 6 seconds from pressing
 enter to the result of a pair of 512 px. Every comparison is of things measured in turns in one run. Parts:
 
-    network   one tile through the network alone: plain, norms folded, bfloat16, OpenVINO; sizes, batches, threads
+    network   one tile through the network alone: plain, norms folded, activations too, bfloat16,
+              OpenVINO; sizes, batches, threads
     wait      the same tile where OpenMP's threads sleep, spin, or spin a little while they wait; kept memory
     whole     `wasnow.detect` on a pair of GeoTIFFs of SIDE px, in a process of its own: seconds inside, outside, peak
     start     `wasnow detect` on a pair of 512 px, from the shell and back
@@ -25,8 +26,8 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,7 +40,9 @@ from timing import in_turns
 from wasnow import models
 from wasnow.acceleration import accelerated
 from wasnow.engine import detect
+from wasnow.executors import here
 from wasnow.models.contract import ChangeModel
+from wasnow.nn import one_pass
 from wasnow.nn.fused import fused
 from wasnow.process import kept_memory, patient_threads
 
@@ -56,7 +59,8 @@ RUNS: Mapping[str, Mapping[str, object]] = {
     "tile 512": {"tile": 512},
     "tile 768": {"tile": 768},
     "tile 1024": {"tile": 1024},
-    "tile 512, batch 4": {"tile": 512, "batch": 4},
+    "tile 1024, one block at a time": {"tile": 1024, "lanes": 1},
+    "tile 1024, two processes": {"tile": 1024, "workers": 2},
     "tile 1024, bf16": {"tile": 1024, "precision": "bf16"},
     "tile 1024, openvino": {"tile": 1024, "device": "openvino"},
     "tile 1024, openvino bf16": {"tile": 1024, "device": "openvino", "precision": "bf16"},
@@ -79,6 +83,16 @@ def answer(model: ChangeModel, side: int, batch: int, mode: Callable[[], Abstrac
         return model(tiles[0], tiles[1], torch.ones(batch, 1, side, side, dtype=torch.bool))
 
 
+@contextmanager
+def two_passes() -> Iterator[None]:
+    """Convolutions as plain torch has them, activations afterwards."""
+    operator, one_pass._operator = one_pass._operator, lambda: None
+    try:
+        yield
+    finally:
+        one_pass._operator = operator
+
+
 def network(repeat: int) -> None:
     """Every way of running the network, for some sizes, batches and numbers of threads."""
     cores = torch.get_num_threads()
@@ -92,8 +106,9 @@ def network(repeat: int) -> None:
         ways: dict[str, tuple[ChangeModel, Callable[[], AbstractContextManager[object]]]] = {
             "plain float32": (plain, nullcontext),
             "weights with channels last": (last, nullcontext),
-            "norms folded": (fused(plain), nullcontext),
-            "norms folded, bf16": (fused(plain), bf16),
+            "norms folded": (fused(plain), two_passes),
+            "and activations": (fused(plain), nullcontext),
+            "and activations, bf16": (fused(plain), bf16),
         }
         if OPENVINO:
             ways["openvino"] = (accelerated(plain, device="openvino"), nullcontext)
@@ -163,6 +178,7 @@ def whole(side: int, repeat: int) -> None:
 
 def one(folder: Path, options: dict[str, object]) -> None:
     """One run, measured from inside."""
+    here.LANES = options.pop("lanes", here.LANES)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory(dir=folder) as output:
         start = time.perf_counter()
         result = detect(folder / "before.tif", folder / "after.tif", output=Path(output) / "out", **options)
