@@ -102,16 +102,17 @@ def test_a_fault_in_one_lane_ends_the_run_and_the_next_run_goes_on(tmp_path, mon
         ({"features": object()}, 1),
         ({"model": Toy()}, 1),  # no network: nobody knows what it keeps between calls
         ({"model": None}, 1),
+        ({"tiling": range(1)}, 1),  # half of the threads would stand still
     ],
 )
 def test_lanes_are_for_networks_on_processors(changes, lanes, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    order = SimpleNamespace(**{"model": Network(), "features": None, "device": "auto", **changes})
+    order = SimpleNamespace(**{"model": Network(), "features": None, "device": "auto", "tiling": range(2), **changes})
     assert lanes_for(order) == lanes
 
 
 def test_a_single_thread_and_a_graphics_card_have_one_lane(monkeypatch):
-    order = SimpleNamespace(model=Network(), features=None, device="auto")
+    order = SimpleNamespace(model=Network(), features=None, device="auto", tiling=range(2))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert lanes_for(order) == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -4,7 +4,8 @@
     two lanes    read ─> block ─> read ─> block ─>      each lane has half of torch's threads, and none waits for the
                  read ─> block ─> read ─> block ─>      other: reading, convolutions, codes all use all cores
 
-Two lanes are for networks on a processor. On a GPU, through OpenVINO, and where features are kept there is one.
+Two lanes are for networks on a processor. On a GPU, through OpenVINO, where features are kept, and for a pair that is one
+block there is one.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ class Here:
 def lanes_for(order: Order) -> int:
     """How many blocks of an order this process should answer at the same time."""
     network = isinstance(order.model, nn.Module) and order.features is None and order.device != OPENVINO
-    if not network or torch.get_num_threads() < LANES or chosen_device(order.device) != "cpu":
-        return 1
-    return LANES
+    # Of all blocks, not of those that are left: a resumed run rounds as one that was never interrupted.
+    enough = min(torch.get_num_threads(), len(order.tiling)) >= LANES
+    return LANES if network and enough and chosen_device(order.device) == "cpu" else 1
 
 
 def _in_turn(order: Order, blocks: Iterable[int]) -> Generator[Answer, None, None]:

@@ -133,6 +133,8 @@ def survey(
                 and not (seen.reason == Reason.UNREADABLE).any()
             ):
                 candidates.append((beside.submit(_texture, seen), window))
+                # No more than a few squares in memory, however slow the counting.
+                candidates[max(0, len(candidates) - 4)][0].result()
         if valid_px == 0:
             raise InputError(
                 f"no pixel is valid at both dates ({read_px} looked at); check nodata, masks and overlap with "
