@@ -4,8 +4,8 @@
     two lanes    read ─> block ─> read ─> block ─>      each lane has half of torch's threads, and none waits for the
                  read ─> block ─> read ─> block ─>      other: reading, convolutions, codes all use all cores
 
-Two lanes are for networks on a processor. On a GPU, through OpenVINO, where features are kept, and for a pair that is one
-block there is one.
+Two lanes are for networks on a processor. On a GPU, through OpenVINO, where features are kept, and for a pair that is
+one block there is one.
 """
 
 from __future__ import annotations
