@@ -24,8 +24,8 @@ import torch
 from affine import Affine
 from torch import Tensor, nn
 
-from wasnow.engine import detect
 from wasnow.models.contract import ChangeLogits, ModelCard
+from wasnow.pipeline.run import detect
 from wasnow.raster.tiles import Tiling
 
 PATTERN = 1024

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from engine import make_raster
-from wasnow.engine import detect
-from wasnow.process import patient_threads
+from wasnow._system import patient_threads
+from wasnow.pipeline.run import detect
 
 
 class Watch:

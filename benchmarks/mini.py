@@ -37,14 +37,14 @@ from torch import nn
 
 from engine import make_raster
 from timing import in_turns
-from wasnow import models
-from wasnow.acceleration import accelerated
-from wasnow.engine import detect
-from wasnow.executors import here
+from wasnow._system import kept_memory, patient_threads
+from wasnow.models import registry
 from wasnow.models.contract import ChangeModel
 from wasnow.nn import one_pass
 from wasnow.nn.fused import fused
-from wasnow.process import kept_memory, patient_threads
+from wasnow.pipeline.acceleration import accelerated
+from wasnow.pipeline.backends import here
+from wasnow.pipeline.run import detect
 
 OPENVINO = find_spec("openvino") is not None
 WAITING: Mapping[str, Mapping[str, str]] = {
@@ -96,13 +96,13 @@ def two_passes() -> Iterator[None]:
 def network(repeat: int) -> None:
     """Every way of running the network, for some sizes, batches and numbers of threads."""
     cores = torch.get_num_threads()
-    plain = models.ready("semantic-cd-mini")
+    plain = registry.ready("semantic-cd-mini")
     assert isinstance(plain, nn.Module)
     bf16 = partial(torch.autocast, "cpu", torch.bfloat16)
     shapes = [(side, 1, cores) for side in (512, 768, 1024)] + [(512, 2, cores), (512, 4, cores), (512, 1, 1)]
     for side, batch, threads in shapes:
         torch.set_num_threads(threads)
-        last = models.ready("semantic-cd-mini").to(memory_format=torch.channels_last)  # type: ignore[union-attr]
+        last = registry.ready("semantic-cd-mini").to(memory_format=torch.channels_last)  # type: ignore[union-attr]
         ways: dict[str, tuple[ChangeModel, Callable[[], AbstractContextManager[object]]]] = {
             "plain float32": (plain, nullcontext),
             "weights with channels last": (last, nullcontext),
@@ -142,7 +142,7 @@ def wait(repeat: int) -> None:
 
 def tile() -> None:
     """Print the median seconds of a tile of 512 px, in this very environment."""
-    model = fused(models.ready("semantic-cd-mini"))  # type: ignore[type-var]
+    model = fused(registry.ready("semantic-cd-mini"))  # type: ignore[type-var]
     with kept_memory():
         print(in_turns({"tile": partial(answer, model, 512, 1, nullcontext)}, 7)["tile"])
 

@@ -34,11 +34,11 @@ import torch
 from torch import Tensor, nn
 
 from timing import in_turns
-from wasnow import models
-from wasnow.acceleration import accelerated
+from wasnow._system import kept_memory
+from wasnow.models import registry
 from wasnow.models.contract import ChangeLogits, ChangeModel
 from wasnow.nn.fused import fused
-from wasnow.process import kept_memory
+from wasnow.pipeline.acceleration import accelerated
 
 NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     **{name: (name, {}) for name in ("sscd-l", "bisrnet", "hrscd", "changemask", "ted", "scannet", "smnet")},
@@ -106,7 +106,7 @@ def lived(name: str) -> nn.Module:
     """With random weights, and norms that know what comes to them."""
     kind, options = NETWORKS[name]
     torch.manual_seed(0)
-    network = models.build(kind, **options)
+    network = registry.build(kind, **options)
     assert isinstance(network, nn.Module)
     for part in network.modules():
         if isinstance(part, nn.BatchNorm2d):
@@ -158,7 +158,7 @@ def rounded() -> Iterator[None]:
 
 def _last(network: nn.Module, pair: Any) -> Call:
     """A copy whose norms stay."""
-    same = models.build(network.card.name, **network.config())  # type: ignore[union-attr, operator]
+    same = registry.build(network.card.name, **network.config())  # type: ignore[union-attr, operator]
     assert isinstance(same, nn.Module)
     same.load_state_dict(network.state_dict())
     for part in same.modules():

@@ -1,4 +1,4 @@
-"""Polygons per CPU second and peak memory of `wasnow.vector`, at two raster sides of the same density of change.
+"""Polygons per CPU second and peak memory of `wasnow.output.vector`, at two raster sides of the same density of change.
 
     python benchmarks/polygons.py [SIDE ...]
 
@@ -21,7 +21,7 @@ import rasterio
 from rasterio.windows import Window
 from scipy.ndimage import gaussian_filter
 
-from wasnow.vector import polygonize, write_polygons
+from wasnow.output.vector import polygonize, write_polygons
 from wasnow.vocabulary import Vocabulary
 
 SIDES = (2048, 8192)

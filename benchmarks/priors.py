@@ -40,11 +40,11 @@ from transformers import (
     SamConfig,
 )
 
+from wasnow._system import kept_memory, patient_threads
 from wasnow.priors.clipseg import ClipSeg
 from wasnow.priors.grounded_sam import BoxDrawer, BoxFinder
 from wasnow.priors.sam3 import Sam3
 from wasnow.priors.weights import FAMILIES, find_weights
-from wasnow.process import kept_memory, patient_threads
 
 CONFIGS: dict[str, Callable[[], Any]] = {
     "clipseg": lambda: CLIPSegConfig(vision_config={"patch_size": 16}, reduce_dim=64),

@@ -7,7 +7,7 @@ asked of the C library cannot be taken back, and a peak of memory neither; in tu
 is told. Parts:
 
     encoder     transformers' SegformerModel as it comes, against ours with weights laid out channels-last, freed memory
-                kept (`wasnow.process.kept_memory`), and float32 products by oneDNN, which may round to bfloat16 where
+                kept (`wasnow._system.kept_memory`), and float32 products by oneDNN, which may round to bfloat16 where
                 the machine has units for it
     attention   the four masked attentions at --large px, forward and with gradients: fused kernels, against tables of
                 the same scores, against dense tables between all places (counted only, where they would not fit)
@@ -30,10 +30,10 @@ import torch
 from torch import Tensor
 from transformers import SegformerConfig, SegformerModel
 
+from wasnow._system import kept_memory
 from wasnow.models.sam_cd import SAMCD
 from wasnow.nn.masked_attention import MaskedAttention, pooled
 from wasnow.nn.segformer import STRIDES, MitConfig, MixTransformer
-from wasnow.process import kept_memory
 
 PARTS = ("encoder", "attention", "network")
 MB = 2**20

@@ -48,14 +48,14 @@ from wasnow.data.dataset import Dataset, open_dataset
 from wasnow.data.images import read_label, read_picture, write_png
 from wasnow.data.pairs import MadePairs, Recipe
 from wasnow.data.singles import open_masks
+from wasnow.output.report.charts import COLORS, Series, curves
 from wasnow.priors.files import MaskFiles
 from wasnow.priors.make import Way, make_dataset
 from wasnow.priors.samples import NoMasks
 from wasnow.priors.store import MANIFEST, PairMasks, open_priors
-from wasnow.report.charts import COLORS, Series, curves
 from wasnow.training.config import Augmentation, Light, Optimizer, Schedule, Stage, TrainConfig
-from wasnow.training.loop import train
-from wasnow.training.watch import Lines
+from wasnow.training.logging import Lines
+from wasnow.training.trainer import train
 from wasnow.vocabulary import NO_LABEL
 
 Mask = NDArray[np.bool_]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from wasnow.metrics import Confusion, bootstrap
+from wasnow.evaluation.metrics import Confusion, bootstrap
 
 SIDE, CLASSES = 512, 6
 

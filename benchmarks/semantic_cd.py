@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from timing import in_turns
-from wasnow.losses import LossFunction, Target, change_loss, class_loss
 from wasnow.models.semantic_cd import SECOND_WORDS, SemanticCD
+from wasnow.training.losses import LossFunction, Target, change_loss, class_loss
 from wasnow.training.optim import freeze, training_mode
 
 HUNDRED = tuple(f"thing number {i}" for i in range(100))

@@ -20,13 +20,13 @@ import rasterio
 
 from wasnow.data.dataset import open_dataset
 from wasnow.data.samples import Samples
-from wasnow.data.synthetic import CLASSES, render_scene
 from wasnow.data.transforms import Augment, Light
+from wasnow.synthetic import CLASSES, render_scene
 from wasnow.training.config import Stage
 from wasnow.training.feed import Feed
-from wasnow.training.loop import train
+from wasnow.training.logging import Progress, Silent
 from wasnow.training.recipes import sscd_l_small
-from wasnow.training.watch import Progress, Silent
+from wasnow.training.trainer import train
 
 COLORS = np.array([[255, 255, 255], [128, 0, 0], [128, 128, 128], [0, 0, 255], [0, 128, 0], [255, 0, 0]], np.uint8)
 

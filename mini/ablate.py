@@ -33,7 +33,7 @@ from rasterio.enums import Resampling
 
 from make_data import MIXES
 from measure import GRID, answer, f1, france_pairs, landcover, pairs, read, score
-from wasnow.checkpoint import load
+from wasnow.models.checkpoint import load
 from wasnow.models.contract import ChangeModel
 
 VARIANTS: dict[str, tuple[str, ...]] = {

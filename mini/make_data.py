@@ -6,7 +6,7 @@
     dubai-landcover   CC0             masks of one date ─> pairs (wasnow.data.pairs)                      exact labels
     naip-dakota       public domain   real pairs; labels from the infrared band that the model never sees  weak
     landsat-*         public domain   likewise, from near and short-wave infrared                          weak
-    synthetic         our own         wasnow.data.synthetic                                                exact
+    synthetic         our own         wasnow.synthetic                                                exact
 
 OUT is one dataset in the layout of SECOND with a class at every pixel of both dates (dense: change is where they
 differ), which `wasnow.data.covers.open_covers` reads with and `open_dataset` without the classes of unchanged ground.
@@ -42,13 +42,13 @@ from wasnow.data.layouts.described import FILE_NAME, NO_LABEL_WORD
 from wasnow.data.pairs import MadePairs, Recipe
 from wasnow.data.samples import Codes, Sample
 from wasnow.data.singles import MaskFolder, Single, open_masks
-from wasnow.data.synthetic import render_scene
 from wasnow.data.transforms import Light, Rgb, nearest, resample
 from wasnow.errors import InputError, OutputError, UsageError, WasnowError
 from wasnow.raster.pair import PlacedSource, read_placed
 from wasnow.raster.radiometry import Stretch
 from wasnow.raster.read import RasterReader, probe
 from wasnow.raster.tiles import Window
+from wasnow.synthetic import render_scene
 from wasnow.vocabulary import NO_LABEL, Encoding
 
 WORDS = ("building", "road", "water", "vegetation", "bare ground")
@@ -95,7 +95,7 @@ SOURCES = {
     "naip": f"naip-dakota, columns 0 to {NAIP_CUT - 1}; US public domain; weak labels from NDWI and NDVI",
     "pucallpa": "landsat-pucallpa; public domain (USGS); weak labels from MNDWI and NDVI",
     "taizhou": "landsat-taizhou; public domain (USGS); weak labels from MNDWI and NDVI",
-    "synthetic": "wasnow.data.synthetic; this project; exact labels",
+    "synthetic": "wasnow.synthetic; this project; exact labels",
 }
 """First part of a pair's name -> where it comes from, its licence, and how its labels came about."""
 
@@ -367,7 +367,7 @@ def scaled(
 
 
 def synthetic(count: int, seed: int) -> Iterator[Sample]:
-    """Scenes of `wasnow.data.synthetic` from 0.3 to 2 m a pixel; an eighth of them where nothing happens."""
+    """Scenes of `wasnow.synthetic` from 0.3 to 2 m a pixel; an eighth of them where nothing happens."""
     rng = np.random.default_rng([seed, 3])
     for index in range(count):
         gsd_m = math.exp(rng.uniform(math.log(0.3), math.log(2.0)))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from wasnow.checkpoint import Provenance, save
+from wasnow.models.checkpoint import Provenance, save
 from wasnow.models.semantic_cd_mini import SemanticCDMini
 from wasnow.nn.efficientnet_lite import tower_of
 

@@ -34,12 +34,12 @@ from rasterio.enums import Resampling
 from torch import nn
 
 from make_data import MIXES
-from wasnow.checkpoint import load
 from wasnow.data.singles import open_masks
-from wasnow.data.synthetic import render_scene
+from wasnow.models.checkpoint import load
 from wasnow.models.contract import ChangeModel
 from wasnow.nn.fused import fused
 from wasnow.nn.terms import HELD_OUT_PHRASINGS
+from wasnow.synthetic import render_scene
 
 Rgb = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -161,7 +161,7 @@ def france(model: ChangeModel, data: Path, *, factors: tuple[float, ...] = (1, 2
 
 def own_threshold(model: ChangeModel) -> float:
     """The change probability above which the model calls a pixel changed, unless told otherwise, after calibration."""
-    from wasnow.calibration import moved_threshold
+    from wasnow.evaluation.calibration import moved_threshold
 
     scale = getattr(model, "calibration", None)
     return moved_threshold(model.card.threshold, 1.0 if scale is None else scale.change_temperature)
@@ -324,7 +324,7 @@ def pairs(model: ChangeModel, made: Path, split: str = "test") -> dict[str, Any]
 
 def baselines(data: Path, *, factor: float = 1) -> dict[str, Any]:
     """irmad and cva on the pairs of building change, at the best threshold of each on that data."""
-    from wasnow.models import build
+    from wasnow.models.registry import build
 
     out: dict[str, Any] = {}
     for name in ("irmad", "cva"):

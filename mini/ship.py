@@ -18,8 +18,8 @@ import torch
 
 from make_data import MIXES
 from measure import GRID, answer, dubai, f1, scales, score, spoilt
-from wasnow.checkpoint import load, read_header, save, set_calibration
 from wasnow.data.dataset import open_dataset
+from wasnow.models.checkpoint import load, read_header, save, set_calibration
 from wasnow.models.semantic_cd_mini import SemanticCDMini
 from wasnow.nn.terms import TermTable
 

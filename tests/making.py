@@ -18,7 +18,9 @@ from torch import Tensor
 from wasnow.errors import VocabularyError
 from wasnow.models.contract import ChangeLogits, ModelCard
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+REAL = ROOT.parent / "shared" / "data"
 UTM = Affine(2.0, 0, 500_000, 0, -2.0, 5_500_000)
 
 

@@ -14,11 +14,11 @@ import typer
 from wasnow import errors
 from wasnow.cli import app
 from wasnow.cli.rio import wasnow as rio_wasnow
-from wasnow.plan import Options
+from wasnow.output.record import RunRecord
+from wasnow.output.vector.files import ATTRIBUTES, LAYER
+from wasnow.output.writer import OUTPUTS
+from wasnow.pipeline.plan import Options
 from wasnow.raster.pair import Reason
-from wasnow.record import RunRecord
-from wasnow.results import OUTPUTS
-from wasnow.vector.files import ATTRIBUTES, LAYER
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

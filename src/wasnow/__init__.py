@@ -15,17 +15,17 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ChangeLogits": "wasnow.models.contract",
-    "ChangeMap": "wasnow.results",
+    "ChangeMap": "wasnow.output.writer",
     "ChangeModel": "wasnow.models.contract",
     "ModelCard": "wasnow.models.contract",
-    "Options": "wasnow.plan",
+    "Options": "wasnow.pipeline.plan",
     "SceneModel": "wasnow.models.contract",
     "Vocabulary": "wasnow.vocabulary",
     "WasnowError": "wasnow.errors",
-    "detect": "wasnow.engine",
+    "detect": "wasnow.pipeline.run",
     "detect_pairs": "wasnow.batch",
-    "load": "wasnow.checkpoint",
-    "make_plan": "wasnow.plan",
+    "load": "wasnow.models.checkpoint",
+    "make_plan": "wasnow.pipeline.plan",
 }
 
 __all__ = [
@@ -46,12 +46,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     from wasnow.batch import detect_pairs
-    from wasnow.checkpoint import load
-    from wasnow.engine import detect
     from wasnow.errors import WasnowError
+    from wasnow.models.checkpoint import load
     from wasnow.models.contract import ChangeLogits, ChangeModel, ModelCard, SceneModel
-    from wasnow.plan import Options, make_plan
-    from wasnow.results import ChangeMap
+    from wasnow.output.writer import ChangeMap
+    from wasnow.pipeline.plan import Options, make_plan
+    from wasnow.pipeline.run import detect
     from wasnow.vocabulary import Vocabulary
 
 

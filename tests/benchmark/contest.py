@@ -20,8 +20,8 @@ from training.tiny import Blobs, Tiny
 from wasnow.benchmark.pairs import Pairs, apart
 from wasnow.benchmark.plan import Plan, make_plan
 from wasnow.benchmark.run import Benchmark, Outcome
-from wasnow.models import ModelEntry
 from wasnow.models.contract import ChangeLogits, ModelCard
+from wasnow.models.registry import ModelEntry
 from wasnow.priors.samples import LABELS, NoMasks
 from wasnow.training.config import Optimizer, Schedule, Stage, TrainConfig
 from wasnow.training.recipes import RECIPES

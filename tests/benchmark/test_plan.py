@@ -18,10 +18,10 @@ from training.tiny import Blobs
 from wasnow.benchmark.pairs import apart
 from wasnow.benchmark.plan import Row, _apart, make_plan, own_recipe, step_counts
 from wasnow.errors import UnknownModel, UsageError
-from wasnow.models import MODELS, ModelEntry
+from wasnow.models.registry import MODELS, ModelEntry
 from wasnow.training.config import Stage
-from wasnow.training.loop import _spans
 from wasnow.training.recipes import RECIPES
+from wasnow.training.trainer import _spans
 
 NETWORKS = [name for name, entry in MODELS.items() if entry.network]
 

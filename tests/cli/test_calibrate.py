@@ -13,11 +13,20 @@ import typer
 from typer.testing import CliRunner, Result
 
 from training.tiny import Blobs, Tiny, TinyChange, register
-from wasnow.checkpoint import Provenance, describe, load, read_header, read_sealed, save, set_calibration, write_sealed
 from wasnow.cli import calibrate, evaluate
 from wasnow.data.dataset import open_dataset
 from wasnow.errors import CheckpointError
-from wasnow.models import shipped
+from wasnow.models.checkpoint import (
+    Provenance,
+    describe,
+    load,
+    read_header,
+    read_sealed,
+    save,
+    set_calibration,
+    write_sealed,
+)
+from wasnow.models.registry import shipped
 
 PALETTE = np.array([[255, 255, 255], [0, 0, 255], [128, 128, 128], [0, 128, 0]], np.uint8)
 SECOND_WORDS = ("water", "ground", "low vegetation", "tree", "building", "playground")

@@ -24,9 +24,9 @@ SLOW_BLOCKS = """
 import signal, time
 # A job that a shell started in the background has Ctrl-C ignored, and so would what it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from wasnow import work
-quick = work.answer_block
-work.answer_block = lambda *given: (time.sleep(0.2), quick(*given))[1]
+from wasnow.pipeline import worker
+quick = worker.answer_block
+worker.answer_block = lambda *given: (time.sleep(0.2), quick(*given))[1]
 from wasnow.cli import main
 main()
 """

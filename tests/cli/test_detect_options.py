@@ -6,11 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from making import ToyEncoding, pair
-from wasnow import plan
 from wasnow.cli import app
 from wasnow.cli.detect import parse_thresholds
 from wasnow.errors import UsageError
-from wasnow.results import ChangeMap
+from wasnow.output.writer import ChangeMap
+from wasnow.pipeline import plan
 
 
 @pytest.mark.parametrize(

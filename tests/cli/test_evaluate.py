@@ -17,11 +17,11 @@ from typer.testing import CliRunner, Result
 
 import wasnow.models
 from training.tiny import Blobs, Tiny
-from wasnow.checkpoint import save
 from wasnow.cli import evaluate
 from wasnow.errors import UsageError
-from wasnow.models import ModelEntry
+from wasnow.models.checkpoint import save
 from wasnow.models.contract import ModelCard, keep_words
+from wasnow.models.registry import ModelEntry
 
 PALETTE = np.array([[255, 255, 255], [0, 0, 255], [128, 128, 128], [0, 128, 0]], np.uint8)
 WORDS = ("water", "ground", "low vegetation", "tree", "building", "playground")

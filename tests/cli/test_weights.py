@@ -88,7 +88,7 @@ def test_what_cannot_be_done_is_one_line_and_its_exit_code(app, arguments, code,
 
 def test_without_a_network_a_download_fails_in_one_line(app, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("wasnow.weights._check_room", lambda *_: None)
+    monkeypatch.setattr("wasnow.models.clip_weights._check_room", lambda *_: None)
     result = run.invoke(app, ["weights", "get", "remoteclip-vit-b-32"])
     assert result.exit_code == 3
     assert "cannot be fetched" in result.stderr

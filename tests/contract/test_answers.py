@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from making import Toy, textured
-from wasnow.compute import Feed, Rules, answer_block
 from wasnow.errors import VocabularyError
 from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
+from wasnow.pipeline.block import Feed, Rules, answer_block
 from wasnow.raster.pair import PairWindow
 from wasnow.raster.radiometry import Stretch
 from wasnow.raster.tiles import Tiling, Window

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from making import TINY_SEMANTIC_CD as SMALL
 from making import textured
-from wasnow import checkpoint, models
 from wasnow.errors import InputError, UsageError, VocabularyError
-from wasnow.losses import Target, ding_loss
-from wasnow.models import MODELS
+from wasnow.models import checkpoint, registry
 from wasnow.models.contract import ChangeLogits, ChangeModel, SceneModel
+from wasnow.models.registry import MODELS
+from wasnow.training.losses import Target, ding_loss
 
 NETWORKS = [name for name, entry in MODELS.items() if entry.network]
 WORDS = ("water", "building", "low vegetation")
@@ -95,7 +95,7 @@ def network(request):
 
 def awake(name: str) -> nn.Module:
     torch.manual_seed(0)
-    made = models.build(name, classes=WORDS, **PROMISES[name].options)
+    made = registry.build(name, classes=WORDS, **PROMISES[name].options)
     norms = [part for part in made.modules() if isinstance(part, nn.BatchNorm2d)]
     with torch.no_grad():
         for each in made.parameters():
@@ -282,15 +282,15 @@ def test_four_bands_are_refused_with_advice(network):
 @pytest.mark.parametrize("name", [name for name in NETWORKS if MODELS[name].shipped is None])
 def test_a_network_without_weights_is_not_ready_by_its_name_alone(name):
     with pytest.raises(UsageError, match="knows nothing without weights"):
-        models.ready(name)
+        registry.ready(name)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_refuses_options_that_it_does_not_know(name):
     option, wrong, meant = PROMISES[name].mistake
     with pytest.raises(UsageError, match=f"did you mean '{meant}'"):
-        models.build(name, **{option: wrong})
+        registry.build(name, **{option: wrong})
 
 
 def test_a_method_that_fits_itself_is_ready():
-    assert models.ready("irmad").card.name == "irmad"
+    assert registry.ready("irmad").card.name == "irmad"

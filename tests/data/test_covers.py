@@ -12,8 +12,8 @@ from wasnow.data.covers import change_between, covers_of, open_covers
 from wasnow.data.dataset import open_dataset
 from wasnow.data.images import write_png
 from wasnow.errors import DatasetError
-from wasnow.losses import NO_CLASS
 from wasnow.training.feed import target_of
+from wasnow.training.losses import NO_CLASS
 from wasnow.vocabulary import NO_LABEL
 
 COVER = arrays(np.uint8, (6, 7), elements=st.sampled_from([1, 2, 3, NO_LABEL]))

@@ -21,17 +21,18 @@ import torch
 from hostile.damage import FORMS, seen, write
 from making import pair, write_raster
 from training.tiny import Tiny, register
-from wasnow import checkpoint, convert
 from wasnow.data.layouts.described import read_description
 from wasnow.data.vectors import read_polygons
-from wasnow.journal import workspace
-from wasnow.raster.sums import given_sums
-from wasnow.record import RECORD_NAME, BlockRecord
-from wasnow.report.style import aux_xml, qml
-from wasnow.results import ChangeMap, finished
+from wasnow.models import checkpoint
+from wasnow.models.published import convert
+from wasnow.output.record import RECORD_NAME, BlockRecord
+from wasnow.output.report.style import aux_xml, qml
+from wasnow.output.vector.qgis import qgis_style
+from wasnow.output.writer import ChangeMap, finished
+from wasnow.storage.checksums import given_sums
+from wasnow.storage.journal import workspace
 from wasnow.training.config import from_yaml, to_yaml, with_settings
 from wasnow.training.recipes import RECIPES, recipe
-from wasnow.vector.qgis import qgis_style
 from wasnow.vocabulary import Vocabulary
 
 

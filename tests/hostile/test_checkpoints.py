@@ -18,12 +18,12 @@ import torch
 from typer.testing import CliRunner
 
 from training.tiny import Tiny, register
-from wasnow import checkpoint, weights
 from wasnow.cli import app
-from wasnow.convert import read_weights
 from wasnow.errors import CheckpointError, InputError, WasnowError
+from wasnow.models import checkpoint, clip_weights
+from wasnow.models.published.convert import read_weights
+from wasnow.output.writer import ChangeMap, finished
 from wasnow.priors.store import MANIFEST, Manifest
-from wasnow.results import ChangeMap, finished
 from wasnow.training.start import find_start
 
 
@@ -78,7 +78,7 @@ def test_no_pickle_runs_whichever_way_it_comes_in(kind: str, suffix: str, fallen
         lambda: checkpoint.read_sealed(path),
         lambda: read_weights(path),
         lambda: find_start(str(path)),
-        lambda: weights.find(str(path)),
+        lambda: clip_weights.find(str(path)),
     )
     for way in ways:
         with pytest.raises(WasnowError) as caught:
@@ -115,7 +115,7 @@ def test_no_verb_runs_a_pickle(command: list[str], fallen: Path, tmp_path: Path)
 
 
 def test_a_resumed_training_does_not_run_a_state_that_somebody_put_there(fallen: Path, tmp_path: Path) -> None:
-    from wasnow.training.folder import RunFolder
+    from wasnow.training.run_folder import RunFolder
 
     run = tmp_path / "run"
     run.mkdir()
@@ -185,8 +185,8 @@ def test_a_header_that_lies_is_one_line(kind: str, tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from wasnow import checkpoint
-from wasnow.convert import read_weights
+from wasnow.models import checkpoint
+from wasnow.models.published.convert import read_weights
 from wasnow.errors import WasnowError
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + 2**30

@@ -14,8 +14,8 @@ from hostile.damage import FORMS, SIDE, Form, damages, flipped, pixel_bytes, wri
 from making import Toy, pair, write_raster
 from wasnow.errors import RasterUnreadable
 from wasnow.raster.read import RasterReader, gdal_settings, probe
-from wasnow.raster.sums import checked_sha256, given_sums
 from wasnow.raster.tiles import Window
+from wasnow.storage.checksums import checked_sha256, given_sums
 
 
 def whole(folder: Path, form: Form) -> Path:

@@ -21,7 +21,7 @@ from affine import Affine
 from making import write_raster
 from wasnow.data.vectors import read_polygons
 from wasnow.errors import InputError, RasterUnreadable, RasterUnsuitable, WasnowError
-from wasnow.plan import Options, make_plan
+from wasnow.pipeline.plan import Options, make_plan
 from wasnow.raster.read import RasterReader, gdal_settings, probe
 from wasnow.raster.tiles import Window
 from wasnow.raster.trust import OWN_PIXELS, check_vector
@@ -399,7 +399,7 @@ def test_polygons_in_their_own_file_are_read_in_every_format_that_is_named(drive
 LIMITED = """
 import resource, sys, time
 from pathlib import Path
-import wasnow.engine
+import wasnow.pipeline.run
 from wasnow.errors import WasnowError
 from hostile.test_hostile import look
 pages = int(Path("/proc/self/statm").read_text().split()[0])

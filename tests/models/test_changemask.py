@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wasnow.convert import convert
 from wasnow.errors import UsageError
 from wasnow.models.changemask import ChangeMask, Decoder, Interaction
+from wasnow.models.published.convert import convert
 from wasnow.nn.efficientnet import WIDTHS, Block, EfficientNetB0
 
 

@@ -1,7 +1,6 @@
 """Change vectors: total least squares against scipy, the law of the magnitude, and both dates alike."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from making import REAL
 from wasnow.errors import BandsUnclear, InputError, UsageError, VocabularyError
 from wasnow.models.contract import ChangeModel, SceneModel
 from wasnow.models.cva import CVA, normalise
 from wasnow.models.irmad import IRMAD
 
-TAIZHOU = Path(__file__).parents[3] / "shared" / "data" / "landsat-taizhou"
+TAIZHOU = REAL / "landsat-taizhou"
 
 
 def scene(seed=0, pixels=20_000, bands=3, noise=10.0, shared=0.0, changed=0.05):

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from making import REAL
 from wasnow.errors import InputError, UsageError, VocabularyError
 from wasnow.models.chance import (
     GammaMixture,
@@ -26,7 +26,7 @@ from wasnow.models.contract import ChangeModel, SceneModel
 from wasnow.models.irmad import IRMAD
 from wasnow.models.moments import LogHistogram
 
-TAIZHOU = Path(__file__).parents[3] / "shared" / "data" / "landsat-taizhou"
+TAIZHOU = REAL / "landsat-taizhou"
 
 
 def scene(seed=0, pixels=20_000, bands=(4, 4), noise=0.3, changed=0.05):

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from parity.published import description
-from wasnow.convert import fit, ours_of
 from wasnow.errors import CheckpointError, UsageError
 from wasnow.models.mamba_scd import PUBLISHED_WORDS, MambaSCD, PairLook
+from wasnow.models.published.convert import fit, ours_of
+from wasnow.models.published.names import UPSTREAMS
 from wasnow.nn.fused import fused
 from wasnow.nn.selective_scan import sequential
 from wasnow.nn.vmamba import PRESETS, DropPath, Scan2d, VMamba
-from wasnow.upstreams import UPSTREAMS
 from wasnow.vocabulary import ENCODINGS
 
 SMALL = {"encoder": {"width": 8, "depths": (1, 1, 2, 1)}, "width": 8}

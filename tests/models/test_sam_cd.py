@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wasnow import models
 from wasnow.errors import InputError, UsageError, VocabularyError
-from wasnow.losses import Target, change_loss, joint_loss
+from wasnow.models import registry
 from wasnow.models.contract import ChangeModel
 from wasnow.models.sam_cd import SAMCD
 from wasnow.nn.fused import fused
+from wasnow.training.losses import Target, change_loss, joint_loss
 
 SMALL = {"encoder": {"widths": (8, 16, 40, 64), "depths": (1, 1, 1, 1)}, "width": 16}
 
@@ -376,7 +376,7 @@ def test_with_its_norms_folded_it_answers_the_same():
 def test_its_options_build_it_again(options):
     with torch.device("meta"):
         model = SAMCD(**options)
-        again = models.build("sam-cd", **json.loads(json.dumps(model.config())))
+        again = registry.build("sam-cd", **json.loads(json.dumps(model.config())))
     assert again.config() == model.config()
     assert again.card == model.card
     assert {n: x.shape for n, x in again.state_dict().items()} == {n: x.shape for n, x in model.state_dict().items()}

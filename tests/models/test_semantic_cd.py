@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from making import TINY_SEMANTIC_CD as SMALL
 from making import textured
-from wasnow import checkpoint
 from wasnow.errors import UsageError, VocabularyError
+from wasnow.models import checkpoint
 from wasnow.models.semantic_cd import SECOND_WORDS, SemanticCD, places
 from wasnow.nn.prompter import Words
 

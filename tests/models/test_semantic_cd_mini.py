@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from making import textured
-from wasnow import checkpoint
 from wasnow.errors import UsageError, VocabularyError
+from wasnow.models import checkpoint
 from wasnow.models.semantic_cd_mini import OTHER, WORDS, SemanticCDMini, differing
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from wasnow.convert import load_backbone
 from wasnow.errors import CheckpointError, UsageError
+from wasnow.models.published.convert import load_backbone
 from wasnow.models.sscd_l import SECOND_WORDS, SSCDL
 from wasnow.nn.normalise import NORMALISATIONS, Normalise
 from wasnow.nn.resnet import BasicBlock, ResNet34, basic_blocks

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from making import TINY_SEMANTIC_CD
-from wasnow import models
+from wasnow.models import registry
 from wasnow.models.contract import ChangeLogits
 from wasnow.models.semantic_cd_mini import SemanticCDMini
 from wasnow.nn.efficientnet_lite import Block
@@ -86,7 +86,7 @@ def test_a_folded_convolution_answers_like_the_convolution_and_its_norm(channels
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_our_networks_keep_their_answers_and_lose_their_norms(name, options, left, layout):
     torch.manual_seed(0)
-    model = lived(models.build(name, **options)).eval()
+    model = lived(registry.build(name, **options)).eval()
     one = fused(model, layout=layout)
     assert norms(model) > left
     assert norms(one) == left
@@ -117,7 +117,7 @@ def test_a_convolution_without_a_norm_is_laid_out_alike():
 
 
 def test_words_can_be_bound_before_and_after():
-    model = models.ready("semantic-cd-mini")
+    model = registry.ready("semantic-cd-mini")
     lived(model)
     before, after = images(1, 3, 64, 64)
     with torch.inference_mode():

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from parity.published import answers, description, images, relative, weights
-from wasnow import checkpoint
-from wasnow.convert import convert
+from wasnow.models import checkpoint
+from wasnow.models.published.convert import convert
 
 FIXTURE = "mambascd_tiny"
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from wasnow.errors import CheckpointError
+from wasnow.models.clip_weights import cache
 from wasnow.priors.weights import FAMILIES, PUBLISHED, find_weights, load_network, load_tokenizer
-from wasnow.weights import cache
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_weights_are_found_by_folder_and_by_name(copy):
 
 def test_a_folder_of_the_cache_is_no_clip(copy):
     """`wasnow weights` lists CLIP weights; folders beside them do not disturb it."""
-    from wasnow.weights import stored
+    from wasnow.models.clip_weights import stored
 
     shutil.copytree(copy("sam"), cache() / "sam-vit-base")
     assert stored() == []

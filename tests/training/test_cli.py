@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from training.tiny import Blobs, register
-from wasnow.checkpoint import read_header
 from wasnow.cli import evaluate, recipes, train
+from wasnow.models.checkpoint import read_header
 
 PALETTE = np.array([[255, 255, 255], [0, 0, 255], [128, 128, 128], [0, 128, 0]], np.uint8)
 RECIPE = """

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from training.tiny import Blobs, mirror
 from wasnow.data.samples import Sample
 from wasnow.errors import InputError, UsageError
-from wasnow.losses import NO_CLASS
 from wasnow.training.feed import Batch, Feed, Subset, collate, hold_back, order, roles, target_of
+from wasnow.training.losses import NO_CLASS
 
 SEEDS = st.integers(0, 2**63 - 1)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from making import needs_real
-from wasnow import checkpoint
 from wasnow.data.pairs import MadePairs, Recipe
 from wasnow.data.samples import Sample
 from wasnow.data.singles import open_masks
 from wasnow.evaluation import evaluate
+from wasnow.models import checkpoint
 from wasnow.training.config import Augmentation, Optimizer, Schedule, Stage, TrainConfig
-from wasnow.training.loop import train
+from wasnow.training.trainer import train
 from wasnow.vocabulary import Vocabulary
 
 

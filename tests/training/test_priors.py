@@ -17,12 +17,12 @@ from typer.testing import CliRunner, Result
 
 from data.fakes import binary, save
 from training.tiny import Blobs, register
-from wasnow.checkpoint import load, read_header
 from wasnow.cli import calibrate, evaluate, priors, train
 from wasnow.data.dataset import Dataset, open_dataset
 from wasnow.errors import CheckpointError, InputError, ResumeRefused, UsageError, VocabularyError
 from wasnow.evaluation import answering, predict
 from wasnow.evaluation import evaluate as score
+from wasnow.models.checkpoint import load, read_header
 from wasnow.models.sam_cd import SAMCD
 from wasnow.priors import open_priors
 from wasnow.priors.files import MaskFiles
@@ -30,10 +30,10 @@ from wasnow.priors.make import Way, make_dataset
 from wasnow.priors.samples import NoMasks, WithPriors, pair_masks
 from wasnow.training.config import Augmentation, Light, Optimizer, Stage, TrainConfig
 from wasnow.training.feed import collate
-from wasnow.training.folder import RunFolder
-from wasnow.training.loop import Trained
-from wasnow.training.loop import train as run_training
-from wasnow.training.watch import Lines, Progress, Silent
+from wasnow.training.logging import Lines, Progress, Silent
+from wasnow.training.run_folder import RunFolder
+from wasnow.training.trainer import Trained
+from wasnow.training.trainer import train as run_training
 
 OPTIONS = {
     "words": ["building"],

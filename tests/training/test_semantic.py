@@ -19,18 +19,18 @@ from torch import nn
 
 from making import TINY_SEMANTIC_CD
 from training.tiny import Blobs, Tiny, config, mirror, register, splits
-from wasnow.checkpoint import load, read_header, read_sealed, write_sealed
 from wasnow.errors import CheckpointError, Interrupted, ResumeRefused, UsageError
-from wasnow.losses import joint_loss
+from wasnow.models.checkpoint import load, read_header, read_sealed, write_sealed
 from wasnow.models.semantic_cd import SemanticCD
 from wasnow.training.config import Augmentation, Stage, TrainConfig
 from wasnow.training.feed import Line, collate
-from wasnow.training.folder import RunFolder
-from wasnow.training.loop import Trained, train
+from wasnow.training.logging import Lines, Progress, Silent
+from wasnow.training.losses import joint_loss
 from wasnow.training.optim import Average, freeze, never_trained
 from wasnow.training.recipes import recipe
+from wasnow.training.run_folder import RunFolder
 from wasnow.training.start import check_options, digest
-from wasnow.training.watch import Lines, Progress, Silent
+from wasnow.training.trainer import Trained, train
 
 OPTIONS = {**TINY_SEMANTIC_CD, "filter_grid": [4, 4], "pixels_per_token": 8}
 STAGES = (
@@ -217,7 +217,7 @@ def test_weights_of_another_clip_name_the_first_key_that_differs(weights: Path, 
 def test_weights_that_are_not_there_name_the_command_that_gets_them(
     start: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("wasnow.weights.cache", lambda: tmp_path)
+    monkeypatch.setattr("wasnow.models.clip_weights.cache", lambda: tmp_path)
     with pytest.raises(CheckpointError, match=rf"{advice}.*; or name another file with --set start=FILE.*start=null$"):
         run(tmp_path / "run", semantic(f"start={start}"))
 

@@ -16,19 +16,19 @@ from torch import Tensor, nn
 
 from parity import published
 from training import tiny
-from wasnow import models
-from wasnow.checkpoint import read_header
-from wasnow.convert import fit
 from wasnow.errors import CheckpointError, UsageError
+from wasnow.models import registry
+from wasnow.models.checkpoint import read_header
 from wasnow.models.mamba_scd import MambaSCD
+from wasnow.models.published.convert import fit
+from wasnow.models.published.names import UPSTREAMS
 from wasnow.nn.efficientnet import EfficientNetB0
 from wasnow.nn.resnet import ResNet34
 from wasnow.nn.vmamba import PRESETS, VMamba, VMambaConfig
 from wasnow.training.config import Stage, TrainConfig
-from wasnow.training.loop import train
+from wasnow.training.logging import Lines
 from wasnow.training.start import find_start, network, take_weights
-from wasnow.training.watch import Lines
-from wasnow.upstreams import UPSTREAMS
+from wasnow.training.trainer import train
 from wasnow.vocabulary import Vocabulary
 
 WORDS = ("water", "building")
@@ -313,7 +313,7 @@ def test_a_segformer_of_the_hub_may_be_a_pickle_too(tmp_path: Path):
     torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
     encoder = {"widths": widths, "depths": (1, 1, 1, 1), "heads": (1, 1, 1, 1)}
     start = find_start(str(tmp_path / "pytorch_model.bin"))
-    made = models.build("sam-cd", encoder=encoder, width=8)
+    made = registry.build("sam-cd", encoder=encoder, width=8)
     assert isinstance(made, nn.Module)
     assert re.search(r"SegFormer's \d+ tensors taken, the head left out, \d+ begin anew", take_weights(made, start))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from wasnow import models
-from wasnow.training.loop import LOSSES
+from wasnow.models import registry
 from wasnow.training.optim import factor
 from wasnow.training.recipes import RECIPES, recipe
+from wasnow.training.trainer import LOSSES
 
 METHODS = ("hrscd", "changemask", "ted", "scannet", "smnet")
 
@@ -16,7 +16,7 @@ METHODS = ("hrscd", "changemask", "ted", "scannet", "smnet")
 @pytest.mark.parametrize("name", METHODS)
 def test_every_stage_has_a_loss_and_parameters_to_train(name):
     config = recipe(name)
-    made = models.build(config.model, classes=("a", "b"), **config.model_options)
+    made = registry.build(config.model, classes=("a", "b"), **config.model_options)
     assert isinstance(made, nn.Module)
     names = [each for each, _ in made.named_parameters()]
     for stage in config.stages:
@@ -33,7 +33,7 @@ def test_ted_has_the_numbers_of_sscd_l():
 def test_hrscd_learns_land_cover_first_and_all_of_it_in_the_end():
     first, second = recipe("hrscd").stages
     assert (first.loss, second.loss) == ("classes", "change")
-    made = models.build("hrscd", classes=("a", "b"))
+    made = registry.build("hrscd", classes=("a", "b"))
     trained = (*first.trains, *second.trains)
     assert all(name.startswith(trained) for name, _ in made.named_parameters())
 
@@ -53,7 +53,7 @@ def test_the_rate_of_scannet_is_poly_over_all_its_epochs():
 
 def test_the_common_recipe_takes_any_network_and_changes_nothing_else():
     base = recipe("common").identity()
-    for name, entry in models.MODELS.items():
+    for name, entry in registry.MODELS.items():
         if entry.network:
             other = recipe("common", [f"model={name}"]).identity()
             assert {key for key in other if other[key] != base[key]} <= {"model"}

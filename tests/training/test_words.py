@@ -11,8 +11,8 @@ from training.tiny import WORDS, Blobs
 from wasnow.data.samples import Sample
 from wasnow.errors import UsageError
 from wasnow.evaluation import change_labels, labels
-from wasnow.losses import NO_CLASS
 from wasnow.training.feed import target_of
+from wasnow.training.losses import NO_CLASS
 from wasnow.training.words import WithoutWords
 
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 import wasnow.models
 from wasnow.data.samples import Sample
-from wasnow.models import ModelEntry
 from wasnow.models.contract import ChangeLogits, ModelCard
+from wasnow.models.registry import ModelEntry
 from wasnow.training.config import Optimizer, Schedule, Stage, TrainConfig, with_settings
 from wasnow.vocabulary import Vocabulary
 
@@ -187,8 +187,8 @@ STAGES = (Stage(loss="ding", steps=8), Stage(name="heads", loss="ding", steps=6,
 
 def run(output: str, settings: Sequence[str], environment: dict[str, str] | None = None) -> None:
     """One resumable run in this process: for tests that kill it, or need two of them."""
-    from wasnow.training.loop import train
-    from wasnow.training.watch import Progress, Silent
+    from wasnow.training.logging import Progress, Silent
+    from wasnow.training.trainer import train
 
     class Unhurried(Silent):
         """Long enough a step that a kill aimed at one falls before the last."""
@@ -205,7 +205,7 @@ def run(output: str, settings: Sequence[str], environment: dict[str, str] | None
 def process(output: Path, *settings: str, **environment: str) -> BaseProcess:
     """`run` in a process of its own, forked from one that has imported everything: it starts at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.tiny", "wasnow.training.loop"])
+    context.set_forkserver_preload(["training.tiny", "wasnow.training.trainer"])
     started = context.Process(target=run, args=(str(output), settings, environment))
     started.start()
     return started

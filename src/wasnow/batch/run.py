@@ -1,6 +1,6 @@
 """A list of pairs, one after the other: what is done stays done, what fails is listed, and the rest goes on.
 
-    list.csv ──> rows, all checked first ──> for each: engine.detect ──> OUT/NAME/
+    list.csv ──> rows, all checked first ──> for each: run.detect ──> OUT/NAME/
                                                   └──> journal line ──> OUT/summary.json, summary.csv, index.html
 
     OUT/.wasnow/
@@ -23,22 +23,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wasnow import engine
 from wasnow.batch.summary import PairOutcome, PairsSummary, Summaries
 from wasnow.batch.table import PairRow, read_pairs
 from wasnow.errors import DiskFull, Interrupted, OutputError, WasnowError, WorkersLost
-from wasnow.journal import Workspace, workspace
-from wasnow.models import DEFAULT
 from wasnow.models.contract import ChangeModel, SceneModel
-from wasnow.plan import named_model
+from wasnow.models.registry import DEFAULT
+from wasnow.output.writer import ChangeMap
+from wasnow.pipeline import run as engine
+from wasnow.pipeline.plan import named_model
 from wasnow.raster.write import failures_named
-from wasnow.results import ChangeMap
+from wasnow.storage.journal import Workspace, workspace
 
 JOURNAL = "pairs.jsonl"
 Model = str | ChangeModel | SceneModel
 
 Progress = Callable[[str, int, int], None]
-"""Called with (phase, done, total); the phase ``pairs`` counts the list, the others are those of `engine.detect`."""
+"""Called with (phase, done, total); the phase ``pairs`` counts the list, the others are those of `run.detect`."""
 
 
 def detect_pairs(
@@ -61,7 +61,7 @@ def detect_pairs(
     Args:
         table: a CSV file with the columns before and after, and others: see `read_pairs`; or mappings like its rows.
         output: the folder for a result folder per pair, and for the summary.
-        model, classes, options: as for `engine.detect`, where a row does not say otherwise. A model is loaded once
+        model, classes, options: as for `run.detect`, where a row does not say otherwise. A model is loaded once
             for all pairs in a row that want the same.
         overwrite: drop what earlier runs left of each pair.
         fail_fast: stop at the first pair that fails; the others wait.

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import wasnow
-from wasnow.journal import write_atomically
+from wasnow.storage.journal import write_atomically
 
 SUMMARY, TABLE, PAGE = "summary.json", "summary.csv", "index.html"
 FORMAT = 1

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from wasnow.errors import InputError, PairsError, UsageError, did_you_mean
-from wasnow.plan import Options
+from wasnow.pipeline.parsing import parse_bands, parse_flag, parse_list, parse_number, parse_thresholds
+from wasnow.pipeline.plan import Options
 from wasnow.priors.store import WITHOUT
-from wasnow.typed import parse_bands, parse_flag, parse_list, parse_number, parse_thresholds
 from wasnow.vocabulary import Vocabulary
 
 LARGEST_BYTES = 2**26

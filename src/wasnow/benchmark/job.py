@@ -36,26 +36,26 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from wasnow import checkpoint, models
 from wasnow.benchmark.pairs import Pairs
 from wasnow.benchmark.plan import Turn
 from wasnow.benchmark.scene import PerPair
 from wasnow.errors import Interrupted, WasnowError
 from wasnow.evaluation import answering, answers, evaluate, predict, write_evaluation
+from wasnow.models import checkpoint, registry
 from wasnow.models.contract import ChangeModel, SceneModel, wanted_priors
-from wasnow.plan import chosen_device
+from wasnow.output.report.codes import GAP, dates_png, palette
+from wasnow.output.report.pictures import paletted_png
+from wasnow.pipeline.plan import chosen_device
 from wasnow.priors.samples import LABELS, told
-from wasnow.report.codes import GAP, dates_png, palette
-from wasnow.report.pictures import paletted_png
 from wasnow.training.devices import memory_mb
-from wasnow.training.folder import LOG_NAME, RUN_NAME, RunFolder
-from wasnow.training.loop import train
-from wasnow.training.watch import Lines, Silent
+from wasnow.training.logging import Lines, Silent
+from wasnow.training.run_folder import LOG_NAME, RUN_NAME, RunFolder
+from wasnow.training.trainer import train
 from wasnow.vocabulary import Vocabulary, join_words
 
 if TYPE_CHECKING:
     from wasnow.data.samples import Samples
-    from wasnow.models import ModelEntry
+    from wasnow.models.registry import ModelEntry
 
 RESULT_NAME, COST_NAME, FAILURE_NAME = "result.json", "cost.json", "failure.txt"
 EXAMPLES_NAME, EVALUATION_NAME = "examples", "evaluation"
@@ -245,7 +245,7 @@ def _model(job: Job) -> ChangeModel:
     if row.weights is not None:
         return checkpoint.load(row.weights, device=device)
     assert row.model is not None
-    made = models.build(row.model)
+    made = registry.build(row.model)
     return PerPair(made) if isinstance(made, SceneModel) else made
 
 
@@ -277,8 +277,8 @@ def _picture(model: ChangeModel, test: Samples, places: Sequence[int], folder: R
 
 def _make_known(name: str | None, entry: ModelEntry | None) -> None:
     """Let this process know a model that was added to `MODELS` in its parent."""
-    if name is not None and entry is not None and name not in models.MODELS:
-        cast("dict[str, ModelEntry]", models.MODELS)[name] = entry
+    if name is not None and entry is not None and name not in registry.MODELS:
+        cast("dict[str, ModelEntry]", registry.MODELS)[name] = entry
 
 
 def _end_with_parent() -> None:

@@ -78,7 +78,7 @@ def benchmark_page(table: Table, examples: Sequence[Example], legend: Sequence[t
         examples=examples,
         legend=legend,
         published=table.published,
-        style=Markup(_text("wasnow.report", "report.css")),
+        style=Markup(_text("wasnow.output.report", "report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         footer=f"wasnow {table.facts['versions'].get('wasnow', '')}",

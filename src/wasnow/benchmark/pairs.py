@@ -40,7 +40,7 @@ class Pairs:
 
     Attributes:
         name: of the data.
-        training: splits for `wasnow.training.loop.train`; what is scored on is not among them.
+        training: splits for `wasnow.training.trainer.train`; what is scored on is not among them.
         test: the pairs that score.
         test_split: the split of the data that they are of.
         scored_on: what they are, in words.

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wasnow.errors import UnknownModel, UsageError, did_you_mean
-from wasnow.models import MODELS, ModelEntry, shipped
+from wasnow.models.registry import MODELS, ModelEntry, shipped
 from wasnow.training.config import TrainConfig, with_settings
 from wasnow.training.recipes import RECIPES, recipe
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wasnow import __version__, checkpoint
+from wasnow import __version__
 from wasnow.benchmark.job import (
     COST_FORMAT,
     COST_NAME,
@@ -49,11 +49,12 @@ from wasnow.benchmark.published import SEMANTIC_CD
 from wasnow.benchmark.table import Table, as_csv, as_json, as_tex, line
 from wasnow.errors import CheckpointError, Interrupted, OutputError, ResumeRefused
 from wasnow.evaluation import change_labels, labels
-from wasnow.models import MODELS
-from wasnow.plan import chosen_device
-from wasnow.report.codes import NO_LABEL_COLOR, SIDE, dates_png
-from wasnow.report.pictures import data_uri, photo_jpeg
-from wasnow.training.folder import RUN_NAME, RunFolder, differences
+from wasnow.models import checkpoint
+from wasnow.models.registry import MODELS
+from wasnow.output.report.codes import NO_LABEL_COLOR, SIDE, dates_png
+from wasnow.output.report.pictures import data_uri, photo_jpeg
+from wasnow.pipeline.plan import chosen_device
+from wasnow.training.run_folder import RUN_NAME, RunFolder, differences
 from wasnow.vocabulary import CHANGED, CHANGED_COLOR, NO_CHANGE_COLOR, Vocabulary
 
 PAGE_NAME, CSV_NAME, TEX_NAME, JSON_NAME = "index.html", "table.csv", "table.tex", "table.json"

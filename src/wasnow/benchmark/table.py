@@ -29,7 +29,7 @@ class Column:
     """One column of numbers.
 
     Attributes:
-        key: the name of the number in JSON and CSV; of scores as in `wasnow.metrics.Scores.headline`.
+        key: the name of the number in JSON and CSV; of scores as in `wasnow.evaluation.metrics.Scores.headline`.
         group: the protocol or kind, over several columns.
         head: for people.
         scale: what a number is multiplied with for people.

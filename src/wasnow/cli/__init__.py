@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import typer
 
+from wasnow._system import patient_threads
 from wasnow.cli import (
     benchmark,
     calibrate,
@@ -33,7 +34,6 @@ from wasnow.cli import (
     weights,
 )
 from wasnow.cli.console import print_version
-from wasnow.process import patient_threads
 
 app = typer.Typer(
     name="wasnow",

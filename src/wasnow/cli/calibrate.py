@@ -13,8 +13,8 @@ from wasnow.cli.evaluate import HELD_BACK, choose_split, open_as_trained, with_m
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wasnow.checkpoint import Header
     from wasnow.data.samples import Samples
+    from wasnow.models.checkpoint import Header
 
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
@@ -55,9 +55,9 @@ def calibrate(
     debug: bool = DEBUG,
 ) -> None:
     """Fit temperatures on validation pairs and write them into the checkpoint; maps stay as they are."""
-    from wasnow.calibration import at_an_end
-    from wasnow.checkpoint import load, read_header, resolve, set_calibration
     from wasnow.errors import UsageError
+    from wasnow.evaluation.calibration import at_an_end
+    from wasnow.models.checkpoint import load, read_header, resolve, set_calibration
 
     found = resolve(checkpoint)
     if not checkpoint.exists() and found.exists():
@@ -71,7 +71,7 @@ def calibrate(
     name, samples = validation_pairs(dataset.splits, split, header, force=force)
     from wasnow.evaluation import calibrate as fit
     from wasnow.evaluation.page import calibration_page
-    from wasnow.plan import chosen_device
+    from wasnow.pipeline.plan import chosen_device
 
     model = load(found, device=chosen_device(device))
     samples, _, remarks = with_masks(model, samples, name, dataset, priors, found, header)

@@ -38,7 +38,7 @@ def convert(
     debug: bool = DEBUG,
 ) -> None:
     """Bring in weights that others published. Only names change; nothing that the file may hold besides is run."""
-    from wasnow.convert import convert as convert_weights
+    from wasnow.models.published.convert import convert as convert_weights
     from wasnow.vocabulary import Vocabulary
 
     words = None if classes is None else Vocabulary.parse(classes).words

@@ -11,7 +11,7 @@ import typer
 
 from wasnow.cli.console import DEBUG, QUIET, progress, terminated_like_interrupted, verb
 from wasnow.cli.detect import tell_result
-from wasnow.models import DEFAULT
+from wasnow.models.registry import DEFAULT
 
 FROM_TO_ROWS = 6
 """Kinds of change that are listed, the largest first."""
@@ -29,14 +29,14 @@ def demo(
     debug: bool = DEBUG,
 ) -> None:
     """Render a synthetic aerial pair, detect what changed, and score it against the truth."""
-    from wasnow import engine
-    from wasnow.data.synthetic import write_scene
-    from wasnow.demo import render, score
+    from wasnow.evaluation.demo import render, score
+    from wasnow.pipeline import run
+    from wasnow.synthetic import write_scene
 
     scene = render(seed, side)
     paths = write_scene(scene, output / "pair")
     with terminated_like_interrupted(), progress(quiet) as tell:
-        result = engine.detect(
+        result = run.detect(
             paths.before,
             paths.after,
             output=output / "result",

@@ -21,11 +21,11 @@ from wasnow.cli.console import (
     warn,
 )
 from wasnow.errors import EXIT_PARTIAL, Interrupted, UsageError
-from wasnow.models import DEFAULT
-from wasnow.typed import parse_bands, parse_thresholds
+from wasnow.models.registry import DEFAULT
+from wasnow.pipeline.parsing import parse_bands, parse_thresholds
 
 if TYPE_CHECKING:
-    from wasnow.results import ChangeMap
+    from wasnow.output.writer import ChangeMap
 
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
@@ -307,11 +307,11 @@ def carry_out(
     command: tuple[str, ...],
 ) -> None:
     """Run, show progress, say what came out; leaves with the exit code of a partial run."""
-    from wasnow import engine
+    from wasnow.pipeline import run
 
     with terminated_like_interrupted(), progress(quiet or as_json) as tell:
         try:
-            result = engine.detect(
+            result = run.detect(
                 before,
                 after,
                 output=output,

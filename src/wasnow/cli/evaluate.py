@@ -13,10 +13,10 @@ from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, progress, verb, w
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from wasnow.checkpoint import Header
     from wasnow.data.dataset import Dataset
     from wasnow.data.samples import Samples
     from wasnow.evaluation import Evaluation
+    from wasnow.models.checkpoint import Header
     from wasnow.models.contract import ChangeModel
 
 EXAMPLES = (
@@ -84,7 +84,7 @@ def evaluate(
 ) -> None:
     """Score a model on labelled pairs: both protocols, every class, every image, with confidence intervals."""
     synonyms = parse_synonyms(others or ())
-    from wasnow.checkpoint import load, read_header, resolve
+    from wasnow.models.checkpoint import load, read_header, resolve
 
     found = resolve(checkpoint)
     header = read_header(found)
@@ -95,7 +95,7 @@ def evaluate(
         warn(f"these pairs ({name}) were trained on, so the scores say little about others")
     from wasnow.evaluation import evaluate as score
     from wasnow.evaluation import write_evaluation
-    from wasnow.plan import chosen_device
+    from wasnow.pipeline.plan import chosen_device
 
     model = load(found, device=chosen_device(device))
     samples, origin, remarks = with_masks(model, samples, name, dataset, priors, found, header)
@@ -188,7 +188,7 @@ def with_masks(
         return samples, None, [f"{model.card.name} takes no masks, so --priors is not looked at"] if said else []
     from wasnow.priors.samples import pair_masks, told
     from wasnow.priors.store import other_masker
-    from wasnow.training.folder import RunFolder
+    from wasnow.training.run_folder import RunFolder
 
     if said is None:
         record = RunFolder(checkpoint.parent).record or {}

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wasnow.cli.console import DEBUG, JSON, print_json, verb, warn
-from wasnow.models import DEFAULT
-from wasnow.typed import parse_bands
+from wasnow.models.registry import DEFAULT
+from wasnow.pipeline.parsing import parse_bands
 
 if TYPE_CHECKING:
-    from wasnow.plan import Plan
+    from wasnow.pipeline.plan import Plan
     from wasnow.raster.read import RasterSource
 
 EXAMPLES = (
@@ -37,7 +37,7 @@ def info(
 ) -> None:
     """Look at a pair: both files side by side, the way onto one grid, the shift between them, and what looks wrong."""
     from wasnow.errors import InputError
-    from wasnow.plan import Options, make_plan
+    from wasnow.pipeline.plan import Options, make_plan
     from wasnow.raster.read import gdal_settings, probe
 
     with gdal_settings():
@@ -130,7 +130,7 @@ def _plan_facts(plan: Plan) -> tuple[dict[str, str], list[str]]:
 
 def _look(plan: Plan) -> tuple[dict[str, Any], list[str]]:
     """What a sample of pixels adds: valid share and shift."""
-    from wasnow.engine import shift_warnings
+    from wasnow.pipeline.run import shift_warnings
     from wasnow.raster.survey import survey
 
     with plan.pair.open() as reader:

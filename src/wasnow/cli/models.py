@@ -18,7 +18,7 @@ def models(context: typer.Context, as_json: bool = JSON, debug: bool = DEBUG) ->
     """List the models, the one that detect uses by itself first."""
     if context.invoked_subcommand is not None:
         return
-    from wasnow.models import DEFAULT, MODELS
+    from wasnow.models.registry import DEFAULT, MODELS
 
     # What answers without anything else comes first; the others stay in their order.
     entries = dict(sorted(MODELS.items(), key=lambda item: (item[0] != DEFAULT, item[1].shipped is None)))
@@ -51,7 +51,7 @@ def show(
     debug: bool = DEBUG,
 ) -> None:
     """Print the card of a checkpoint: what it answers, where it comes from, how it scored."""
-    from wasnow.checkpoint import describe
+    from wasnow.models.checkpoint import describe
 
     sections = describe(path)
     if as_json:

@@ -18,7 +18,7 @@ from wasnow.cli.console import (
     verb,
     warn,
 )
-from wasnow.typed import parse_bands
+from wasnow.pipeline.parsing import parse_bands
 
 if TYPE_CHECKING:
     from wasnow.priors.files import MaskFiles
@@ -100,7 +100,7 @@ def priors(
         raise UsageError(
             "--masker files wants --masks PATH" if not masks else f"--masks is for files, not for {chosen}"
         )
-    from wasnow.plan import chosen_device
+    from wasnow.pipeline.plan import chosen_device
     from wasnow.priors.cache import PriorCache, prior_cache
     from wasnow.priors.make import Way, make_dataset, make_pair
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from wasnow.models import DEFAULT
+from wasnow.models.registry import DEFAULT
 
 
 @click.command("wasnow", short_help="Detect change between two rasters.")
@@ -59,7 +59,7 @@ def wasnow(
 
     from wasnow.cli.console import verb
     from wasnow.cli.detect import carry_out
-    from wasnow.typed import parse_bands
+    from wasnow.pipeline.parsing import parse_bands
 
     @verb
     def detect() -> None:

@@ -13,7 +13,7 @@ from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, verb, warn
 
 if TYPE_CHECKING:
     from wasnow.data.samples import Samples
-    from wasnow.training.watch import Watch
+    from wasnow.training.logging import Watch
 
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
@@ -73,7 +73,7 @@ def train(
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # each device runs this command; the first one speaks
     for note in dataset.warnings if first else ():
         warn(note)
-    from wasnow.training.loop import train as run
+    from wasnow.training.trainer import train as run
 
     splits: dict[str, Samples] = dict(dataset.splits)
     if config.dense:
@@ -116,7 +116,7 @@ def train(
 
 
 def _watch(quiet: bool) -> Watch:
-    from wasnow.training.watch import Bars, Lines, Silent
+    from wasnow.training.logging import Bars, Lines, Silent
 
     if quiet:
         return Silent()

@@ -11,7 +11,7 @@ from wasnow.cli.console import DEBUG, JSON, QUIET, fail, print_json, progress, t
 from wasnow.errors import EXIT_UNSOUND, InputError
 
 if TYPE_CHECKING:
-    from wasnow.verify import Verdict
+    from wasnow.output.verify import Verdict
 
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
@@ -33,7 +33,7 @@ def verify(
     debug: bool = DEBUG,
 ) -> None:
     """Check a result folder: every file there, unchanged, readable, and in agreement with the others."""
-    from wasnow import verify as checks
+    from wasnow.output import verify as checks
 
     verdicts: list[Verdict] = []
     strangers: list[str] = []

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from wasnow.data.dataset import Dataset, Tally
 from wasnow.data.samples import Codes, Labels, Sample, Samples
 from wasnow.errors import InputError
+from wasnow.output.report.pictures import HATCH, Rgba, data_uri, paletted_png, photo_jpeg, picture_shape
 from wasnow.raster.write import failures_named
-from wasnow.report.pictures import HATCH, Rgba, data_uri, paletted_png, photo_jpeg, picture_shape
 from wasnow.vocabulary import CHANGED, CHANGED_COLOR, NO_CHANGE_COLOR, NO_LABEL, Vocabulary
 
 SHOWN = 12
@@ -123,7 +123,7 @@ def write_preview(
         splits=[split_facts(name, s, tallies.get(name), dataset.vocabulary) for name, s in dataset.splits.items()],
         rows=rows,
         legend=_legend(dataset.vocabulary, rows),
-        style=Markup(resources.files("wasnow.report").joinpath("report.css").read_text(encoding="utf-8")),
+        style=Markup(resources.files("wasnow.output.report").joinpath("report.css").read_text(encoding="utf-8")),
     )
     with failures_named(path):
         path.write_text(text, encoding="utf-8")

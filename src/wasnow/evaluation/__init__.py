@@ -16,23 +16,23 @@ files          the same as files
 page           the pages of an evaluation and of a calibration
 
 Images are answered whole, at their own size, one at a time: no resizing, no tiles, no test-time augmentation. The
-counts are added over images before any score is taken (`wasnow.metrics`).
+counts are added over images before any score is taken (`wasnow.evaluation.metrics`).
 
 A model that wants masks (`wasnow.models.contract.Guided`) is told those of the samples, see `wasnow.priors.samples`.
 
 A model of an open vocabulary is also asked in other words (``words``, ``synonyms``): it looks at each pair once, and
 answers from what it saw as often as it is asked (`wasnow.models.contract.Encoding`). How far its probabilities can be
-believed is measured alongside (`wasnow.calibration`), and `calibrate` finds the temperatures that mend them.
+believed is measured alongside (`wasnow.evaluation.calibration`), and `calibrate` finds the temperatures that mend them.
 """
 
 from __future__ import annotations
 
-from wasnow.evaluation.asking import Prediction, answering, answers, predict
 from wasnow.evaluation.files import write_evaluation
+from wasnow.evaluation.inference import Prediction, answering, answers, predict
+from wasnow.evaluation.labels import change_labels, labels
 from wasnow.evaluation.outcome import PROTOCOLS, Evaluation, ImageScores, SynonymScores
 from wasnow.evaluation.scoring import count, evaluate, score
 from wasnow.evaluation.temperatures import Calibrated, calibrate
-from wasnow.evaluation.truth import change_labels, labels
 
 __all__ = [
     "PROTOCOLS",

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wasnow.calibration import Calibration, Reliability
-from wasnow.metrics import Confusion, Interval, Scores, WordScores
+from wasnow.evaluation.calibration import Calibration, Reliability
+from wasnow.evaluation.metrics import Confusion, Interval, Scores, WordScores
 from wasnow.vocabulary import Vocabulary
 
 PROTOCOLS = {

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 
-from wasnow.calibration import reliability_diagram
+from wasnow.evaluation.calibration import reliability_diagram
 from wasnow.evaluation.outcome import Evaluation
 from wasnow.evaluation.rows import WORD_HEAD, summary_rows, synonym_rows, word_rows
 from wasnow.evaluation.temperatures import Calibrated
-from wasnow.report.charts import matrix
-from wasnow.report.sheet import Sheet
+from wasnow.output.report.charts import matrix
+from wasnow.output.report.sheet import Sheet
 
 PER_IMAGE_ROWS = 500
 

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wasnow.evaluation.truth import change_labels, labels
-from wasnow.metrics import IGNORE
+from wasnow.evaluation.labels import change_labels, labels
+from wasnow.evaluation.metrics import IGNORE
 from wasnow.models.contract import ChangeLogits
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from wasnow.evaluation.metrics import Interval, WordScores
 from wasnow.evaluation.outcome import Evaluation
-from wasnow.metrics import Interval, WordScores
 
 WORD_HEAD = ("F1", "IoU", "precision", "recall", "note")
 """What `word_rows` and `synonym_rows` have after their names."""

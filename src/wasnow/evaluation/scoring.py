@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wasnow.calibration import Calibration, Reliability, sigmoid, surest
 from wasnow.errors import InputError, UsageError, VocabularyError, did_you_mean
-from wasnow.evaluation.asking import Dates, Prediction, answering, answers, bound_to, likeliest, predict, read_off
+from wasnow.evaluation.calibration import Calibration, Reliability, sigmoid, surest
+from wasnow.evaluation.inference import Dates, Prediction, answering, answers, bound_to, likeliest, predict, read_off
+from wasnow.evaluation.labels import change_labels, labels, unlabelled
+from wasnow.evaluation.metrics import IGNORE, Confusion, bootstrap, protocol_scores, word_scores
 from wasnow.evaluation.outcome import Evaluation, ImageScores, SynonymScores
 from wasnow.evaluation.pixels import change_pixels, class_pixels
-from wasnow.evaluation.truth import change_labels, labels, unlabelled
-from wasnow.metrics import IGNORE, Confusion, bootstrap, protocol_scores, word_scores
 from wasnow.models.contract import ChangeLogits
 from wasnow.vocabulary import Vocabulary, join_words
 

@@ -1,4 +1,4 @@
-"""The temperatures under which labels are likeliest (`wasnow.calibration` says why)."""
+"""The temperatures under which labels are likeliest (`wasnow.evaluation.calibration` says why)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wasnow.calibration import Calibration, Reliability, Reservoir, fit_temperature, sigmoid, surest
 from wasnow.errors import InputError
-from wasnow.evaluation.asking import answering, answers, bound_to
+from wasnow.evaluation.calibration import Calibration, Reliability, Reservoir, fit_temperature, sigmoid, surest
+from wasnow.evaluation.inference import answering, answers, bound_to
+from wasnow.evaluation.labels import unlabelled
 from wasnow.evaluation.pixels import change_pixels, class_pixels
-from wasnow.evaluation.truth import unlabelled
 from wasnow.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

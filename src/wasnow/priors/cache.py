@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wasnow.cache import folder as cache_folder
 from wasnow.errors import OutputError
 from wasnow.priors.pieces import Key, Masker, Piece
 from wasnow.raster.tiles import Window
 from wasnow.raster.write import as_output_error
+from wasnow.storage.cache import folder as cache_folder
 
 MAGIC = b"wasnow prior 1\n"
 _SUM_BYTES = 32

@@ -23,8 +23,8 @@ from typing import Any
 
 from torch import nn
 
-from wasnow.cache import folder as cache_folder
 from wasnow.errors import CheckpointError, did_you_mean
+from wasnow.storage.cache import folder as cache_folder
 
 CONFIG, WEIGHTS, INDEX, PREPROCESSOR = (
     "config.json",

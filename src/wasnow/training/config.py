@@ -27,7 +27,7 @@ from wasnow.errors import InputError, UsageError, did_you_mean
 LossName = Literal[
     "ding", "scannet", "scannet-pseudo", "changemask", "changemamba", "change", "change-dice", "classes", "joint"
 ]
-"""Which function of `wasnow.losses` a stage minimises: ``scannet`` is ``ding`` with a margin of 0.1, and
+"""Which function of `wasnow.training.losses` a stage minimises: ``scannet`` is ``ding`` with a margin of 0.1, and
 ``scannet-pseudo`` learns pseudo-labels besides; ``joint`` is ``change`` and ``classes`` together, ``change-dice`` is
 ``change`` and Dice."""
 

@@ -26,9 +26,9 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, distributed, nn
 
-from wasnow.losses import Target
 from wasnow.models.contract import ChangeLogits, ask
 from wasnow.training.config import TrainConfig
+from wasnow.training.losses import Target
 
 
 class Encoded:

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wasnow.checkpoint import read_sealed, write_sealed
 from wasnow.errors import CheckpointError, UsageError
+from wasnow.models.checkpoint import read_sealed, write_sealed
 from wasnow.models.contract import Encoding, wanted_priors
 from wasnow.training.config import TrainConfig
 from wasnow.training.devices import Encoded

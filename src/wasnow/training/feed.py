@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wasnow.errors import InputError, UsageError
-from wasnow.losses import NO_CLASS, Target
-from wasnow.metrics import IGNORE
+from wasnow.evaluation.metrics import IGNORE
+from wasnow.training.losses import NO_CLASS, Target
 
 if TYPE_CHECKING:
     from wasnow.data.samples import Sample, Samples

@@ -9,15 +9,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wasnow.report.charts import Series, curves
-from wasnow.report.codes import NO_LABEL_COLOR
-from wasnow.report.pictures import data_uri
-from wasnow.report.sheet import Sheet
-from wasnow.training.watch import duration
+from wasnow.output.report.charts import Series, curves
+from wasnow.output.report.codes import NO_LABEL_COLOR
+from wasnow.output.report.pictures import data_uri
+from wasnow.output.report.sheet import Sheet
+from wasnow.training.logging import duration
 from wasnow.vocabulary import CHANGED, CHANGED_COLOR, NO_CHANGE_COLOR, Vocabulary
 
 if TYPE_CHECKING:
-    from wasnow.training.folder import RunFolder
+    from wasnow.training.run_folder import RunFolder
 
 SHOWN = 8
 """Validations whose predictions are pictured; the first, the last, and evenly between."""

@@ -1,7 +1,7 @@
 """What a run begins with: a network with the options of its recipe, and the weights of ``start``.
 
     start ─┬─ CLIP weights (wasnow weights) ─> their towers' sizes into the options ─> every clip.* tensor, exactly
-           ├─ an encoder, as others publish it (`wasnow.upstreams.ENCODERS`) ──────> all of the model's encoder, exactly
+           ├─ an encoder, as others publish it (`published.names.ENCODERS`) ──────> all of the model's encoder, exactly
            ├─ a checkpoint ─────────────────────────────────────────────────────────> every tensor that fits
            └─ None ────────────────────────────────────────────────────────────────> random, from the seed
 
@@ -25,12 +25,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from wasnow.checkpoint import make, read_sealed, read_sealed_header, resolve
-from wasnow.convert import read_weights
 from wasnow.errors import CheckpointError, UsageError, did_you_mean
-from wasnow.models import MODELS, shipped
+from wasnow.models.checkpoint import make, read_sealed, read_sealed_header, resolve
+from wasnow.models.published.convert import read_weights
+from wasnow.models.published.names import PublishedEncoder, encoder_in
+from wasnow.models.registry import MODELS, shipped
 from wasnow.training.config import TrainConfig
-from wasnow.upstreams import PublishedEncoder, encoder_in
 from wasnow.vocabulary import Vocabulary
 
 CLIP_KIND = "clip"
@@ -184,10 +184,10 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 def _cached(name: str) -> Path:
     """CLIP weights by their name."""
-    from wasnow import weights
+    from wasnow.models import clip_weights
 
     try:
-        found: Path = weights.find(name)
+        found: Path = clip_weights.find(name)
     except CheckpointError as error:
         others = "or name another file with --set start=FILE, or begin at random with --set start=null"
         raise CheckpointError(name, error.reason, f"{str(error).rpartition('; ')[2]}; {others}") from None

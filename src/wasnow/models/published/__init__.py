@@ -1,0 +1,1 @@
+"""Published implementations: their parameter names and the conversion of their weights."""

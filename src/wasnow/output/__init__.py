@@ -1,0 +1,1 @@
+"""The result folder: writing, reading, report, polygons, verification."""

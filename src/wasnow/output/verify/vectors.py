@@ -1,0 +1,237 @@
+"""The polygons of a result folder: valid, of known words, and as much ground as the raster says.
+
+    changes.gpkg ────┐
+                     ├── batch by batch ──> geometry, words, numbers ──> sums = those of run.json?
+    changes.parquet ─┘
+
+One batch is in memory. Both files are read by other libraries than the one that wrote them where there is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sqlite3
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyogrio.raw import open_arrow
+
+from wasnow.output.record import RunRecord
+from wasnow.output.vector.files import ATTRIBUTES, LAYER
+from wasnow.output.verify.finding import Finding
+from wasnow.output.writer import GEOPACKAGE, GEOPARQUET
+from wasnow.vocabulary import Vocabulary
+
+BATCH = 4096
+SAME_AREA = 1e-6
+"""Relative: square metres of pixels added up by polygon, and areas of outlines in the units of the CRS."""
+
+_Words = tuple[str | None, str | None]
+
+
+def check_polygons(folder: Path, record: RunRecord) -> list[Finding]:
+    """What is wrong with the polygons of a finished run, files that are missing left out."""
+    findings = []
+    if (path := folder / GEOPACKAGE).exists():
+        findings += [Finding(GEOPACKAGE, "not valid", fault) for fault in _geopackage_faults(path, record)]
+    if (path := folder / GEOPARQUET).exists():
+        findings += [Finding(GEOPARQUET, "not valid", fault) for fault in _geoparquet_faults(path, record)]
+    return findings
+
+
+def reviewed(path: Path) -> int:
+    """Polygons of a GeoPackage that somebody has looked at: edited on purpose, and so another file than was written."""
+    edited = " OR ".join(['review_status IS NOT "open"', "review_reason IS NOT NULL", "reviewer IS NOT NULL"])
+    try:
+        with contextlib.closing(_opened(path)) as base:
+            return int(base.execute(f'SELECT count(*) FROM "{LAYER}" WHERE {edited}').fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A database to look at: nothing is written beside it."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+
+
+def _geopackage_faults(path: Path, record: RunRecord) -> list[str]:
+    try:
+        with contextlib.closing(_opened(path)) as base:
+            told = base.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            # -1 is GeoPackage's plane without a place.
+            placed = base.execute("SELECT srs_id FROM gpkg_geometry_columns WHERE table_name = ?", (LAYER,)).fetchone()
+            believed = base.execute("SELECT feature_count FROM gpkg_ogr_contents").fetchall()
+        if told != "ok":
+            return [f"the database is damaged: {' '.join(str(told).split())}"]
+        counted = believed[0][0] if believed else None
+        if counted is not None and counted != record.polygons:
+            return [f"counts {counted:,} polygons, run.json {record.polygons:,}"]
+        with warnings.catch_warnings():
+            # What is odd about the file is told by us, in our words.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return _layer_faults(path, placed, record)
+    except (sqlite3.Error, DataSourceError, DataLayerError, OSError, RuntimeError, pa.ArrowException) as error:
+        return [f"cannot be read: {' '.join(str(error).split())}"]
+
+
+def _layer_faults(path: Path, placed: tuple[int] | None, record: RunRecord) -> list[str]:
+    with open_arrow(path, layer=LAYER, batch_size=BATCH, use_pyarrow=True) as (about, batches):
+        same = placed is not None and (placed[0] == -1) == (record.grid.crs is None)
+        faults = [] if same else ["its CRS is not that of run.json"]
+        geometry = about["geometry_name"] or "wkb_geometry"
+        return faults + _faults_of(_without_id(batches, about), geometry, record)
+
+
+def _without_id(batches: Iterator[pa.RecordBatch], about: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        names = [name for name in batch.schema.names if name not in (about.get("fid_column"), "fid", "OGC_FID")]
+        yield batch.select(names)
+
+
+def _geoparquet_faults(path: Path, record: RunRecord) -> list[str]:
+    try:
+        with pq.ParquetFile(path) as file:
+            about = json.loads((file.schema_arrow.metadata or {}).get(b"geo", b"null"))
+            if not isinstance(about, dict) or about.get("primary_column") != "geometry":
+                return ["is no GeoParquet: it does not say which column is its geometry"]
+            crs = about.get("columns", {}).get("geometry", {}).get("crs")
+            faults = [] if (crs is None) == (record.grid.crs is None) else ["its CRS is not that of run.json"]
+            batches = (batch.drop_columns(["bbox"]) for batch in file.iter_batches(batch_size=BATCH))
+            return faults + _faults_of(batches, "geometry", record)
+    except (OSError, ValueError, AttributeError, KeyError, pa.ArrowException) as error:
+        return [f"cannot be read: {' '.join(str(error).split())}"]
+
+
+class _Sums:
+    """What all polygons come to, by transition code, and what was wrong with some of them."""
+
+    def __init__(self) -> None:
+        self.polygons: Counter[int] = Counter()
+        self.pixels: Counter[int] = Counter()
+        self.area_m2: dict[int, float] = {}
+        self._faults: dict[str, list[int]] = {}
+
+    def fault(self, what: str, ids: NDArray[np.int64]) -> None:
+        if len(ids):
+            self._faults.setdefault(what, []).extend(ids[: 2**16].tolist())
+
+    def told(self) -> list[str]:
+        return [
+            f"{what} ({len(ids)} of them, the first has id {ids[0]})" if len(ids) > 1 else f"{what} (id {ids[0]})"
+            for what, ids in self._faults.items()
+        ]
+
+
+def _faults_of(batches: Iterator[pa.RecordBatch], geometry: str, record: RunRecord) -> list[str]:
+    vocabulary = Vocabulary(record.model.classes)
+    codes: dict[_Words, int] = {(each.before, each.after): each.code for each in vocabulary.transitions()}
+    sums = _Sums()
+    last = 0
+    for batch in batches:
+        names = [name for name in batch.schema.names if name != geometry]
+        if names != ATTRIBUTES.names:
+            return [f"has the columns {', '.join(names)}, not {', '.join(ATTRIBUTES.names)}"]
+        last = _add(sums, batch, geometry, record, codes, last)
+    return sums.told() + _sum_faults(sums, record)
+
+
+def _add(
+    sums: _Sums,
+    batch: pa.RecordBatch,
+    geometry: str,
+    record: RunRecord,
+    codes: dict[_Words, int],
+    last: int,
+) -> int:
+    """Take in one batch; the last id of it."""
+    ids = _numbers(batch, "id", 0).astype(np.int64)
+    if not len(ids):
+        return last
+    sums.fault("ids that do not count upwards", ids[np.diff(ids, prepend=last) <= 0])
+    pairs = list(zip(batch["from"].to_pylist(), batch["to"].to_pylist(), strict=True))
+    kinds = np.array([codes.get(pair, 0) for pair in pairs])
+    sums.fault("words that no class of this run has", ids[kinds == 0])
+    pixels, area = _numbers(batch, "n_px", 0), _numbers(batch, "area_m2", np.nan)
+    sums.fault("fewer than one pixel", ids[pixels < 1])
+    for name in ("p_change", "p_from", "p_to"):
+        p = _numbers(batch, name, 0.5)
+        sums.fault(f"{name} that is no probability", ids[~((p >= 0) & (p <= 1))])
+    if record.areas_m2 is not None:
+        sums.fault("areas that are no size", ids[~(area >= 0)])
+    for code in np.unique(kinds):
+        chosen = kinds == code
+        sums.polygons[int(code)] += int(chosen.sum())
+        sums.pixels[int(code)] += int(pixels[chosen].sum())
+        sums.area_m2[int(code)] = sums.area_m2.get(int(code), 0.0) + float(np.nansum(area[chosen]))
+    _check_outlines(sums, ids, pixels, shapely.from_wkb(batch[geometry].to_pylist(), on_invalid="ignore"), record)
+    return int(ids[-1])
+
+
+def _check_outlines(
+    sums: _Sums,
+    ids: NDArray[np.int64],
+    pixels: NDArray[np.float64],
+    outlines: NDArray[np.object_],
+    record: RunRecord,
+) -> None:
+    there = ~shapely.is_missing(outlines)
+    of_area = np.isin(shapely.get_type_id(outlines), (3, 6))
+    good = there & of_area & shapely.is_valid(outlines) & ~shapely.is_empty(outlines)
+    sums.fault("outlines that are no valid polygons", ids[~good])
+    a, b, c, d, e, f = record.grid.transform
+    corners = [
+        (a * col + b * row + c, d * col + e * row + f)
+        for col, row in (
+            (0, 0),
+            (record.grid.width, 0),
+            (0, record.grid.height),
+            (record.grid.width, record.grid.height),
+        )
+    ]
+    # An outline may be moved by its tolerance.
+    slack = 1e-6 * max(map(abs, (a, b, d, e))) + (math.inf if record.options.get("simplify") else 0.0)
+    low, high = np.min(corners, axis=0) - slack, np.max(corners, axis=0) + slack
+    bounds = shapely.bounds(outlines[good])
+    outside = (bounds[:, :2] < low).any(axis=1) | (bounds[:, 2:] > high).any(axis=1)
+    sums.fault("outlines that leave the raster", ids[good][outside])
+    if not record.options.get("simplify"):
+        drawn, counted = shapely.area(outlines[good]), pixels[good] * abs(a * e - b * d)
+        sums.fault("outlines of another size than their pixels", ids[good][~np.isclose(drawn, counted, rtol=SAME_AREA)])
+
+
+def _numbers(batch: pa.RecordBatch, name: str, absent: float) -> NDArray[np.float64]:
+    """A column as floats, with a value where it is null."""
+    filled = batch[name].cast(pa.float64()).fill_null(absent)
+    return np.asarray(filled.to_numpy(zero_copy_only=False), np.float64)
+
+
+def _sum_faults(sums: _Sums, record: RunRecord) -> list[str]:
+    """Where polygons come to something else than run.json says; small ones may have been left out on purpose."""
+    faults = []
+    total = sum(sums.polygons.values())
+    if total != record.polygons:
+        faults.append(f"{total:,} polygons, {record.polygons:,} in run.json")
+    whole = not record.options.get("min_area")
+    for row in record.transitions:
+        name = f"{row.before} → {row.after}" if row.before is not None else row.after
+        if row.polygons is not None and sums.polygons[row.code] != row.polygons:
+            faults.append(f"{sums.polygons[row.code]:,} polygons of {name}, {row.polygons:,} in run.json")
+        compared = [("pixels", float(sums.pixels[row.code]), float(row.pixels))]
+        if row.area_m2 is not None:
+            compared.append(("square metres", sums.area_m2.get(row.code, 0.0), row.area_m2))
+        for what, found, wanted in compared:
+            same = math.isclose(found, wanted, rel_tol=SAME_AREA, abs_tol=1e-6)
+            if not (same or (not whole and found < wanted)):
+                faults.append(f"polygons of {name} cover {found:,} {what}, the raster {wanted:,}")
+    return faults

@@ -1,0 +1,1 @@
+"""A run from two rasters to a result folder: plan, survey, blocks, execution backends."""

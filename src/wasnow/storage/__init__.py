@@ -1,0 +1,1 @@
+"""Files of a run on disk: atomic writes, checksums, locks, journal, caches."""

@@ -1,0 +1,136 @@
+"""What people did between the dates: fields built over, houses put up and torn down.
+
+            ┌──────── crop ────────┐             ┌─ trade ─┬──── crop ────┐
+    before  │                      │      after  │  slice  │     rest     │
+            └──────────────────────┘             └─────────┴──────────────┘
+
+Each change is paid for in square metres, until the ledger is spent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from wasnow.synthetic.plan.cells import Cell, away_from_the_river
+from wasnow.synthetic.plan.draft import Draft, Ledger
+from wasnow.synthetic.plan.fields import fell, graze, open_site, plant_orchard, plant_wood, sow
+from wasnow.synthetic.plan.homes import new_homes
+from wasnow.synthetic.plan.land import Land
+from wasnow.synthetic.plan.yards import trade
+from wasnow.synthetic.shapes import (
+    Points,
+    area,
+    contains,
+    direction,
+    inset,
+    keep_below,
+    long_axis,
+    rectangle,
+    span,
+)
+from wasnow.synthetic.things import Building, Ground, Pond, When
+
+BUILT_SHARE = 0.93
+"""Of a converted slice, about the share whose class changes: lawns, hedges and crowns in it stay vegetation."""
+
+
+def convert_fields(draft: Draft, cells: list[Cell], ledger: Ledger, *, keep_m2: float) -> None:
+    """Cells lose a slice to a car park, houses or a building site until only ``keep_m2`` of the change is left."""
+    rng, land = draft.rng, draft.land
+    usable = [
+        cell
+        for cell in cells
+        if cell.use in ("crop", "pasture", "wood", "orchard", "park", "homes")
+        and away_from_the_river(cell, land)
+        and not _holds_water(cell, draft)
+    ]
+    rng.shuffle(usable)
+    # Fields near the village go first; gaps between the houses only where the image shows no field.
+    usable.sort(key=lambda cell: 9 * cell.urban - land.urbanity(cell.polygon.mean(0)) + rng.uniform(0, 0.5))
+    kinds = ["trade", "homes", "site"]
+    rng.shuffle(kinds)
+    count = 0
+    for cell in usable:
+        left = ledger.left - keep_m2
+        if left < 250:
+            break
+        if land.seen_m2(cell.polygon) < min(900, left):
+            continue
+        wanted = min(left, rng.uniform(0.45, 0.7) * max(ledger.total, 2500), 14_000)
+        piece, rest = _slice(cell.polygon, wanted / BUILT_SHARE, land, rng)
+        seen_m2 = land.seen_m2(piece)
+        if seen_m2 < 120:
+            continue
+        ledger.spend(seen_m2 * BUILT_SHARE)
+        _convert(draft, piece, cell.use, "site" if area(piece) < 900 else kinds[count % len(kinds)])
+        count += 1
+        cell.polygon = rest
+
+
+def change_houses(draft: Draft, budget_m2: float) -> None:
+    """Some plots were empty before, some houses have gone: one is built or torn down until the budget is spent."""
+    rng = draft.rng
+    for index in rng.permutation(len(draft.buildings)):
+        if budget_m2 < 90:
+            return
+        house = draft.buildings[index]
+        if not _may_change(house, draft.land) or house.area_m2 > 1.6 * budget_m2:
+            continue
+        gone = rng.random() < 0.45
+        draft.buildings[index] = replace(house, when=When.BEFORE if gone else When.AFTER)
+        if gone:
+            lot = rectangle(house.centre, house.angle, house.length_m + 3, house.width_m + 3)
+            cover = str(rng.choice(["rubble", "lawn"], p=[0.6, 0.4]))
+            draft.grounds.append(Ground(draft.warp.to_plan(lot), cover, When.AFTER, house.angle))
+        budget_m2 -= house.area_m2 * (1.2 if gone else 1.0)
+
+
+def _holds_water(cell: Cell, draft: Draft) -> bool:
+    ponds = [water.centre for water in draft.waters if isinstance(water, Pond)]
+    return any(contains(cell.polygon, draft.warp.plan_point(centre), -5) for centre in ponds)
+
+
+def _slice(polygon: Points, wanted_m2: float, land: Land, rng: np.random.Generator) -> tuple[Points, Points]:
+    """A slice off one end of a cell that shows about ``wanted_m2``, and the rest; all of it if need be."""
+    nothing = np.empty((0, 2))
+    inner = inset(polygon, 4.5)
+    if land.seen_m2(inner) <= wanted_m2 * 1.12:
+        return inner, nothing
+    normal = direction(long_axis(polygon)) * rng.choice([-1.0, 1.0])
+    low, high = span(inner, normal)
+    for _ in range(30):
+        middle = (low + high) / 2
+        if land.seen_m2(keep_below(inner, normal, middle)) < wanted_m2:
+            low = middle
+        else:
+            high = middle
+    rest = keep_below(polygon, -normal, -low - 3.0)
+    return keep_below(inner, normal, low), rest if area(rest) > 800 else nothing
+
+
+def _convert(draft: Draft, piece: Points, use: str, becomes: str) -> None:
+    """What a slice of a cell was before, and what it is after; woods are felled, whatever was to come."""
+    if use == "wood":
+        plant_wood(draft, piece, When.BEFORE)
+    elif use == "orchard":
+        plant_orchard(draft, piece, When.BEFORE)
+    elif use == "crop":
+        sow(draft, piece, When.BEFORE)
+    else:
+        graze(draft, piece, When.BEFORE)
+    if use in ("wood", "orchard"):
+        fell(draft, piece, When.AFTER)
+    elif becomes == "trade":
+        trade(draft, piece, When.AFTER)
+    elif becomes == "homes":
+        new_homes(draft, piece)
+    else:
+        open_site(draft, piece, When.AFTER)
+
+
+def _may_change(house: Building, land: Land) -> bool:
+    """Whether it stands at both dates, well in sight, and is neither a shed nor a hall."""
+    in_image = bool(((house.centre > 6) & (house.centre < land.size - 6)).all())
+    return house.when == When.BOTH and in_image and house.length_m >= 8 and house.area_m2 <= 320

@@ -1,0 +1,117 @@
+"""A place, photographed twice: the two pictures and the truth about what changed between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wasnow.errors import UsageError
+from wasnow.synthetic.camera import Look, draw_looks, expose
+from wasnow.synthetic.paint import paint
+from wasnow.synthetic.paint.canvas import Canvas
+from wasnow.synthetic.paint.light import Light
+from wasnow.synthetic.plan import make_plan
+from wasnow.synthetic.things import When
+
+SHIFT_PX = (0.4, -0.3)
+"""How far the second date appears displaced unless told otherwise: rows, cols."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Two pictures of one place, and the classes of both dates on the pixel grid of the first.
+
+    Attributes:
+        before: ``(H, W, 3)`` uint8 RGB.
+        after: ``(H, W, 3)`` uint8 RGB; the world appears displaced in it by ``shift_px``.
+        before_classes: ``(H, W)`` uint8, codes 1..5 of `CLASSES`.
+        after_classes: the same for the second date, on the grid of ``before``: not displaced.
+        gsd_m: pixel side, metres.
+        shift_px: (rows, cols): what lies at (r, c) in ``before`` lies at (r + rows, c + cols) in ``after``.
+        looks: how each date was seen.
+    """
+
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+    before_classes: NDArray[np.uint8]
+    after_classes: NDArray[np.uint8]
+    gsd_m: float
+    shift_px: tuple[float, float]
+    looks: tuple[Look, Look]
+
+    @property
+    def changed(self) -> NDArray[np.bool_]:
+        """``(H, W)``: where the class is another one."""
+        changed: NDArray[np.bool_] = self.before_classes != self.after_classes
+        return changed
+
+
+def render_scene(
+    seed: int,
+    *,
+    height: int = 1024,
+    width: int = 1024,
+    gsd_m: float = 0.5,
+    change_share: float = 0.08,
+    shift_px: tuple[float, float] = SHIFT_PX,
+    looks: tuple[Look, Look] | None = None,
+    identical: bool = False,
+) -> Scene:
+    """Invent a place and photograph it twice. The same arguments give the same pixels.
+
+    Args:
+        seed: which place; 0 or more.
+        height: rows, 16 or more.
+        width: columns, 16 or more.
+        gsd_m: pixel side in metres, 0.1 to 5; textures and cars need 0.2 to 1 to be seen.
+        change_share: share of the pixels whose class should change, 0 to 0.4. Met to within half of
+            itself for images of a few hundred metres; a small image may show no ground that could change.
+        shift_px: see `Scene`; at most 8 pixels either way.
+        looks: season, sun and camera of each date; drawn from the seed, in different seasons, when None.
+        identical: nothing happens between the dates; everything that is no change still differs.
+
+    Raises:
+        UsageError: an argument lies outside its range.
+    """
+    _check("seed", seed, 0, 2**63)
+    _check("height", height, 16, 20_000)
+    _check("width", width, 16, 20_000)
+    _check("gsd_m", gsd_m, 0.1, 5)
+    _check("change_share", change_share, 0, 0.4)
+    _check("shift_px", max(map(abs, shift_px)), 0, 8)
+    # One stream per purpose: asking for another look never moves a house.
+    of_plan, of_looks, of_before, of_after = (np.random.Generator(np.random.PCG64([seed, key])) for key in range(4))
+    plan = make_plan(
+        of_plan, width_m=width * gsd_m, height_m=height * gsd_m, change_share=0.0 if identical else change_share
+    )
+    drawn = draw_looks(of_looks)
+    before_look, after_look = looks or drawn
+
+    def canvas(look: Look | None, shift: tuple[float, float]) -> Canvas:
+        light = None if look is None else Light(look.season, look.sun_azimuth, look.sun_elevation)
+        return Canvas(height, width, gsd_m=gsd_m, shift_px=shift, warp=plan.warp, noise_seed=seed, light=light)
+
+    def picture(
+        look: Look, shift: tuple[float, float], date: When, rng: np.random.Generator
+    ) -> tuple[Canvas, NDArray[np.uint8]]:
+        painted = canvas(look, shift)
+        paint(painted, plan.at(date), rng)
+        return painted, expose(painted.rgb, look, rng)
+
+    painted, before = picture(before_look, (0.0, 0.0), When.BEFORE, of_before)
+    before_classes = painted.classes
+    painted, after = picture(after_look, shift_px, When.AFTER, of_after)
+    after_classes = painted.classes
+    if shift_px != (0.0, 0.0):
+        del painted
+        unmoved = canvas(None, (0.0, 0.0))
+        paint(unmoved, plan.at(When.AFTER), of_after)
+        after_classes = unmoved.classes
+    return Scene(before, after, before_classes, after_classes, gsd_m, shift_px, (before_look, after_look))
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{name} is {value}; give a number from {low} to {high}")

@@ -1,0 +1,170 @@
+"""What stands in an invented place, and when: the items of a plan, frozen values in metres.
+
+Everything that exists is an item with a ``when``: there before, there after, or both. Most lie in world coordinates;
+a `Ground` lies in plan coordinates, where fields are straight (see `wasnow.synthetic.shapes.Warp`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wasnow.synthetic.shapes import Point, Points, Warp
+
+Rgb = tuple[int, int, int]
+"""A colour, 0 to 255 per band."""
+
+
+class When(IntFlag):
+    """At which of the two dates an item is there."""
+
+    BEFORE = 1
+    AFTER = 2
+    BOTH = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """A convex patch of land cover; ``polygon`` is in plan coordinates. Later patches cover earlier ones."""
+
+    polygon: Points
+    cover: str
+    when: When = When.BOTH
+    angle: float = 0.0
+    spacing_m: float = 1.5
+    tone: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Road:
+    """A road along a world polyline: ``kind`` is main, street, track or path."""
+
+    line: Points
+    kind: str
+    half_width_m: float
+    when: When = When.BOTH
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A thin thing along a world polyline: a clipped hedge, or paint on a car park."""
+
+    line: Points
+    kind: str
+    half_width_m: float
+    when: When = When.BOTH
+
+
+@dataclass(frozen=True, eq=False)
+class Building:
+    """A rectangular building: ``angle`` is the direction of ridge and ``length``; ``roof`` is gable, hip or flat.
+
+    ``height_m`` is that of the eaves; ``extras`` seeds what stands on the roof.
+    """
+
+    centre: Point
+    angle: float
+    length_m: float
+    width_m: float
+    height_m: float
+    roof: str
+    color: Rgb
+    extras: int
+    when: When = When.BOTH
+
+    @property
+    def area_m2(self) -> float:
+        """Of the ground it stands on."""
+        return self.length_m * self.width_m
+
+    @property
+    def rise_m(self) -> float:
+        """Height of the ridge above the eaves: 38 degrees, less on wide halls."""
+        return min(0.39 * self.width_m, 4.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """One crown; ``hue`` 0..1 picks its place in the season's palette."""
+
+    centre: Point
+    radius_m: float
+    height_m: float
+    kind: str
+    hue: float
+    when: When = When.BOTH
+
+
+@dataclass(frozen=True, eq=False)
+class Pond:
+    """Still water with a wobbling shore: radius · (1 + Σ wobble_k · sin(k · angle + phase_k)), k = 2, 3, 4, 5."""
+
+    centre: Point
+    radius_m: float
+    wobble: NDArray[np.float64]
+    phase: NDArray[np.float64]
+    when: When = When.BOTH
+
+
+@dataclass(frozen=True, eq=False)
+class River:
+    """Running water along a world polyline; ``bed`` says that only its gravel is left."""
+
+    line: Points
+    half_width_m: float
+    bed: bool = False
+    when: When = When.BOTH
+
+
+@dataclass(frozen=True, eq=False)
+class Parking:
+    """A place where a car may stand at either date; no class of its own."""
+
+    centre: Point
+    angle: float
+    share_taken: float
+    when: When = When.BOTH
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything there is at a place, at both dates."""
+
+    warp: Warp
+    grounds: tuple[Ground, ...]
+    waters: tuple[River | Pond, ...]
+    roads: tuple[Road, ...]
+    lines: tuple[Line, ...]
+    buildings: tuple[Building, ...]
+    trees: tuple[Tree, ...]
+    parkings: tuple[Parking, ...]
+
+    def at(self, date: When) -> Plan:
+        """Of all this, what is there at one date."""
+        return Plan(
+            self.warp,
+            _there(self.grounds, date),
+            _there(self.waters, date),
+            _there(self.roads, date),
+            _there(self.lines, date),
+            _there(self.buildings, date),
+            _there(self.trees, date),
+            _there(self.parkings, date),
+        )
+
+
+class _Item(Protocol):
+    @property
+    def when(self) -> When: ...
+
+
+_AnItem = TypeVar("_AnItem", bound=_Item)
+
+
+def _there(items: Iterable[_AnItem], date: When) -> tuple[_AnItem, ...]:
+    return tuple(item for item in items if item.when & date)

@@ -1,9 +1,0 @@
-"""Polygons of change: from a class raster to GeoPackage and GeoParquet, in memory that does not grow with the raster.
-
-change.tif, confidence.tif --components--> pixel groups --outlines--> polygons --files--> changes.gpkg, .parquet
-"""
-
-from wasnow.vector.files import write_polygons
-from wasnow.vector.polygons import PolygonBatch, polygonize
-
-__all__ = ["PolygonBatch", "polygonize", "write_polygons"]

@@ -1,0 +1,455 @@
+"""What answers when nobody says which model: the small network that comes with wasnow, through the whole engine.
+
+How well it answers is measured elsewhere. Here a threshold of 0 stands for weights that find something: every pixel is
+a change then, and its classes are what is looked at.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import torch
+from rasterio.enums import ColorInterp
+from typer.testing import CliRunner
+
+import wasnow
+from making import Toy, pair, textured, write_raster
+from wasnow.cli import app
+from wasnow.errors import BandsUnclear, CheckpointError, Interrupted, ResumeRefused, VocabularyError
+from wasnow.evaluation.demo import render, score
+from wasnow.models import checkpoint, registry
+from wasnow.models.contract import ChangeLogits, ModelCard
+from wasnow.models.registry import DEFAULT, MODELS
+from wasnow.nn import sentence
+from wasnow.output.writer import ChangeMap
+from wasnow.pipeline import plan
+from wasnow.pipeline.plan import Options, make_plan
+from wasnow.pipeline.run import detect
+from wasnow.synthetic import CLASSES, write_scene
+
+OWN = ("building", "road", "water", "vegetation", "bare ground")
+BYTES = ("change.tif", "confidence.tif", "changes.gpkg", "changes.parquet", "change.tif.aux.xml", "change.qml")
+ALL = {"threshold": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def _no_encoder(monkeypatch):
+    # Words are looked up in the table alone, whatever is installed here.
+    monkeypatch.setattr(sentence, "available", lambda: False)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    return pair(tmp_path_factory.mktemp("pair"), height=64, width=96)
+
+
+@pytest.fixture(scope="module")
+def own(paths, tmp_path_factory):
+    """A run without any word about model or classes."""
+    return detect(*paths, output=tmp_path_factory.mktemp("own") / "out", landcover=True, **ALL)
+
+
+@pytest.fixture(scope="module")
+def two(paths, tmp_path_factory):
+    """A run with two words that leave three kinds of ground without one."""
+    return detect(*paths, output=tmp_path_factory.mktemp("two") / "out", classes="building, water", **ALL)
+
+
+def read(path) -> np.ndarray:
+    with rasterio.open(path) as raster:
+        return raster.read()
+
+
+def one_line(arguments) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert "Traceback" not in done.output
+    return done.exit_code, done.output.strip()
+
+
+# --- which model, which words ---------------------------------------------------------------------------------------
+
+
+def test_without_a_word_the_shipped_network_answers_with_its_own_words(own):
+    assert own.record.model.name == DEFAULT == "semantic-cd-mini"
+    assert own.record.model.classes == own.vocabulary.words == OWN
+    assert own.record.model.fingerprint == checkpoint.read_header(registry.shipped(DEFAULT)).digest
+    assert own.record.model.other_words == ()
+    assert 1 <= read(own.change)[:2].min() <= read(own.change)[:2].max() <= len(OWN)
+
+
+@pytest.mark.parametrize("model", ["semantic-cd-mini", "loaded"])
+def test_the_same_is_meant_by_its_name_and_by_what_was_loaded(own, paths, tmp_path, model):
+    meant = wasnow.load("semantic-cd-mini") if model == "loaded" else model
+    named = wasnow.detect(*paths, output=tmp_path / "out", model=meant, landcover=True, **ALL)
+    assert named.record.model == own.record.model
+    for name in (*BYTES, "landcover_before.tif", "landcover_after.tif"):
+        assert (named.folder / name).read_bytes() == (own.folder / name).read_bytes(), name
+
+
+def test_what_no_word_covers_is_a_class_of_its_own(two):
+    assert two.record.model.classes == ("building", "water", "other")
+    assert two.record.model.other_words == ("road", "vegetation", "bare ground")
+    assert ChangeMap.open(two.folder).record == two.record
+
+
+def test_the_other_class_is_a_word_like_any_in_rasters_tables_and_polygons(paths, tmp_path):
+    # Nothing in these images is sure to be "other", so whatever no word covers is all there is.
+    result = detect(*paths, output=tmp_path / "out", classes="swimming pool", landcover=True, **ALL)
+    *_, last = result.record.landcover
+    assert (last.word, last.code) == ("other", 2)
+    assert max(last.color) - min(last.color) < 30, "a neutral grey"
+    assert last.pixels[0] == (read(result.landcover[0]) == 2).sum()
+    for name in ("change.tif.aux.xml", "landcover_before.tif.aux.xml"):
+        assert "<F>other</F>" in (result.folder / name).read_text()
+    fields = pyogrio.raw.read(result.geopackage, layer="changes")
+    columns = dict(zip(fields[0]["fields"], fields[3], strict=True))
+    assert set(columns["from"]) | set(columns["to"]) <= {"swimming pool", "other"}
+    (band, *_) = json.loads(result.item.read_text())["assets"]["change"]["bands"]
+    assert "other" in [each["title"] for each in band["classification:classes"]]
+
+
+def test_a_word_that_had_to_be_taken_as_others_is_told_everywhere(paths, tmp_path):
+    result = detect(*paths, output=tmp_path / "out", classes="yellowish brick hut, water")
+    (remark,) = [warning for warning in result.record.warnings if "yellowish brick hut" in warning]
+    assert "taken as" in remark
+    assert "yellowish brick hut" in result.report.read_text().split("none of the", 1)[0].rsplit("<li>", 1)[1]
+    code, told = one_line(["info", *paths, "--classes", "yellowish brick hut, water"])
+    assert code == 0
+    assert "taken as" in told
+    assert "yellowish brick hut, water, other" in " ".join(told.split())
+
+
+def test_a_network_whose_words_were_bound_beforehand_is_remarked_on_too(paths):
+    bound = registry.ready(DEFAULT).bind(["yellowish brick hut", "water"])
+    planned = make_plan(*paths, model=bound)
+    assert any("taken as" in warning for warning in planned.warnings)
+    assert planned.other_words
+
+
+def test_words_that_are_understood_are_not_remarked_on(own, two):
+    for result in (own, two):
+        assert not any("taken as" in warning for warning in result.record.warnings)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("water, qwrtzpsdf", "qwrtzpsdf"),
+        ("building, other", "leave it out"),
+        ("water, water", "there twice"),
+    ],
+)
+def test_words_that_cannot_be_meant_are_refused_in_one_line(paths, tmp_path, words, message):
+    code, told = one_line(["detect", *paths, "-o", tmp_path / "out", "--classes", words])
+    assert (code, len(told.splitlines())) == (2, 1)
+    assert message in told
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(VocabularyError):
+        make_plan(*paths, classes=words)
+
+
+# --- the same run gives the same bytes ------------------------------------------------------------------------------
+
+
+def test_other_words_or_other_phrasings_are_another_run(two, paths, tmp_path):
+    assert detect(*paths, output=two.folder, classes="building, water", **ALL).reused
+    with pytest.raises(ResumeRefused, match="classes"):
+        detect(*paths, output=two.folder, **ALL)
+    with pytest.raises(ResumeRefused, match=r"building\|house"):
+        detect(*paths, output=two.folder, classes="building|house, water", **ALL)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    small = plan.Tiling
+    monkeypatch.setattr(plan, "Tiling", lambda *a, **k: small(*a, **k, block_side=64))
+    options = {"tile": 128, "margin": 32, "landcover": True, **ALL}
+    many = pair(tmp_path, height=190, width=200)
+    whole = detect(*many, output=tmp_path / "whole", **options)
+    assert len(whole.record.blocks) > 3
+
+    def stop(phase, done, total):
+        if phase == "detect" and done >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        detect(*many, output=tmp_path / "out", progress=stop, **options)
+    again = detect(*many, output=tmp_path / "out", **options)
+    for name in (*BYTES, "landcover_before.tif", "landcover_after.tif"):
+        assert (again.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+def test_other_words_are_answered_from_kept_features(paths, tmp_path):
+    kept = {"keep_features": tmp_path / "kept", **ALL}
+    one = detect(*paths, output=tmp_path / "one", **kept)
+    other = detect(*paths, output=tmp_path / "other", classes="house, lake", **kept)
+    again = detect(*paths, output=tmp_path / "again", **kept)
+    assert one.record.features.tiles_encoded > 0
+    assert other.record.features.tiles_encoded == again.record.features.tiles_encoded == 0
+    assert other.record.model.classes[:2] == ("house", "lake")
+    for name in BYTES:
+        assert (one.folder / name).read_bytes() == (again.folder / name).read_bytes(), name
+
+
+def test_it_may_multiply_in_bfloat16(own, paths, tmp_path):
+    rough = detect(*paths, output=tmp_path / "out", precision="bf16", landcover=True, **ALL)
+    gap = np.abs(read(rough.confidence)[0].astype(int) - read(own.confidence)[0])
+    assert gap.mean() < 8
+    assert (read(rough.landcover[0]) == read(own.landcover[0])).mean() > 0.8
+
+
+def test_a_class_may_have_a_threshold_of_its_own(own, paths, tmp_path):
+    result = detect(*paths, output=tmp_path / "out", class_thresholds={"Building": 0.999, "road": 0.999}, **ALL)
+    before, after = read(own.change), read(result.change)
+    touched = np.isin(before[:2], (1, 2)).any(axis=0)
+    np.testing.assert_array_equal(after[:, ~touched], before[:, ~touched])
+    # 0.999 is above what any of the pixels reaches, unless the weights are as sure as that.
+    sure = read(own.confidence)[0] >= 253
+    assert (after[2][touched & ~sure] == 0).all()
+
+
+# --- which images ---------------------------------------------------------------------------------------------------
+
+
+def test_infrared_among_the_bands_is_not_looked_at(own, paths, tmp_path):
+    files = []
+    for path in paths:
+        red, green, blue = read(path)
+        infrared = textured(5, *red.shape, bands=1)[0].astype(np.uint8)
+        made = write_raster(tmp_path / path.name, np.stack([infrared, blue, green, red]), photometric="minisblack")
+        with rasterio.open(made, "r+") as raster:
+            colors = (ColorInterp.undefined, ColorInterp.blue, ColorInterp.green, ColorInterp.red)
+            raster.colorinterp = colors
+        files.append(made)
+    result = detect(*files, output=tmp_path / "out", **ALL)
+    assert result.record.before.bands == (4, 3, 2)
+    np.testing.assert_array_equal(read(result.change), read(own.change))
+    np.testing.assert_array_equal(read(result.confidence)[0], read(own.confidence)[0])
+    with rasterio.open(result.change) as raster, rasterio.open(paths[0]) as before:
+        assert (raster.crs, raster.transform, raster.shape) == (before.crs, before.transform, before.shape)
+
+
+def test_sixteen_bits_of_any_gain_and_offset_are_seen_alike(paths, tmp_path):
+    answers = []
+    for name, gain, offset in (("dim", 10, 300), ("bright", 200, 5000)):
+        files = [
+            write_raster(tmp_path / f"{name}-{path.name}", (read(path).astype(np.uint16) * gain + offset))
+            for path in paths
+        ]
+        result = detect(*files, output=tmp_path / name, landcover=True, **ALL)
+        assert result.record.before.stretch[0][0] > offset
+        answers.append(read(result.landcover[0]))
+    assert (answers[0] == answers[1]).mean() > 0.99
+
+
+def test_grey_images_are_taken_with_a_warning_that_knows_better(tmp_path):
+    for name, seed in (("b.tif", 0), ("a.tif", 1)):
+        write_raster(tmp_path / name, textured(seed, 40, 50, bands=1).astype(np.uint8))
+    result = detect(tmp_path / "b.tif", tmp_path / "a.tif", output=tmp_path / "out")
+    assert result.record.before.bands == (1, 1, 1)
+    told = [warning for warning in result.record.warnings if "as grey" in warning]
+    assert len(told) == 2
+    assert all("--model irmad" in warning for warning in told)
+
+
+@pytest.mark.parametrize(
+    ("bands", "names", "message"),
+    [(2, ("VV", "VH"), r"has 2 bands \(VV, VH\)"), (3, ("Sigma0_VV", "Sigma0_VH", "angle"), "is radar")],
+)
+def test_what_is_no_colour_image_is_refused_and_pointed_to_what_takes_all_bands(tmp_path, bands, names, message):
+    files = []
+    for name, seed in (("b.tif", 0), ("a.tif", 1)):
+        files.append(write_raster(tmp_path / name, textured(seed, 40, 50, bands=bands)))
+        with rasterio.open(files[-1], "r+") as raster:
+            raster.descriptions = names
+    with pytest.raises(BandsUnclear, match=message + r".* --model irmad"):
+        make_plan(*files)
+    code, told = one_line(["detect", *files, "-o", tmp_path / "out"])
+    assert (code, len(told.splitlines())) == (3, 1)
+    assert make_plan(*files, model="irmad").pair.before.source.n_bands == bands
+    if bands == 3:
+        # Somebody who names the bands means them.
+        assert make_plan(*files, options=Options(bands=(1, 2, 3))).pair.before.source.bands == (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Measured(Toy):
+    """A toy that was measured between 0.5 and 5 m."""
+
+    @property
+    def card(self) -> ModelCard:
+        return replace(super().card, gsd_range_m=(0.5, 5.0))
+
+
+@pytest.mark.parametrize(
+    ("pixel", "options", "advice"),
+    [
+        (30.0, {}, "--model irmad"),
+        (30.0, {"gsd": 4.0}, "--model irmad"),  # finer than the pixels are is no help
+        (0.1, {}, None),  # seen at 0.5 m, see below
+        (0.1, {"gsd": 0.2}, "leave --gsd out"),
+        (0.1, {"gsd": 0.5}, None),
+        (2.0, {}, None),
+    ],
+)
+def test_outside_the_resolutions_that_it_was_measured_at_a_warning_says_what_to_do(tmp_path, pixel, options, advice):
+    transform = rasterio.Affine(pixel, 0, 500_000, 0, -pixel, 5_500_000)
+    files = pair(tmp_path, height=40, width=50, transform=transform)
+    told = [
+        each for each in make_plan(*files, model=Measured(), options=Options(**options)).warnings if "0.5 to" in each
+    ]
+    assert len(told) == (advice is not None)
+    assert all(advice in each for each in told)
+
+
+def test_finer_images_are_seen_at_the_finest_resolution_that_it_was_trained_for(tmp_path):
+    files = pair(tmp_path, height=40, width=50, transform=rasterio.Affine(0.1, 0, 500_000, 0, -0.1, 5_500_000))
+    plan = make_plan(*files, model=Measured())
+    assert plan.factor == pytest.approx(5, rel=1e-3)  # metres of the map are not quite metres of the ground
+    assert plan.pair.working.shape == (9, 11)  # 8.004 and 10.004 working pixels hold the pair
+    assert plan.result == plan.target
+    assert any("at 0.5 m per pixel, the finest that it was trained for, and not at 0.1 m" in w for w in plan.warnings)
+    as_it_is = make_plan(*files, model=Measured(), options=Options(gsd=0.1))
+    assert as_it_is.factor == 1
+    assert any("seen at 0.1 m: expect less of it, or leave --gsd out" in w for w in as_it_is.warnings)
+
+
+def test_images_that_do_not_say_their_scale_are_taken_as_they_are_unless_told(tmp_path):
+    files = pair(tmp_path, height=40, width=50, crs=None, transform=rasterio.Affine.identity())
+    plan = make_plan(*files, model=Measured())
+    assert plan.factor == 1
+    assert any("give their pixel size with --gsd" in w for w in plan.warnings)
+    assert make_plan(*files, model=Measured(), options=Options(gsd=0.25)).factor == pytest.approx(2)
+
+
+# --- what comes with wasnow -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def as_installed(monkeypatch):
+    """Changes what the package says of its shipped file."""
+
+    def change(file: str) -> None:
+        monkeypatch.setattr(registry, "MODELS", {**MODELS, DEFAULT: replace(MODELS[DEFAULT], shipped=file)})
+
+    return change
+
+
+def test_an_install_without_the_weights_says_so_in_one_line(as_installed, paths, tmp_path):
+    as_installed("gone.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"come with wasnow, and are not there; install wasnow again, or .* irmad"
+    ):
+        detect(*paths, output=tmp_path / "out")
+    assert make_plan(*paths, model="irmad").card.name == "irmad"
+
+
+def test_only_what_comes_with_weights_is_ready_by_its_name():
+    assert [name for name in MODELS if registry.shipped(name)] == ["semantic-cd-mini"]
+    assert registry.ready("semantic-cd-mini").card.classes == OWN
+    assert registry.shipped(DEFAULT).stat().st_size < 25e6
+
+
+def test_its_card_counts_terms_and_lists_none(tmp_path):
+    done = CliRunner().invoke(app, ["models", "show", "semantic-cd-mini", "--json"])
+    card = json.loads(done.stdout)
+    assert card["model"]["classes"] == ", ".join(OWN)
+    terms = int(card["model"]["other words"].split("by ")[1].split(" terms")[0].replace(",", ""))
+    assert terms == len(registry.ready(DEFAULT).terms) >= 2000
+    assert len(done.stdout) < 20_000
+    code, told = one_line(["models", "show", "semantic-cd-mini"])
+    assert code == 0
+    assert "semantic-cd-mini" in told
+
+
+def test_what_a_checkpoint_says_of_itself_reaches_card_record_and_report(paths, tmp_path, monkeypatch):
+    about = "Trained on a few tiles of one city.\nIt has not seen snow & ice."
+    path = checkpoint.save(
+        tmp_path / "a.safetensors", registry.ready(DEFAULT), provenance={"origin": "made in a test"}, about=about
+    )
+    assert checkpoint.load(path).about == checkpoint.read_header(path).about == about
+    assert "snow & ice" in checkpoint.describe(path)["about"][""]
+    monkeypatch.setattr(registry, "shipped", lambda name: path if name == DEFAULT else None)
+    result = detect(*paths, output=tmp_path / "out", classes="building, water")
+    assert result.record.model.about == about
+    page = result.report.read_text()
+    assert "It has not seen snow &amp; ice." in page
+    assert "wasnow weights get remoteclip-vit-l-14" in page
+    code, told = one_line(["models", "show", path])
+    assert code == 0
+    assert "snow & ice" in " ".join(told.split())
+
+
+def test_what_nobody_needs_is_not_imported_on_the_way_to_a_map(paths, tmp_path):
+    code = (
+        "import sys\nfrom wasnow.cli import app\n"
+        f"try:\n    app(['detect', {str(paths[0])!r}, {str(paths[1])!r}, '-o', {str(tmp_path / 'out')!r}, '-q'])\n"
+        "except SystemExit as leave:\n    assert not leave.code, leave.code\n"
+        "print([m for m in ('transformers', 'lightning', 'huggingface_hub', 'tokenizers', 'torch._dynamo',"
+        " 'torch._inductor') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr[-2000:]
+
+
+# --- the demo -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Oracle:
+    """Knows the truth of one scene, which it sees in one tile."""
+
+    before: np.ndarray
+    after: np.ndarray
+    words: tuple[str, ...]
+
+    @property
+    def card(self) -> ModelCard:
+        side = len(self.before)
+        return ModelCard("oracle", "the truth", "a test", classes=self.words, tile=side, margin=0)
+
+    def bind(self, classes):
+        return self
+
+    def __call__(self, before, after, valid):
+        changed = torch.from_numpy(self.before != self.after)[None, None]
+        change = torch.where(changed, 9.0, -9.0)
+        if not self.words:
+            return ChangeLogits(change)
+        classes = [
+            20 * torch.nn.functional.one_hot(torch.from_numpy(each.astype(np.int64)) - 1, len(self.words))
+            for each in (self.before, self.after)
+        ]
+        return ChangeLogits(change, *(each.movedim(-1, 0)[None].float() for each in classes))
+
+
+@pytest.mark.parametrize("words", [CLASSES, ("tree", "house"), ()])
+def test_the_demo_tells_what_became_of_what_and_that_its_scores_are_synthetic(tmp_path, monkeypatch, words):
+    monkeypatch.setattr(plan, "named_model", lambda name, device: Toy(classes=words, threshold=0.0))
+    code, told = one_line(["demo", "-o", tmp_path, "--side", "96"])
+    assert code == 0
+    assert "The scene is synthetic" in told
+    assert "precision 0." in told
+    assert (" → " in told) == ("Fscd" in told) == (words == CLASSES)
+    assert ("knows no classes" in told) == (not words)
+
+
+def test_the_demo_scores_what_it_knows_and_the_truth_is_perfect(tmp_path):
+    scene = render(7, 128)
+    files = write_scene(scene, tmp_path / "pair")
+    for words in (CLASSES, ()):
+        oracle = Oracle(scene.before_classes, scene.after_classes, words)
+        result = detect(files.before, files.after, output=tmp_path / f"with {len(words)}", model=oracle)
+        scores = score(result, scene)
+        assert scores.n_classes == len(words)
+        assert scores.binary.f1 == 1
+        if words:
+            assert scores.from_to.fscd == scores.stacked.fscd == 1
+    wrong = replace(oracle, words=CLASSES, before=scene.after_classes, after=scene.before_classes)
+    backwards = score(detect(files.before, files.after, output=tmp_path / "wrong", model=wrong), scene)
+    assert backwards.binary.f1 == 1
+    assert backwards.from_to.fscd < 0.1

@@ -1,0 +1,207 @@
+"""What a run will do is decided from headers, and said in words."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp
+
+from making import Toy, pair, textured, write_raster
+from wasnow.errors import BandsUnclear, RasterUnsuitable, UnknownModel, UsageError, VocabularyError
+from wasnow.output.record import CalibrationRecord
+from wasnow.pipeline.plan import Options, make_plan
+
+
+def test_a_model_sees_the_pair_at_its_own_resolution_and_results_stay_on_the_target(tmp_path):
+    plan = make_plan(*pair(tmp_path), model=Toy(gsd_m=4.0))
+    # UTM metres are a little longer than metres on the ground here, so the last row and column are partly filled.
+    assert plan.pair.working.shape == (49, 65)
+    assert plan.result.shape == (96, 128)
+    assert plan.factor == pytest.approx(2, rel=0.01)
+
+
+def test_results_on_the_working_grid_are_an_option(tmp_path):
+    plan = make_plan(*pair(tmp_path), model=Toy(gsd_m=4.0), options=Options(grid="working"))
+    assert plan.result == plan.pair.working
+    assert plan.factor == 1
+
+
+def test_gsd_overrides_the_model(tmp_path):
+    plan = make_plan(*pair(tmp_path), model=Toy(gsd_m=4.0), options=Options(gsd=8.0))
+    assert plan.factor == pytest.approx(4, rel=0.01)
+
+
+def test_a_resolution_that_is_nearly_right_is_not_resampled(tmp_path):
+    assert make_plan(*pair(tmp_path), model=Toy(gsd_m=2.05)).factor == 1
+
+
+def test_images_without_crs_take_their_pixel_size_from_gsd(tmp_path):
+    paths = pair(tmp_path, crs=None)
+    assert any("do not say their scale" in w for w in make_plan(*paths, model=Toy(gsd_m=1.0)).warnings)
+    plan = make_plan(*paths, model=Toy(gsd_m=1.0), options=Options(gsd=0.5))
+    assert plan.factor == pytest.approx(2)
+    assert not any("scale" in w for w in plan.warnings)
+
+
+def test_colours_are_found_wherever_they_are(tmp_path):
+    for name in ("before.tif", "after.tif"):
+        write_raster(tmp_path / name, textured(0, 20, 20, 4).astype(np.uint16))
+    with rasterio.open(tmp_path / "after.tif", "r+") as raster:
+        raster.colorinterp = [ColorInterp.undefined, ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    plan = make_plan(tmp_path / "before.tif", tmp_path / "after.tif", model=Toy())
+    assert plan.pair.after.source.bands == (4, 3, 2)
+    assert plan.pair.before.source.bands == (1, 2, 3)
+    assert any("does not say its colours" in w and "before.tif" in w for w in plan.warnings)
+
+
+def test_different_band_counts_fall_back_to_common_colours_or_ask(tmp_path):
+    rgb = write_raster(tmp_path / "rgb.tif", textured(0, 20, 20).astype(np.uint8), photometric="RGB")
+    rgbn = write_raster(tmp_path / "rgbn.tif", textured(0, 20, 20, 4).astype(np.uint8), photometric="RGB", alpha="no")
+    plan = make_plan(rgb, rgbn, model="irmad")
+    assert plan.pair.after.source.bands == (1, 2, 3)
+    assert any("red, green, blue of both" in w for w in plan.warnings)
+    five = write_raster(tmp_path / "five.tif", textured(0, 20, 20, 5).astype(np.uint16))
+    with pytest.raises(BandsUnclear, match="--bands"):
+        make_plan(rgb, five, model="irmad")
+    assert make_plan(rgb, five, model="irmad", options=Options(bands=(2, 1))).pair.after.source.bands == (2, 1)
+
+
+def test_the_grid_can_be_that_of_another_file(tmp_path):
+    before, after = pair(tmp_path)
+    third = write_raster(
+        tmp_path / "grid.tif", np.zeros((1, 30, 40), np.uint8), transform=Affine(5, 0, 500_000, 0, -5, 5_500_000)
+    )
+    assert make_plan(before, after, model=Toy(), options=Options(align=str(third))).result.shape == (30, 40)
+    with pytest.raises(UsageError, match="neither before, after, finest nor a raster"):
+        make_plan(before, after, model=Toy(), options=Options(align="afterr"))
+
+
+def test_words_go_to_the_model_and_the_model_may_refuse(tmp_path):
+    paths = pair(tmp_path)
+    assert make_plan(*paths, model=Toy(), classes="a, b").vocabulary.words == ("a", "b")
+    with pytest.raises(VocabularyError, match="dragon"):
+        make_plan(*paths, model=Toy(), classes="dragon")
+    with pytest.raises(VocabularyError):
+        make_plan(*paths, model="irmad", classes="water")
+
+
+def test_an_unknown_model_is_answered_with_the_nearest(tmp_path):
+    with pytest.raises(UnknownModel, match="did you mean 'irmad'"):
+        make_plan(*pair(tmp_path), model="irmed")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gsd": 0},
+        {"gsd": -1},
+        {"gsd": float("nan")},
+        {"threshold": 1.0},
+        {"threshold": -0.1},
+        {"class_thresholds": {"water": 1.0}},
+        {"class_thresholds": (("water", float("nan")),)},
+        {"features_limit": 0},
+        {"features_limit": float("inf")},
+        {"connectivity": 6},
+        {"min_area": -1},
+        {"batch": 0},
+        {"grid": "elsewhere"},
+        {"date_before": "june"},
+        {"date_after": "2017-13"},
+        {"date_after": "2017-02-30"},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options):
+    with pytest.raises(UsageError):
+        Options(**options)
+
+
+@pytest.mark.parametrize("date", ["2017", "2017-06", "2017-06-30"])
+def test_dates_may_be_as_coarse_as_a_year(date):
+    assert Options(date_before=date).date_before == date
+
+
+def test_one_missing_crs_names_the_file(tmp_path):
+    before, _ = pair(tmp_path)
+    (tmp_path / "x").mkdir()
+    _, after = pair(tmp_path / "x", crs=None)
+    with pytest.raises(RasterUnsuitable, match=r"x/after\.tif: has no CRS"):
+        make_plan(before, after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "warned"),
+    [
+        ("2017", "2009", True),
+        ("2009", "2017-06", False),
+        ("2017-06-30", "2017", False),
+        ("2017-07", "2017-06-30", True),
+    ],
+)
+def test_dates_the_wrong_way_round_are_pointed_out(tmp_path, before, after, warned):
+    plan = make_plan(*pair(tmp_path), model=Toy(), options=Options(date_before=before, date_after=after))
+    assert any("swapped" in warning for warning in plan.warnings) == warned
+
+
+def test_thresholds_of_classes_find_their_words_in_any_case_and_order(tmp_path):
+    paths = pair(tmp_path)
+    options = Options(class_thresholds={"FIELD": 0.9, " water ": 0.6})
+    assert make_plan(*paths, model=Toy(), options=options).class_thresholds == (("water", 0.6), ("field", 0.9))
+    assert Options(class_thresholds={"b": 0.1, "a": 0.2}) == Options(class_thresholds=(("a", 0.2), ("b", 0.1)))
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "message"),
+    [
+        (Toy(), {"bulding": 0.7}, "did you mean 'building'"),
+        (Toy(), {"lava": 0.7}, r"names no class of this run \(water, building, field\)$"),
+        (Toy(), {"water": 0.7, "Water": 0.8}, "'water' twice"),
+        ("irmad", {"water": 0.7}, "answers without classes"),
+    ],
+)
+def test_thresholds_of_words_that_are_no_classes_are_refused_with_the_nearest(tmp_path, model, wanted, message):
+    with pytest.raises(UsageError, match=message):
+        make_plan(*pair(tmp_path), model=model, options=Options(class_thresholds=wanted))
+
+
+def test_class_maps_of_a_model_without_classes_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="irmad answers without classes: no --landcover"):
+        make_plan(*pair(tmp_path), model="irmad", options=Options(landcover=True))
+
+
+def test_a_calibration_stays_with_the_weights_and_says_when_the_words_are_others(tmp_path):
+    errors = {name: 0.1 for name in CalibrationRecord.model_fields if name.startswith("ece")}
+    measured = SimpleNamespace(change_temperature=2.0, class_temperature=3.0, split="val", pairs=7, more=0, **errors)
+
+    class Calibrated(Toy):
+        fingerprint = "digest"
+        calibration = measured
+
+        def bind(self, classes):
+            return Toy(classes=tuple(classes))
+
+    paths = pair(tmp_path)
+    assert make_plan(*paths, model=Toy()).calibration is None
+    own = make_plan(*paths, model=Calibrated())
+    other = make_plan(*paths, model=Calibrated(), classes="pond, house")
+    assert (own.calibration.change_temperature, own.calibration.split, own.calibration.pairs) == (2.0, "val", 7)
+    assert own.calibration.for_these_classes
+    assert other.calibration == own.calibration.model_copy(update={"for_these_classes": False})
+    assert other.fingerprint == "digest"
+
+
+def test_the_words_that_were_asked_for_are_remembered_as_the_model_takes_them(tmp_path):
+    class Stubborn(Toy):
+        def bind(self, classes):
+            return self
+
+    paths = pair(tmp_path)
+    assert make_plan(*paths, model=Toy()).words == Toy().classes
+    assert make_plan(*paths, model=Stubborn(), classes="Water, FIELD|crops, field").words == (
+        "water",
+        "FIELD|crops",
+        "field",
+    )
+    assert make_plan(*paths, model=Stubborn(classes=()), classes="water").words == ()

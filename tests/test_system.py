@@ -1,0 +1,115 @@
+"""What the process asks of its C library and its threads, seen from the system's side."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only GNU's C library can be asked")
+
+ROUNDS = """
+import contextlib, json, resource, sys
+import numpy as np
+from wasnow._system import kept_memory
+
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def resident():
+    with open("/proc/self/statm") as file: return int(file.read().split()[1]) * resource.getpagesize() // 1024
+
+def one_round():
+    maps = [np.ones(size * 125_000) for size in (4, 48, 8, 2, 40)]   # MB; above 32 the system is asked each time
+    del maps[1]
+    maps.append(np.ones(36 * 125_000))
+
+with (kept_memory() if sys.argv[1] == "kept" else contextlib.nullcontext()) as had:
+    one_round(); one_round()
+    first = peak()
+    for _ in range(20): one_round()
+    report = {"had": had, "first_kb": first, "peak_kb": peak(), "inside_kb": resident()}
+report["after_kb"] = resident()
+print(json.dumps(report))
+"""
+
+
+def rounds(how: str, **more: str) -> dict:
+    """Twenty rounds of arrays made and dropped, in a process of their own."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", ROUNDS, how], env={**clean, **more}, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict:
+    return rounds("kept")
+
+
+@glibc
+def test_what_is_freed_stays_with_the_process(kept):
+    assert kept["had"]
+    assert kept["inside_kb"] > rounds("plain")["inside_kb"] + 40_000
+
+
+@glibc
+def test_kept_memory_does_not_grow_with_the_length_of_the_run(kept):
+    assert kept["peak_kb"] < kept["first_kb"] * 1.1
+
+
+@glibc
+def test_it_goes_back_to_the_system_at_the_end(kept):
+    assert kept["after_kb"] < kept["inside_kb"] - 40_000
+
+
+@glibc
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_what_the_user_has_set_stays(name):
+    value = "131072" if name.startswith("MALLOC") else "glibc.malloc.trim_threshold=131072"
+    assert rounds("kept", **{name: value})["had"] is False
+
+
+TILES = """
+import resource, torch
+from wasnow.models import registry
+from wasnow.pipeline.acceleration import accelerated
+from wasnow._system import kept_memory
+
+torch.set_num_threads(1)
+model = accelerated(registry.ready("semantic-cd-mini"))
+tiles, valid = torch.rand(2, 1, 3, 512, 512), torch.ones(1, 1, 512, 512, dtype=torch.bool)
+with kept_memory(), torch.inference_mode():
+    for number in range(8):
+        model(tiles[0], tiles[1], valid)
+        if number in (1, 7):
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_the_shipped_network_needs_no_more_for_many_tiles_than_for_two():
+    done = subprocess.run([sys.executable, "-c", TILES], capture_output=True, text=True, check=True)
+    two, eight = map(int, done.stdout.split())
+    assert eight < two * 1.05
+    assert eight < 2000
+
+
+def test_elsewhere_nothing_happens(monkeypatch):
+    from wasnow import _system
+
+    monkeypatch.setattr(_system, "_glibc", lambda: None)
+    with _system.kept_memory() as had:
+        assert had is False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP says what it was told")
+@pytest.mark.parametrize("own", [None, "active"])
+def test_threads_sleep_while_they_wait_unless_the_user_wants_it_otherwise(own):
+    code = "from wasnow._system import patient_threads\npatient_threads()\nimport torch"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    told = {**clean, "OMP_DISPLAY_ENV": "true", **({} if own is None else {"OMP_WAIT_POLICY": own})}
+    done = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True, check=True)
+    if "OMP_WAIT_POLICY" not in done.stderr:
+        pytest.skip("this torch brings another OpenMP")
+    assert ("'ACTIVE'" if own else "'PASSIVE'") in done.stderr
