@@ -23,8 +23,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 
 from wasnow import ChangeMap, detect
-from wasnow.synthetic import write_scene
 from wasnow.evaluation.demo import render, score
+from wasnow.synthetic import write_scene
 from wasnow.vocabulary import CHANGED_COLOR
 
 Picture = NDArray[np.float64]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from output.report.test_html import in_chromium
 
 from benchmark.contest import HOSTILE, recipe
+from output.report.test_html import in_chromium
 from wasnow.benchmark.page import Example, Picture, benchmark_page
 from wasnow.benchmark.plan import Row
 from wasnow.benchmark.published import SEMANTIC_CD

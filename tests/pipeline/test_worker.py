@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pipeline.backends.crew import Told, small_blocks
 from hypothesis import given
 from hypothesis import strategies as st
 
 from making import Toy, pair
+from pipeline.backends.crew import Told, small_blocks
 from wasnow import errors
 from wasnow.errors import CheckpointError, RasterUnreadable, ResumeRefused, UsageError, WorkersLost
 from wasnow.pipeline import run

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline.backends.crew import Guided, Lethal, Told, children_of, lethal_pair, loads, same_results, small_blocks
 
 from making import TESTS, pair, write_raster
+from pipeline.backends.crew import Guided, Lethal, Told, children_of, lethal_pair, loads, same_results, small_blocks
 from wasnow.errors import UsageError, WorkersLost
 from wasnow.pipeline.run import detect
 

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pipeline.backends.crew import small_blocks
 from torch import nn
 
 from making import Toy, pair
+from pipeline.backends.crew import small_blocks
 from wasnow.pipeline.acceleration import OPENVINO
 from wasnow.pipeline.backends import here
 from wasnow.pipeline.backends.local import LANES, lanes_for

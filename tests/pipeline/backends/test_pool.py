@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from pipeline.backends.crew import Lethal, Told, children_of, lethal_pair, loads, same_results, small_blocks
 
 from making import TESTS, ToyEncoding, pair
+from pipeline.backends.crew import Lethal, Told, children_of, lethal_pair, loads, same_results, small_blocks
 from wasnow.cli.detect import why_partial
 from wasnow.errors import Interrupted, RasterUnreadable
 from wasnow.pipeline.run import detect
