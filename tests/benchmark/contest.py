@@ -15,7 +15,7 @@ import numpy as np
 import rasterio
 from torch import Tensor
 
-import wasnow.models
+import wasnow.models.registry
 from training.tiny import Blobs, Tiny
 from wasnow.benchmark.pairs import Pairs, apart
 from wasnow.benchmark.plan import Plan, make_plan
@@ -124,7 +124,7 @@ def enter(monkeypatch: Any, *names: str) -> None:
     """Let wasnow know networks of this module, each with a recipe as published."""
     for name in names:
         entry = ModelEntry("a test network", "change, classes", "train it", f"{__name__}:{name.title()}", network=True)
-        monkeypatch.setitem(wasnow.models.MODELS, name, entry)
+        monkeypatch.setitem(wasnow.models.registry.MODELS, name, entry)
         monkeypatch.setitem(RECIPES, f"{name}-recipe", lambda name=name: recipe(name))
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import wasnow.models
+import wasnow.models.registry
 from benchmark.contest import HOSTILE, enter, planned, recipe
 from training.tiny import Blobs
 from wasnow.benchmark.pairs import apart
@@ -96,7 +96,7 @@ def test_first_weights_that_a_method_does_without_are_told():
 
 def test_a_network_without_classes_learns_change_alone(monkeypatch: pytest.MonkeyPatch):
     entry = ModelEntry("a test network", "change", "train it", "training.tiny:TinyChange", network=True)
-    monkeypatch.setitem(wasnow.models.MODELS, "bare", entry)  # type: ignore[arg-type]
+    monkeypatch.setitem(wasnow.models.registry.MODELS, "bare", entry)  # type: ignore[arg-type]
     config = make_plan(["bare"], "5").rows[0].config
     assert config is not None
     assert config.stages[0].loss == "change"

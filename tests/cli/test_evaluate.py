@@ -15,7 +15,7 @@ import torch
 import typer
 from typer.testing import CliRunner, Result
 
-import wasnow.models
+import wasnow.models.registry
 from training.tiny import Blobs, Tiny
 from wasnow.cli import evaluate
 from wasnow.errors import UsageError
@@ -74,7 +74,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         model = kind(WORDS)
         name = model.card.name
         monkeypatch.setitem(
-            wasnow.models.MODELS,  # type: ignore[arg-type]
+            wasnow.models.registry.MODELS,  # type: ignore[arg-type]
             name,
             ModelEntry("a test network", "change, classes", "none", f"{__name__}:{kind.__name__}"),
         )

@@ -331,10 +331,10 @@ class Breaking(Tiny):
 
 @pytest.fixture
 def _breaking(monkeypatch: pytest.MonkeyPatch) -> None:
-    import wasnow.models
+    import wasnow.models.registry
 
-    entry = wasnow.models.ModelEntry("a test network", "change, classes", "none", f"{__name__}:Breaking")
-    monkeypatch.setitem(wasnow.models.MODELS, "tiny", entry)  # type: ignore[arg-type]
+    entry = wasnow.models.registry.ModelEntry("a test network", "change, classes", "none", f"{__name__}:Breaking")
+    monkeypatch.setitem(wasnow.models.registry.MODELS, "tiny", entry)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("_breaking")

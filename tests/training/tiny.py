@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import wasnow.models
+import wasnow.models.registry
 from wasnow.data.samples import Sample
 from wasnow.models.contract import ChangeLogits, ModelCard
 from wasnow.models.registry import ModelEntry
@@ -81,8 +81,8 @@ class TinyChange(Tiny):
 
 
 def register() -> None:
-    """Let ``wasnow.models.build`` know both."""
-    entries: Any = wasnow.models.MODELS
+    """Let `wasnow.models.registry.build` know both."""
+    entries: Any = wasnow.models.registry.MODELS
     entries["tiny"] = ModelEntry("a test network", "change, classes", "none", "training.tiny:Tiny")
     entries["tiny-change"] = ModelEntry("a test network", "change", "none", "training.tiny:TinyChange")
 
