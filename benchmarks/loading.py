@@ -26,7 +26,7 @@ from wasnow.data.pairs import MadePairs, Recipe
 from wasnow.data.samples import Sample
 from wasnow.data.singles import open_masks
 from wasnow.data.transforms import Augment, Light
-from wasnow.vocabulary import SECOND, Vocabulary
+from wasnow.vocabulary import SECOND_WORDS, Vocabulary
 
 SIDE, PAIRS = 512, 24
 
@@ -34,7 +34,7 @@ SIDE, PAIRS = 512, 24
 class Invented:
     """A few pairs in memory."""
 
-    vocabulary = Vocabulary(SECOND)
+    vocabulary = Vocabulary(SECOND_WORDS)
     names = tuple(f"{index:05d}" for index in range(PAIRS))
     fingerprint = "invented"
 

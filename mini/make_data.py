@@ -37,6 +37,7 @@ from scipy import ndimage
 
 from wasnow.data.bands import Covers, Seen, as_codes, covers_of, wide
 from wasnow.data.covers import change_between
+from wasnow.data.encodings import LabelEncoding
 from wasnow.data.images import write_png
 from wasnow.data.layouts.described import FILE_NAME, NO_LABEL_WORD
 from wasnow.data.pairs import MadePairs, Recipe
@@ -49,7 +50,7 @@ from wasnow.raster.radiometry import Stretch
 from wasnow.raster.read import RasterReader, probe
 from wasnow.raster.tiles import Window
 from wasnow.synthetic import render_scene
-from wasnow.vocabulary import NO_LABEL, Encoding
+from wasnow.vocabulary import NO_LABEL
 
 WORDS = ("building", "road", "water", "vegetation", "bare ground")
 BUILDING, ROAD, WATER, VEGETATION, BARE = range(1, 6)
@@ -62,7 +63,7 @@ READ = ("dubai-landcover", "naip-dakota", "landsat-pucallpa", "landsat-taizhou")
 SIZE = 384
 """Side of the pictures, pixels: crops of 256 at scales around 1 can be cut from it."""
 
-DUBAI = Encoding(
+DUBAI = LabelEncoding(
     "dubai-landcover, in the words of this model",
     "land and unpaved are bare ground; grey and black are unlabelled",
     WORDS,

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
 from making import textured, write_raster
-from wasnow.vocabulary import ENCODINGS, SECOND, Encoding
+from wasnow.data.encodings import ENCODINGS, LabelEncoding
+from wasnow.vocabulary import SECOND_WORDS
 
 SIDE = 24
 Rgb = NDArray[np.uint8]
@@ -35,7 +36,7 @@ class Truth:
         return (self.first != 0).astype(np.uint8)
 
 
-def truths(names: Sequence[str], classes: int = len(SECOND), side: int = SIDE, seed: int = 0) -> list[Truth]:
+def truths(names: Sequence[str], classes: int = len(SECOND_WORDS), side: int = SIDE, seed: int = 0) -> list[Truth]:
     """Pairs in which blocks changed, from any class to any other."""
     rng = np.random.default_rng(seed)
     made = []
@@ -57,7 +58,7 @@ def truths(names: Sequence[str], classes: int = len(SECOND), side: int = SIDE, s
     return made
 
 
-def encoded(codes: NDArray[np.uint8], encoding: Encoding) -> NDArray[np.uint8]:
+def encoded(codes: NDArray[np.uint8], encoding: LabelEncoding) -> NDArray[np.uint8]:
     """Class codes as the file values that an encoding reads; the first value that means a code stands for it."""
     raws = {}
     for raw, code in encoding.codes.items():
@@ -85,7 +86,7 @@ def second(
     folders: Sequence[str] = ("im1", "im2", "label1", "label2"),
     splits: Sequence[str] = ("train", "test"),
     count: int = 4,
-    classes: int = len(SECOND),
+    classes: int = len(SECOND_WORDS),
     suffix: str = ".png",
     side: int = SIDE,
 ) -> dict[str, list[Truth]]:

@@ -108,7 +108,7 @@ def test_the_description_may_be_named_itself(tmp_path: Path) -> None:
         (HEAD + "values: {1: watr}\nclasses: [water, wood]\n", "did you mean 'water'"),
         (HEAD + "values: {1: [a, b]}\n", "for joint_label"),
         (HEAD + "change_values: {1: maybe}\n", "none of unchanged, changed, no label"),
-        (HEAD + "encoding: e9\n", "no label encoding is called 'e9'"),
+        (HEAD + "encoding: e9\n", "unknown label encoding 'e9'"),
         (HEAD + "stretch: [9, 3]\n", "does not rise"),
         (HEAD + "bands: [0, 1, 2]\n", "count from 1"),
         ("before: 'no/{name}.png'\nafter: 'y/{name}.png'\n", "no file fits before"),

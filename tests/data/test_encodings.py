@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from data.fakes import encoded
+from wasnow.data.encodings import ENCODINGS, UNKNOWN, LabelEncoding, encoding_named
 from wasnow.errors import UsageError
-from wasnow.vocabulary import ENCODINGS, NO_LABEL, SECOND, UNKNOWN, Encoding, encoding_named
+from wasnow.vocabulary import NO_LABEL, SECOND_WORDS
 
 SECONDS = ["second-rgb", "second-e1", "second-e2", "second-e3", "second-e4"]
 
@@ -30,7 +31,7 @@ METHOD = {
 def test_each_value_of_second_means_the_published_word(name: str) -> None:
     for raw, word in METHOD[name].items():
         (code,) = ENCODINGS[name].decode(np.array([raw], np.uint8)).ravel().tolist()
-        assert (SECOND[code - 1] if code else None) == word
+        assert (SECOND_WORDS[code - 1] if code else None) == word
 
 
 @pytest.mark.parametrize("name", ["second-e3", "second-e4", "second-e2", "second-e1", "second-rgb", "landsat-scd-rgb"])
@@ -90,7 +91,7 @@ def test_labels_with_a_class_everywhere_are_told_from_those_of_change_alone() ->
 
 def test_an_encoding_holds_numbers_or_colours() -> None:
     with pytest.raises(UsageError, match="mixes numbers and colours"):
-        Encoding("x", "", ("a",), {0: 0, (1, 2, 3): 1})
+        LabelEncoding("x", "", ("a",), {0: 0, (1, 2, 3): 1})
 
 
 def test_no_code_lies_outside_the_words() -> None:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from data.fakes import SIDE, binary, encoded, paletted, save, second, truths
 from making import write_raster
 from wasnow.data.dataset import NAMED_SPLITS, Dataset, open_dataset
+from wasnow.data.encodings import ENCODINGS
 from wasnow.data.layouts.found import split_of
 from wasnow.data.samples import Sample
 from wasnow.errors import DatasetError, SingleDated, UsageError
-from wasnow.vocabulary import ENCODINGS, NO_LABEL, SECOND
+from wasnow.vocabulary import NO_LABEL, SECOND_WORDS
 
 PALETTE = {0: (255, 255, 255), 1: (0, 0, 255), 2: (128, 128, 128), 3: (0, 128, 0)}
 
@@ -37,7 +38,7 @@ def ready(dataset: Dataset) -> Dataset:
 def test_second_is_read_in_every_encoding_that_its_values_tell(tmp_path: Path, encoding: str) -> None:
     made = second(tmp_path, encoding)
     dataset = ready(open_dataset(tmp_path))
-    assert dataset.vocabulary.words == SECOND
+    assert dataset.vocabulary.words == SECOND_WORDS
     assert set(dataset.splits) == {"train", "test"}
     for split, pairs in made.items():
         for index, truth in enumerate(pairs):

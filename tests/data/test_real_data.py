@@ -7,11 +7,12 @@ import pytest
 
 from making import needs_real
 from wasnow.data.dataset import open_dataset
+from wasnow.data.encodings import DUBAI_WORDS
 from wasnow.data.pairs import MadePairs, Recipe
 from wasnow.data.preview import write_preview
 from wasnow.data.singles import MaskFolder, open_masks
 from wasnow.errors import DatasetError, SingleDated
-from wasnow.vocabulary import DUBAI, NO_LABEL
+from wasnow.vocabulary import NO_LABEL
 
 pytestmark = pytest.mark.real
 
@@ -56,7 +57,7 @@ def test_dubai_is_single_dated_in_five_groups_with_all_its_classes(dubai: MaskFo
         open_dataset(dubai.root)
     assert dubai.faults == ()
     assert dubai.groups == ("Tile_1", "Tile_3", "Tile_4", "Tile_6", "Tile_7")
-    assert dubai.vocabulary.words == DUBAI
+    assert dubai.vocabulary.words == DUBAI_WORDS
     # Tile_4 has palettes where the others have RGB, Tile_1 grey pixels that nobody labelled.
     assert set(np.unique(dubai[[e.group for e in dubai.entries].index("Tile_4")].classes)) <= {1, 2, 3, 4, 5}
     first = [dubai[i].classes for i, entry in enumerate(dubai.entries) if entry.group == "Tile_1"]

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from making import REAL, ROOT, needs_real, write_raster
 from wasnow.data.covers import open_covers
 from wasnow.data.dataset import open_dataset
+from wasnow.data.encodings import ENCODINGS
 from wasnow.data.images import write_png
 from wasnow.errors import InputError, OutputError, UsageError
 from wasnow.synthetic import CLASSES
-from wasnow.vocabulary import ENCODINGS, NO_LABEL
+from wasnow.vocabulary import NO_LABEL
 
 MAGENTA = (250, 10, 250)
 """What only the held-back places show."""

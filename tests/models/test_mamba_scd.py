@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from parity.published import description
+from wasnow.data.encodings import ENCODINGS
 from wasnow.errors import CheckpointError, UsageError
 from wasnow.models.mamba_scd import PUBLISHED_WORDS, MambaSCD, PairLook
 from wasnow.models.published.convert import fit, ours_of
@@ -17,7 +18,6 @@ from wasnow.models.published.names import UPSTREAMS
 from wasnow.nn.fused import fused
 from wasnow.nn.selective_scan import sequential
 from wasnow.nn.vmamba import PRESETS, DropPath, Scan2d, VMamba
-from wasnow.vocabulary import ENCODINGS
 
 SMALL = {"encoder": {"width": 8, "depths": (1, 1, 2, 1)}, "width": 8}
 

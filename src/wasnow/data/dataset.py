@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
+from wasnow.data.encodings import encoding_named
 from wasnow.data.faults import Fault
 from wasnow.data.images import header, read_picture, reading
 from wasnow.data.layouts import described, hrscd, roles, xbd
@@ -29,7 +30,7 @@ from wasnow.data.samples import Coding, Entry, FileSamples, Labels, combine, lab
 from wasnow.data.vectors import is_vector
 from wasnow.errors import DatasetError, InputError, RasterUnreadable, SingleDated, UsageError
 from wasnow.raster.tiles import Window
-from wasnow.vocabulary import NO_LABEL, Vocabulary, encoding_named
+from wasnow.vocabulary import NO_LABEL, Vocabulary
 
 TOO_LARGE = 4096
 """A picture with a longer side is cut into tiles even if nobody asks: it would not fit a network."""
@@ -222,7 +223,7 @@ def open_dataset(
 
     Args:
         path: the folder.
-        encoding: a name from `wasnow.vocabulary.ENCODINGS`, where the values cannot tell or tell wrongly.
+        encoding: a name from `wasnow.data.encodings.ENCODINGS`, where the values cannot tell or tell wrongly.
         tile: cut pictures into tiles of this side; None leaves them whole, unless they are very large.
         split: a text file of the ids in the training folder that become ``val``; `NAMED_SPLITS` are recognised.
         strict: refuse a dataset with faults that show without reading pixels (missing halves, ...).

@@ -25,12 +25,12 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
+from wasnow.data.encodings import LabelEncoding
 from wasnow.errors import RasterUnreadable, RasterUnsuitable
 from wasnow.raster.png import check_png
 from wasnow.raster.read import CACHE_BYTES, nodata_is_also_a_color, open_raster
 from wasnow.raster.tiff import check_tiff
 from wasnow.raster.tiles import Window
-from wasnow.vocabulary import Encoding
 
 _COPY_AGAIN = "Copy or download it again"
 
@@ -87,7 +87,7 @@ class RawLabel:
         assert held is not None
         return held.shape[0], held.shape[1]
 
-    def values_for(self, encoding: Encoding) -> NDArray[Any]:
+    def values_for(self, encoding: LabelEncoding) -> NDArray[Any]:
         """The numbers or the colours, whichever the encoding speaks of. Numbers of an RGB file are its grey levels;
         a pixel with a hue then has the number -1, which no encoding knows."""
         if encoding.of_colors:

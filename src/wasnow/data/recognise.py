@@ -24,12 +24,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wasnow.data.encodings import ENCODINGS, LabelEncoding, Raw, pack_colors
 from wasnow.data.images import RawLabel, read_label, reading
 from wasnow.data.layouts.found import Found
 from wasnow.data.samples import Coding, Entry
 from wasnow.data.vectors import Columns, is_vector, words_in
 from wasnow.errors import DatasetError, InputError
-from wasnow.vocabulary import ENCODINGS, NO_LABEL, Encoding, Raw, Vocabulary, pack_colors
+from wasnow.vocabulary import NO_LABEL, Vocabulary
 
 LOOKED_AT = 24
 """Label files that are looked at where they are telling; up to `LOOKED_AT_MOST` where they are not."""
@@ -69,7 +70,7 @@ class _Evidence:
     colored: int = 0
 
 
-def recognise(found: Found, root: Path, encoding: Encoding | None = None) -> Recognised:
+def recognise(found: Found, root: Path, encoding: LabelEncoding | None = None) -> Recognised:
     """Settle on the encodings of class and change labels.
 
     Args:
@@ -139,10 +140,10 @@ def _as_joint(splits: Mapping[str, Sequence[Entry]]) -> dict[str, tuple[Entry, .
     }
 
 
-def _numbered(words: Sequence[str]) -> Encoding:
+def _numbered(words: Sequence[str]) -> LabelEncoding:
     """0 unchanged, 1..K the words in order, 255 no label: what a description with classes and no values means."""
     codes: dict[Raw, int] = {**{code: code for code in range(len(words) + 1)}, 255: NO_LABEL}
-    return Encoding("classes in order", "0 unchanged, 1..K, 255 no label", tuple(words), codes)
+    return LabelEncoding("classes in order", "0 unchanged, 1..K, 255 no label", tuple(words), codes)
 
 
 def _spread(count: int) -> Iterator[int]:
@@ -202,7 +203,7 @@ def _count_colors(counter: Counter[tuple[int, int, int]], colors: NDArray[np.uin
         counter[value >> 16, value >> 8 & 255, value & 255] += count
 
 
-def _class_encoding(entries: Sequence[Entry], root: Path) -> tuple[Encoding, list[str]]:
+def _class_encoding(entries: Sequence[Entry], root: Path) -> tuple[LabelEncoding, list[str]]:
     groups = [
         (e.before_label, e.after_label) for e in entries if e.before_label is not None and e.after_label is not None
     ]
@@ -215,7 +216,7 @@ def _class_encoding(entries: Sequence[Entry], root: Path) -> tuple[Encoding, lis
     return _by_numbers(seen, root)
 
 
-def _by_palette(seen: _Evidence) -> tuple[Encoding, list[str]] | None:
+def _by_palette(seen: _Evidence) -> tuple[LabelEncoding, list[str]] | None:
     """The palette that has most of the colours; None where label files are numbers."""
     coloured = {color: n for color, n in seen.colors.items() if color not in _WHITE_BLACK}
     total = sum(coloured.values())
@@ -236,7 +237,7 @@ def _by_palette(seen: _Evidence) -> tuple[Encoding, list[str]] | None:
     )
 
 
-def _by_numbers(seen: _Evidence, root: Path) -> tuple[Encoding, list[str]]:
+def _by_numbers(seen: _Evidence, root: Path) -> tuple[LabelEncoding, list[str]]:
     values = {value for value, n in seen.numbers.items() if n}
     if not values - {0, 1} or not values - {0, 255}:
         note = "the labels of each date hold two values: taken as changed or not, gone or new"
@@ -272,7 +273,7 @@ def _by_numbers(seen: _Evidence, root: Path) -> tuple[Encoding, list[str]]:
     ]
 
 
-def _change_encoding(labels: Sequence[Path], root: Path) -> tuple[Encoding, list[str]]:
+def _change_encoding(labels: Sequence[Path], root: Path) -> tuple[LabelEncoding, list[str]]:
     rasters = [(path,) for path in labels if not is_vector(path)]
     seen = _look_at(rasters, lambda e: len(e.numbers) > 1)
     if not seen.files:

@@ -25,11 +25,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wasnow.data.encodings import UNCHANGED, UNKNOWN, LabelEncoding, pack_colors
 from wasnow.data.images import Look, RawLabel, header, read_label, read_picture, reading
 from wasnow.data.vectors import Columns, burn, is_vector, read_polygons
 from wasnow.errors import InputError, UnknownLabels
 from wasnow.raster.tiles import Window
-from wasnow.vocabulary import NO_LABEL, UNCHANGED, UNKNOWN, Encoding, Vocabulary, pack_colors
+from wasnow.vocabulary import NO_LABEL, Vocabulary
 
 Codes = NDArray[np.uint8]
 
@@ -121,8 +122,8 @@ class Coding:
         look: of the pictures.
     """
 
-    classes: Encoding | None = None
-    change: Encoding | None = None
+    classes: LabelEncoding | None = None
+    change: LabelEncoding | None = None
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     columns: Columns | None = None
     look: Look = field(default_factory=Look)
@@ -270,7 +271,7 @@ def combine(decoded: Mapping[str, Codes], coding: Coding) -> Labels:
     return reconcile(before, after, decoded.get("change"), dense=dense)
 
 
-def decode_file(path: Path, encoding: Encoding, shape: tuple[int, int], window: Window | None = None) -> Codes:
+def decode_file(path: Path, encoding: LabelEncoding, shape: tuple[int, int], window: Window | None = None) -> Codes:
     """Class codes of one label raster, ``(H, W)``, or ``(2, H, W)`` for an encoding of both dates.
 
     Raises:
@@ -284,7 +285,7 @@ def decode_file(path: Path, encoding: Encoding, shape: tuple[int, int], window: 
     return decode(path, raw, encoding)
 
 
-def decode(path: Path, raw: RawLabel, encoding: Encoding) -> Codes:
+def decode(path: Path, raw: RawLabel, encoding: LabelEncoding) -> Codes:
     """Class codes of what a label file holds; the path is for the message.
 
     Raises:

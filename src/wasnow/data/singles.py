@@ -27,13 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from wasnow.data.encodings import ENCODINGS, LabelEncoding, encoding_named, pack_colors
 from wasnow.data.faults import Fault, listed
 from wasnow.data.images import header, read_label, read_picture, reading
 from wasnow.data.layouts.described import Values, class_encoding, compiled, load_yaml, said
 from wasnow.data.layouts.found import look_around, natural
 from wasnow.data.samples import Codes, decode, sum_of_ends
 from wasnow.errors import DatasetError, InputError, UsageError, did_you_mean
-from wasnow.vocabulary import ENCODINGS, NO_LABEL, Encoding, Vocabulary, encoding_named, pack_colors
+from wasnow.vocabulary import NO_LABEL, Vocabulary
 
 FILE_NAME = "masks.yaml"
 
@@ -124,7 +125,7 @@ class MaskFolder:
 
     root: Path
     entries: tuple[MaskEntry, ...]
-    encoding: Encoding
+    encoding: LabelEncoding
     faults: tuple[Fault, ...] = ()
     _shelf: _Shelf = field(default_factory=_Shelf, repr=False, compare=False)
 
@@ -251,7 +252,7 @@ def open_masks(path: Path, *, encoding: str | None = None, strict: bool = True) 
 
     Args:
         path: the folder.
-        encoding: a name from `wasnow.vocabulary.ENCODINGS`; else masks.yaml or the palette tells.
+        encoding: a name from `wasnow.data.encodings.ENCODINGS`; else masks.yaml or the palette tells.
         strict: refuse a folder in which images lack masks or masks images.
 
     Raises:
@@ -329,7 +330,7 @@ def _paired(
     return tuple(entries), tuple(faults)
 
 
-def _checked(encoding: Encoding, root: Path) -> Encoding:
+def _checked(encoding: LabelEncoding, root: Path) -> LabelEncoding:
     if not encoding.words or encoding.after is not None:
         raise DatasetError(f"{root}: {encoding.name} does not name the class of one date; use one that does")
     if not encoding.dense:
@@ -340,7 +341,7 @@ def _checked(encoding: Encoding, root: Path) -> Encoding:
     return encoding
 
 
-def _palette_of(entries: Sequence[MaskEntry], root: Path) -> Encoding:
+def _palette_of(entries: Sequence[MaskEntry], root: Path) -> LabelEncoding:
     """The palette that has nine tenths of the pixels of a few masks."""
     dense = [each for each in ENCODINGS.values() if each.of_colors and each.dense]
     seen: dict[tuple[int, int, int], int] = defaultdict(int)

@@ -19,9 +19,7 @@ from torch import Tensor
 from wasnow.models.contract import ChangeLogits
 from wasnow.models.fixed_words import FixedWords
 from wasnow.nn.three_branches import STRIDE, ChangeBranch, Encoder, class_head, enlarge
-
-SECOND_WORDS = ("water", "ground", "low vegetation", "tree", "building", "playground")
-"""The classes of SECOND, in the order of the published weights."""
+from wasnow.vocabulary import SECOND_WORDS as SECOND_WORDS
 
 
 class SSCDL(FixedWords):

@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from wasnow.data.encodings import LabelEncoding, Raw, encoding_named
 from wasnow.data.faults import Fault
 from wasnow.data.images import Look
 from wasnow.data.layouts.found import Found, look_around, sorted_entries, split_of
@@ -29,7 +30,7 @@ from wasnow.data.layouts.roles import read_lists
 from wasnow.data.samples import Entry
 from wasnow.data.vectors import Columns, is_vector
 from wasnow.errors import DatasetError, did_you_mean
-from wasnow.vocabulary import NO_LABEL, Encoding, Raw, encoding_named
+from wasnow.vocabulary import NO_LABEL
 
 FILE_NAME = "dataset.yaml"
 
@@ -252,7 +253,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(known.get(part, re.escape(part)) for part in parts))
 
 
-def _encodings(path: Path, described: Description) -> tuple[Encoding | None, Encoding | None]:
+def _encodings(path: Path, described: Description) -> tuple[LabelEncoding | None, LabelEncoding | None]:
     classes = change = None
     if described.encoding is not None:
         classes = encoding_named(described.encoding)
@@ -265,13 +266,13 @@ def _encodings(path: Path, described: Description) -> tuple[Encoding | None, Enc
             if meaning is None:
                 raise DatasetError(f"{path}: change_values: {word!r} is none of unchanged, changed, no label")
             codes[raw] = meaning
-        change = Encoding(f"change_values of {path.name}", "described", (), codes)
+        change = LabelEncoding(f"change_values of {path.name}", "described", (), codes)
     return classes, change
 
 
 def class_encoding(
     path: Path, values: Mapping[Raw, str | tuple[str, str]], given: tuple[str, ...] | None, *, joint: bool
-) -> Encoding:
+) -> LabelEncoding:
     """What ``values:`` says, as an encoding.
 
     Args:
@@ -298,4 +299,4 @@ def class_encoding(
     codes = {word: code for code, word in enumerate(words, 1)} | special
     first = {raw: codes[pair[0]] for raw, pair in pairs.items()}
     second = {raw: codes[pair[1]] for raw, pair in pairs.items()}
-    return Encoding(f"values of {path.name}", "described", words, first, after=second if joint else None)
+    return LabelEncoding(f"values of {path.name}", "described", words, first, after=second if joint else None)

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from wasnow.data.encodings import LabelEncoding
 from wasnow.data.faults import Fault
 from wasnow.data.images import Look
 from wasnow.data.samples import Entry
 from wasnow.data.vectors import VECTOR_SUFFIXES, Columns
-from wasnow.vocabulary import Encoding
 
 RASTER_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".img", ".vrt"})
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
@@ -45,8 +45,8 @@ class Found:
     splits: Mapping[str, tuple[Entry, ...]]
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()
-    classes: Encoding | None = None
-    change: Encoding | None = None
+    classes: LabelEncoding | None = None
+    change: LabelEncoding | None = None
     words: tuple[str, ...] | None = None
     columns: Columns | None = None
     look: Look = field(default_factory=Look)

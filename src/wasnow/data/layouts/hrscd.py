@@ -14,10 +14,10 @@ import re
 from collections import defaultdict
 from pathlib import PurePosixPath
 
+from wasnow.data.encodings import ENCODINGS
 from wasnow.data.faults import Fault
 from wasnow.data.layouts.found import Found, Listing, sorted_entries
 from wasnow.data.samples import Entry
-from wasnow.vocabulary import ENCODINGS
 
 TILE = 1000
 """10000 px do not fit a network: each pair is cut into 100."""

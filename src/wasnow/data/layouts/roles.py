@@ -21,13 +21,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from wasnow.data.encodings import pack_colors
 from wasnow.data.faults import Fault
 from wasnow.data.images import header, read_label, reading
 from wasnow.data.layouts.found import RASTER_SUFFIXES, Found, Listing, natural, sorted_entries, split_of
 from wasnow.data.samples import Entry
 from wasnow.data.vectors import Columns, is_vector, read_polygons
 from wasnow.errors import DatasetError, InputError
-from wasnow.vocabulary import pack_colors
 
 BEFORE, AFTER, CHANGE = "before", "after", "change_label"
 FIRST, SECOND = "before_label", "after_label"

@@ -13,10 +13,10 @@ import re
 from collections import defaultdict
 from pathlib import PurePosixPath
 
+from wasnow.data.encodings import ENCODINGS, XBD_WORDS
 from wasnow.data.faults import Fault
 from wasnow.data.layouts.found import Found, Listing, sorted_entries, split_of
 from wasnow.data.samples import Entry
-from wasnow.vocabulary import ENCODINGS, XBD
 
 _NAME = re.compile(r"(?P<name>.+)_(?P<date>pre|post)_disaster(?P<target>_target)?", re.IGNORECASE)
 
@@ -54,5 +54,5 @@ def find(listing: Listing) -> Found | None:
         {split: sorted_entries(entries) for split, entries in sorted(splits.items())},
         tuple(faults),
         classes=ENCODINGS["xbd"],
-        words=XBD,
+        words=XBD_WORDS,
     )
