@@ -1,76 +1,33 @@
-"""Scores of change: worked cases from the published scripts, invariants, and a slow pixel-by-pixel oracle."""
+"""Scores: worked cases of the published scripts, invariants, and a slow pixel-by-pixel oracle."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from wasnow.errors import InputError, UsageError
-from wasnow.evaluation.metrics import Confusion, ProtocolScores, Scores, bootstrap, protocol_scores, word_scores
+from evaluation.metrics.maps import LABELS, PREDICTED, SEVEN, SMALL, SOME, Pair, both, codes, same, scored
+from wasnow.errors import InputError
+from wasnow.evaluation.metrics import Confusion, ProtocolScores, protocol_scores, word_scores
 from wasnow.vocabulary import Vocabulary
-
-Pair = tuple[NDArray[np.integer], NDArray[np.integer]]
-
-SOME = settings(deadline=None, max_examples=40)
-"""A busy machine may take its time over an example."""
-
-# fmt: off
-SMALL = [[70, 4, 2], [5, 8, 1], [3, 1, 6]]
-SEVEN = [
-    [8000, 10, 150, 90, 30, 120, 5], [12, 40, 4, 3, 1, 2, 0], [210, 5, 420, 80, 10, 60, 4],
-    [130, 3, 70, 260, 40, 12, 1], [40, 1, 6, 50, 70, 4, 0], [150, 2, 55, 10, 5, 480, 3], [8, 0, 3, 1, 0, 4, 12],
-]
-LABELS = (np.array([0] * 10 + [1, 1, 2, 2, 3, 3, 4, 5, 5, 6]), np.array([0] * 10 + [2, 5, 5, 3, 5, 2, 5, 2, 2, 5]))
-PREDICTED = (
-    np.array([0] * 8 + [2, 5, 1, 2, 2, 2, 0, 3, 3, 5, 5, 6]), np.array([0] * 8 + [5, 2, 2, 5, 5, 2, 0, 2, 5, 2, 3, 5]),
-)
-# fmt: on
 
 
 @pytest.fixture(autouse=True)
-def every_warning_is_an_error():
+def _warnings_are_errors():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
 
 
-def codes(n_classes: int, size: int, *, consistent: bool, ignore: bool = False) -> st.SearchStrategy[Pair]:
-    """Codes of both dates; ``consistent`` maps have a class at both dates or at none."""
-    values = list(itertools.product(range(n_classes + 1), repeat=2))
-    if consistent:
-        values = [(a, b) for a, b in values if (a > 0) == (b > 0)]
-    if ignore:
-        values += [(255, 255), (255, 0)]
-    # Half of what is drawn is (0, 0), as on the ground.
-    pixel = st.one_of(st.just((0, 0)), st.sampled_from(values))
-    return st.lists(pixel, min_size=size, max_size=size).map(lambda them: tuple(np.array(them, np.int64).T))  # type: ignore[arg-type,return-value]
-
-
-def both(n_classes: int = 3, size: int = 24, **how: bool) -> st.SearchStrategy[tuple[Pair, Pair]]:
-    return st.tuples(codes(n_classes, size, **how), codes(n_classes, size, **how))  # type: ignore[arg-type]
-
-
-def scored(predicted: Pair, labelled: Pair, n_classes: int = 3) -> Scores:
-    return Confusion.of_classes(predicted, labelled, n_classes).scores()
-
-
-def same(one: float, other: float) -> bool:
-    return one == pytest.approx(other, rel=1e-12, abs=1e-12, nan_ok=True)
-
-
 # ------------------------------------------------------------------------------------------- the published worked cases
 
 
-def test_the_small_published_matrix_scores_as_its_script_says():
+def test_the_small_published_matrix_has_the_published_scores():
     s = protocol_scores(SMALL)
     assert round(100 * s.oa, 2) == 84.00
     assert round(100 * s.binary_oa, 2) == 86.00
@@ -81,7 +38,7 @@ def test_the_small_published_matrix_scores_as_its_script_says():
     assert round(100 * s.score, 4) == 28.0683
 
 
-def test_the_seven_class_published_matrix_scores_as_its_script_says():
+def test_the_seven_class_published_matrix_has_the_published_scores():
     s = protocol_scores(SEVEN)
     assert round(100 * s.oa, 4) == 86.9427
     assert round(100 * s.binary_oa, 4) == 91.0547
@@ -93,7 +50,7 @@ def test_the_seven_class_published_matrix_scores_as_its_script_says():
     assert round(100 * s.score, 4) == 39.4775
 
 
-def test_the_twenty_published_pixels_score_as_both_protocols_say():
+def test_the_twenty_published_pixels_have_the_published_scores_in_both_protocols():
     s = scored(PREDICTED, LABELS, 6)
     assert round(100 * s.stacked.oa, 4) == 75
     assert round(100 * s.stacked.fscd, 4) == 66.6667
@@ -108,11 +65,11 @@ def test_the_twenty_published_pixels_score_as_both_protocols_say():
     assert not s.undefined
 
 
-# ----------------------------------------------------------------------------------------------- the slow, plain oracle
+# ----------------------------------------------------------------------------------------------- pixel-by-pixel oracle
 
 
 def plain(hits: list[tuple[object, object]], zero: object) -> dict[str, float]:
-    """Every protocol score straight from the definitions, one (predicted, labelled) code after the other."""
+    """Every protocol score computed from the definitions, pixel by pixel."""
 
     def ratio(part: float, whole: float) -> float:
         return part / whole if whole else math.nan
@@ -294,7 +251,7 @@ def test_a_wide_vocabulary_is_scored_like_a_narrow_one(maps, n_classes):
     assert all(same(value, wide[name]) for name, value in narrow.items())
 
 
-# ------------------------------------------------------------------------------------------ the pitfalls of public code
+# ------------------------------------------------------------------------------------------ errors found in public code
 
 
 def test_class_zero_inside_the_change_mask_never_takes_the_code_of_a_transition():
@@ -326,7 +283,7 @@ def test_scores_come_from_summed_counts_and_not_from_averaged_images():
 
 
 @pytest.mark.parametrize("predicted", ["nothing", "something"])
-def test_labels_without_any_change_give_no_silent_numbers(predicted):
+def test_scores_of_labels_without_change_are_undefined_with_a_reason(predicted):
     nothing = np.zeros(9, int), np.zeros(9, int)
     something = np.array([1, 2] + [0] * 7), np.array([2, 2] + [0] * 7)
     s = scored(nothing if predicted == "nothing" else something, nothing)
@@ -358,7 +315,7 @@ def test_a_model_that_finds_nothing_scores_zero_and_its_precision_is_undefined()
     }
 
 
-def test_kappa_without_room_for_chance_is_undefined_and_says_so():
+def test_kappa_is_undefined_if_chance_agreement_is_one():
     pair = np.array([0, 1, 1]), np.array([0, 2, 2])
     s = scored(pair, pair)
     for name in ("kappa", "sek", "score"):
@@ -374,185 +331,39 @@ def test_change_everywhere_leaves_the_unchanged_iou_undefined():
     assert s.from_to.sek == 1
 
 
-def test_no_pixels_at_all_are_undefined_and_not_a_crash():
+def test_scores_of_no_pixels_are_undefined():
     for empty in (Confusion.empty(3), Confusion.of_classes((np.zeros(0, int),) * 2, (np.zeros(0, int),) * 2, 3)):
         s = empty.scores()
         assert s.pixels == 0
         assert set(s.undefined) == set(s.headline())
-        assert set(s.undefined.values()) == {"no pixel has both an answer and a label"}
+        assert set(s.undefined.values()) == {"no pixel has both a prediction and a label"}
 
 
-# ------------------------------------------------------------------------------------ what is left out, what is refused
+# --------------------------------------------------------------------------------------------------- reports
 
 
-def test_pixels_without_a_label_at_either_date_are_left_out_and_counted():
-    labels = np.array([0, 255, 1, 1]), np.array([0, 1, 255, 2])
-    s = scored((np.array([0, 3, 3, 1]), np.array([0, 3, 3, 2])), labels)
-    assert (s.pixels, s.ignored, s.unanswered) == (2, 2, 0)
-    assert s.from_to.oa == 1
-
-
-def test_labelled_pixels_without_an_answer_are_counted_apart_and_never_as_unchanged():
-    predicted = np.array([0, 65535, 65535]), np.array([0, 65535, 65535])
-    labels = np.array([0, 0, 65535]), np.array([0, 0, 65535])
-    s = Confusion.of_classes(predicted, labels, 3, ignore=65535).scores()
-    assert (s.pixels, s.ignored, s.unanswered) == (1, 1, 1)
-
-
-def test_another_ignore_value_serves_as_well():
-    minus = [tuple(np.where(one == 3, -1, one) for one in pair) for pair in (PREDICTED, LABELS)]
-    usual = [tuple(np.where(one == 3, 255, one) for one in pair) for pair in (PREDICTED, LABELS)]
-    assert Confusion.of_classes(*minus, 6, ignore=-1) == Confusion.of_classes(*usual, 6)
-
-
-def test_change_without_classes_is_scored_and_the_rest_says_why_not():
-    predicted, labelled = np.array([True, True, False, False]), np.array([1, 0, 1, 255])
-    s = Confusion.of_change(predicted, labelled).scores()
-    assert (s.n_classes, s.pixels, s.ignored) == (0, 3, 1)
-    assert s.binary.f1 == s.binary.precision == 0.5
-    assert s.binary.iou_changed == pytest.approx(1 / 3)
-    assert set(s.undefined) == {name for name in s.headline() if not name.startswith("binary")}
-    assert all("not from what to what" in reason for reason in s.undefined.values())
-    assert s.classes == s.transitions == s.before.classes == ()
-
-
-@SOME
-@given(both(n_classes=1, consistent=True))
-def test_change_without_classes_scores_like_the_binary_view_of_classes(maps):
-    (predicted, _), (labelled, _) = maps
-    bare = Confusion.of_change(predicted > 0, labelled > 0).scores().headline()
-    classed = Confusion.of_classes(*maps, 1).scores().headline()
-    assert all(same(bare[name], classed[name]) for name in bare if name.startswith("binary"))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        (lambda: scored(PREDICTED, LABELS, 5), "holds code 6, wanted 0..5 or 255"),
-        (lambda: scored((PREDICTED[0][:5], PREDICTED[1]), LABELS, 6), r"\(20,\).*\(5,\).*one grid"),
-        (lambda: scored((PREDICTED[0] - 1, PREDICTED[1]), LABELS, 6), "predicted before map holds code -1"),
-        (lambda: scored((PREDICTED[0] / 2, PREDICTED[1]), LABELS, 6), "wanted integer class codes"),
-        (lambda: Confusion.of_change(np.array([0, 7]), np.array([0, 1])), "holds code 7, wanted 0..1 or 255"),
-        (lambda: protocol_scores(np.zeros((2, 3))), "square"),
-        (lambda: protocol_scores([[1, -1], [0, 2]]), "counts of 0 or more"),
-    ],
-)
-def test_a_map_that_cannot_be_scored_is_refused_with_what_was_found(wrong: Callable[[], object], words: str):
-    with pytest.raises(InputError, match=words):
-        wrong()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        (lambda: Confusion.of_classes(PREDICTED, LABELS, 6, ignore=3), "name a value outside"),
-        (lambda: Confusion.of_classes(PREDICTED, LABELS, 0), "use of_change"),
-        (lambda: Confusion.empty(256), "256 classes"),
-        (lambda: Confusion.empty(2) + Confusion.empty(3), r"\[2, 3\] classes"),
-        (lambda: Confusion.total([]), "at least one"),
-        (lambda: bootstrap([Confusion.empty(2)]), "2 images or more"),
-        (lambda: bootstrap([Confusion.empty(2)] * 2, level=1.0), "0 < level < 1"),
-        (lambda: bootstrap([Confusion.empty(2)] * 2, n=0), "n >= 1"),
-    ],
-)
-def test_a_request_that_cannot_be_meant_is_refused_with_advice(wrong: Callable[[], object], words: str):
-    with pytest.raises(UsageError, match=words):
-        wrong()
-
-
-# --------------------------------------------------------------------------------------------------- reports, intervals
-
-
-def test_scores_are_plain_json_with_nothing_where_undefined():
-    told = json.loads(json.dumps(scored(LABELS, LABELS, 6).as_dict(), allow_nan=False))
-    assert told["from_to"]["sek"] == 1
-    assert told["transitions"][0].keys() >= {"before", "after", "f1", "iou"}
+def test_undefined_scores_are_null_in_json():
+    plain_json = json.loads(json.dumps(scored(LABELS, LABELS, 6).as_dict(), allow_nan=False))
+    assert plain_json["from_to"]["sek"] == 1
+    assert plain_json["transitions"][0].keys() >= {"before", "after", "f1", "iou"}
     empty = json.loads(json.dumps(Confusion.empty(2).scores().as_dict(), allow_nan=False))
     assert empty["from_to"]["sek"] is None
     assert empty["undefined"]["from_to.sek"]
 
 
-def test_transitions_are_listed_with_the_commonest_label_first():
+def test_transitions_are_sorted_by_labelled_pixels():
     rows = scored(PREDICTED, LABELS, 6).transitions
     counts = [row.labelled for row in rows]
     assert counts == sorted(counts, reverse=True)
     assert (rows[0].before, rows[0].after) == (5, 2)
 
 
-def made_images(n: int, seed: int = 0, side: int = 12) -> list[Confusion]:
-    """Images of unlike difficulty."""
-    draw = np.random.default_rng(seed)
-    images = []
-    for _ in range(n):
-        changed = draw.random(side * side) < draw.random() * 0.5
-        labels = tuple(changed * draw.integers(1, 4, side * side) for _ in range(2))
-        wrong = draw.random(side * side) < draw.random() * 0.4
-        guess = tuple(np.where(wrong, draw.integers(0, 4, side * side), one) for one in labels)
-        images.append(Confusion.of_classes(guess, labels, 3))  # type: ignore[arg-type]
-    return images
-
-
-def test_the_bootstrap_equals_drawing_images_one_set_after_the_other():
-    images = made_images(7)
-    weights = np.random.default_rng(11).multinomial(7, np.full(7, 1 / 7), size=40)
-    drawn = [
-        Confusion.total(one for one, times in zip(images, row, strict=True) for _ in range(times)).scores().headline()
-        for row in weights
-    ]
-    intervals = bootstrap(images, n=40, seed=11, level=0.8)
-    whole = Confusion.total(images).scores().headline()
-    assert intervals.keys() == whole.keys()
-    for name, interval in intervals.items():
-        values = [one[name] for one in drawn if not math.isnan(one[name])]
-        assert interval.estimate == pytest.approx(whole[name])
-        assert interval.defined == len(values)
-        assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(values, [0.1, 0.9])))
-
-
-def test_the_bootstrap_repeats_itself_for_one_seed_and_differs_for_another():
-    images = made_images(9)
-    assert repr(bootstrap(images, n=50, seed=4)) == repr(bootstrap(images, n=50, seed=4))
-    assert bootstrap(images, n=50, seed=4)["from_to.sek"] != bootstrap(images, n=50, seed=5)["from_to.sek"]
-
-
-def test_images_that_are_all_alike_have_intervals_of_no_width():
-    for interval in bootstrap(made_images(1) * 5, n=20).values():
-        assert interval.low == pytest.approx(interval.estimate) == pytest.approx(interval.high)
-
-
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    # Accuracy of change over images of random difficulty: its true value is known, an interval misses it now and then.
-    truth, hits = 0.8, 0
-    draw = np.random.default_rng(5)
-    for repeat in range(60):
-        images = []
-        for right in draw.uniform(0.6, 1.0, 40):
-            labels = draw.random(50) < 0.5
-            images.append(Confusion.of_change(labels ^ (draw.random(50) >= right), labels))
-        interval = bootstrap(images, n=200, seed=repeat, level=0.9)["binary.oa"]
-        hits += interval.low <= truth <= interval.high
-    assert 46 <= hits <= 60  # binomial(60, 0.9) leaves this once in 500 times
-
-
-def test_undefined_resamples_are_left_out_and_counted():
-    nothing = Confusion.of_change(np.zeros(4, int), np.zeros(4, int))
-    once = Confusion.of_change(np.array([1, 1, 0, 0]), np.array([1, 0, 0, 0]))
-    intervals = bootstrap([nothing, nothing, once], n=200)
-    assert 0 < intervals["binary.f1"].defined < 200
-    assert intervals["binary.oa"].defined == 200
-    assert intervals["from_to.sek"].defined == 0
-    assert math.isnan(intervals["from_to.sek"].low)
-    all_quiet = bootstrap([nothing, nothing], n=10)
-    assert all_quiet["binary.oa"].low == 1
-    assert all_quiet["binary.f1"].defined == 0
-
-
-# ------------------------------------------------------------------------------------------ each word against the rest
+# ------------------------------------------------------------------------------------------ word scores
 
 
 @SOME
 @given(both(consistent=False, ignore=True))
-def test_a_word_is_scored_on_the_pixels_whose_label_names_a_class(maps: tuple[Pair, Pair]):
+def test_a_word_is_scored_on_pixels_labelled_with_a_class(maps: tuple[Pair, Pair]):
     predicted, labelled = maps
     found = Confusion.of_classes(predicted, labelled, 3).words()
     for one in found:
@@ -591,6 +402,6 @@ def test_renaming_the_classes_renames_their_scores_and_nothing_else(order: list[
         assert one.as_dict() == own[one.code].as_dict() | {"code": one.code}
 
 
-def test_a_matrix_that_is_not_square_has_no_words():
-    with pytest.raises(InputError, match="is square"):
+def test_word_scores_reject_a_matrix_that_is_not_square():
+    with pytest.raises(InputError, match="must be square"):
         word_scores([[1, 2, 3]])
