@@ -61,13 +61,14 @@ def detect_pairs(
     Args:
         table: a CSV file with the columns before and after, and others: see `read_pairs`; or mappings like its rows.
         output: the folder for a result folder per pair, and for the summary.
-        model, classes, options: as for `run.detect`, where a row does not say otherwise. A model is loaded once
-            for all pairs in a row that want the same.
+        model: as for `run.detect`; a row may name another. Consecutive pairs with the same model load it once.
+        classes: as for `run.detect`; a row may name others.
         overwrite: drop what earlier runs left of each pair.
         fail_fast: stop at the first pair that fails; the others wait.
         progress: called with (phase, done, total).
         each: called with the outcome of each pair, when it is known.
         command: what the user typed, for the records.
+        **options: as for `run.detect`; a row may set others.
 
     Returns:
         The outcome of every row; failures are in there, and not raised.
