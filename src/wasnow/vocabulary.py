@@ -1,11 +1,10 @@
-"""Class words, their colours, and the codes that stand for them and for transitions in a raster.
+"""Class words, their colours, and the raster codes of classes and transitions.
 
     class code        0 no change   1..K the K words, in order                       255 (65535) not processed
     transition code   0 no change   (from - 1) * K + to, both 1..K                   255 (65535) not processed
     without words     0 no change   1 changed (class bands stay 0)                   255 not processed
 
-Datasets write their labels in codes and colours of their own: see `wasnow.data.encodings`. Nothing here uses torch,
-files or models.
+The codes of dataset labels are in `wasnow.data.encodings`. This module does not use torch, files or models.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from numpy.typing import NDArray
 from wasnow.errors import VocabularyError
 
 _UNWRITABLE = re.compile("[\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
-"""Halves of characters, code points that XML may not hold, and what makes text run backwards beyond the word's end."""
+"""Lone surrogates, code points that XML does not allow, and controls that change the writing direction."""
 
 MAX_WORD_CHARACTERS = 200
-"""Of one word: more is no name of anything, and would stand in every row of every table."""
+"""Longest class word; the word is repeated in every row of the attribute tables."""
 
 MAX_WORDS = 255
-"""More words than this would not fit a 16-bit transition code."""
+"""Most class words; more do not fit a 16-bit transition code."""
 
 NO_LABEL = 255
 """Class code of a pixel without reference data."""
@@ -62,7 +61,14 @@ _KNOWN_COLORS: dict[str, tuple[int, int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One row of the from-to legend: its raster code, the two words, and the colour on maps."""
+    """One transition: its raster code, its two class words, and its colour on maps.
+
+    Attributes:
+        code: raster code, from 1.
+        before: class word at the first date; None without class words.
+        after: class word at the second date.
+        color: RGB 0..255.
+    """
 
     code: int
     before: str | None
@@ -71,7 +77,7 @@ class Transition:
 
     @property
     def label(self) -> str:
-        """``water → building``, or just the word where there is no from."""
+        """``water → building``; only the word when there is no class before."""
         return self.after if self.before is None else f"{self.before} → {self.after}"
 
 
@@ -80,7 +86,7 @@ class Vocabulary:
     """The ordered class words of one run. An empty vocabulary means change without classes.
 
     Raises:
-        VocabularyError: a word is empty, not printable, too long, or there twice; or there are too many.
+        VocabularyError: a word is empty, not printable, too long or repeated, or there are too many words.
     """
 
     words: tuple[str, ...] = ()
@@ -88,32 +94,34 @@ class Vocabulary:
     def __post_init__(self) -> None:
         if len(self.words) > MAX_WORDS:
             raise VocabularyError(
-                f"{len(self.words)} class words given, at most {MAX_WORDS} fit 16-bit transition codes; use fewer"
+                f"{len(self.words)} class words, but 16-bit transition codes hold at most {MAX_WORDS}; use fewer words"
             )
         seen: dict[str, str] = {}
         for word in self.words:
             if not word.strip():
-                raise VocabularyError("a class word is empty; write the words as 'water, building, road'")
+                raise VocabularyError(
+                    "a class word is empty; separate the words by commas, as in 'water, building, road'"
+                )
             if len(word) > MAX_WORD_CHARACTERS:
                 raise VocabularyError(
-                    f"class word {word[:40]!r}... has {len(word)} characters, at most {MAX_WORD_CHARACTERS} make a "
-                    "name; use a shorter one"
+                    f"class word {word[:40]!r}... has {len(word)} characters, the limit is {MAX_WORD_CHARACTERS}; "
+                    "use a shorter word"
                 )
             if any(unicodedata.category(letter) == "Cc" for letter in word):
-                raise VocabularyError(f"class word {word!r} holds a control character; write it on one line")
+                raise VocabularyError(f"class word {word!r} contains a control character; remove it")
             if hidden := _UNWRITABLE.search(word):
                 raise VocabularyError(
-                    f"class word {word!r} holds U+{ord(hidden[0]):04X}, which no file can hold or which turns the "
-                    "writing around it; leave it out"
+                    f"class word {word!r} contains U+{ord(hidden[0]):04X}, which files cannot store or which changes "
+                    "the writing direction; remove it"
                 )
             key = unicodedata.normalize("NFKC", word).casefold()
             if key in seen:
-                raise VocabularyError(f"class word {word!r} is there twice ({seen[key]!r}); name each class once")
+                raise VocabularyError(f"class word {word!r} is given twice (as {seen[key]!r}); name each class once")
             seen[key] = word
 
     @classmethod
     def parse(cls, text: str | Iterable[str] | None) -> Vocabulary:
-        """From ``"water, building"``, a sequence of words, or None for no classes."""
+        """Parse ``"water, building"``, a sequence of words, or None for no classes."""
         if text is None:
             return cls()
         words = text.split(",") if isinstance(text, str) else list(text)
@@ -124,21 +132,21 @@ class Vocabulary:
 
     @property
     def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
-        """The smallest type that holds every transition code and the not-processed value."""
+        """The smallest unsigned type that holds all transition codes and the not-processed value."""
         return np.dtype(np.uint8) if self.n_transitions < 255 else np.dtype(np.uint16)
 
     @property
     def not_processed(self) -> int:
-        """The code of a pixel that was not processed: the largest value of `dtype`."""
+        """The code of pixels that were not processed: the largest value of `dtype`."""
         return int(np.iinfo(self.dtype).max)
 
     @property
     def n_transitions(self) -> int:
-        """How many transition codes there are, no change not counted."""
+        """Number of transition codes, without the code for no change."""
         return len(self.words) ** 2 or 1
 
     def color(self, code: int) -> tuple[int, int, int]:
-        """RGB 0..255 of class ``code`` (1..K): a customary colour for common words, else a spread of hues."""
+        """RGB 0..255 of class ``code`` (1..K): a conventional colour for common words, else evenly spread hues."""
         word = self.words[code - 1].casefold()
         if word in _KNOWN_COLORS:
             return _KNOWN_COLORS[word]
@@ -147,16 +155,20 @@ class Vocabulary:
         return round(red * 255), round(green * 255), round(blue * 255)
 
     def transition(self, code: int) -> Transition:
-        """What transition ``code`` (1..K*K, or 1 without words) stands for."""
+        """Return transition ``code``, 1..K*K, or 1 without words.
+
+        Raises:
+            ValueError: the code is out of range.
+        """
         if not 1 <= code <= self.n_transitions:
-            raise ValueError(f"{code} is no transition code of {len(self.words)} classes")
+            raise ValueError(f"transition code {code} is out of range for {len(self.words)} classes")
         if not self.words:
             return Transition(1, None, CHANGED, CHANGED_COLOR)
         before, after = divmod(code - 1, len(self.words))
         return Transition(code, self.words[before], self.words[after], self.color(after + 1))
 
     def transitions(self) -> Iterator[Transition]:
-        """All of them, in code order."""
+        """All transitions in code order."""
         return (self.transition(code) for code in range(1, self.n_transitions + 1))
 
     def encode(
@@ -165,30 +177,30 @@ class Vocabulary:
         before: NDArray[np.integer] | None = None,
         after: NDArray[np.integer] | None = None,
     ) -> NDArray[np.unsignedinteger]:
-        """Class indices to codes.
+        """Convert class indices to raster codes.
 
         Args:
-            changed: ``(H, W)``.
+            changed: ``(H, W)`` bool.
             before: ``(H, W)`` class indices 0..K-1 of the first date; None without words.
             after: the same for the second date.
 
         Returns:
-            ``(3, H, W)`` of `dtype`: before_class, after_class, transition; 0 wherever not changed.
+            ``(3, H, W)`` of `dtype`: before_class, after_class, transition; 0 where not changed.
         """
         codes = np.zeros((3, *changed.shape), self.dtype)
         if before is None or after is None:
             codes[2] = changed
             return codes
-        # Most of the ground did not change, and is not looked at.
-        places = np.flatnonzero(changed)
-        first, second = (each.reshape(-1)[places].astype(np.int64) for each in (before, after))
-        each_code = codes.reshape(3, -1)
-        each_code[0, places] = first + 1
-        each_code[1, places] = second + 1
-        each_code[2, places] = first * len(self.words) + second + 1
+        # Usually few pixels change; only these are computed.
+        index = np.flatnonzero(changed)
+        first, second = (classes.reshape(-1)[index].astype(np.int64) for classes in (before, after))
+        flat = codes.reshape(3, -1)
+        flat[0, index] = first + 1
+        flat[1, index] = second + 1
+        flat[2, index] = first * len(self.words) + second + 1
         return codes
 
 
 def join_words(words: Sequence[str]) -> str:
-    """``water, building and road``, for messages."""
+    """Join words for a message: ``water, building and road``."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)

@@ -250,7 +250,7 @@ def test_addresses_stay_what_they_are(place, address):
         (b"before,after,min-area\na,b,much\n", "min-area 'much' is no number"),
         (b"before,after,connectivity\na,b,5\n", "--connectivity 5 is neither 4 nor 8"),
         (b"before,after,landcover\na,b,maybe\n", "neither yes nor no"),
-        (b'before,after,classes\na,b,"road, Road"\n', "is there twice"),
+        (b'before,after,classes\na,b,"road, Road"\n', "is given twice"),
         (b'before,after,classes\na,b,"road\nway, x"\n', "control character"),
         (b"before,after\na,b\na,b\n", "row 3 is row 2 once more"),
         (b"before,after,name\na,b,One\nc,d,one\n", "that of row 2"),

@@ -221,7 +221,7 @@ def test_a_word_that_files_or_screens_cannot_hold_is_refused_in_one_line(word: s
 
 
 def test_500_words_are_refused_with_the_number_that_fits() -> None:
-    with pytest.raises(VocabularyError, match="500 class words given, at most 255"):
+    with pytest.raises(VocabularyError, match="500 class words, but 16-bit transition codes hold at most 255"):
         Vocabulary(tuple(f"class {number}" for number in range(500)))
 
 
