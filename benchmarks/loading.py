@@ -22,10 +22,10 @@ from scipy import ndimage
 
 from wasnow.data.dataset import open_dataset
 from wasnow.data.export import export_second
-from wasnow.data.pairs import MadePairs, Recipe
+from wasnow.data.mask_folder import open_masks
+from wasnow.data.pairs import GeneratedPairs, PairRecipe
 from wasnow.data.samples import Sample
-from wasnow.data.singles import open_masks
-from wasnow.data.transforms import Augment, Light
+from wasnow.data.transforms import Augment, ColorJitter
 from wasnow.vocabulary import SECOND_WORDS, Vocabulary
 
 SIDE, PAIRS = 512, 24
@@ -71,7 +71,7 @@ def main() -> None:
         export_second({"train": Invented()}, Path(folder))
         files = open_dataset(folder).splits["train"]
         flips = Augment()
-        all_of_it = Augment(crop=448, scale=(0.8, 1.25), light=Light())
+        all_of_it = Augment(crop=448, scale=(0.8, 1.25), light=ColorJitter())
 
         def augmented(augment: Augment) -> Callable[[int], Sample]:
             return lambda index: augment(files[index % PAIRS], np.random.default_rng(index))
@@ -82,7 +82,7 @@ def main() -> None:
             "files, crop, scale, light": augmented(all_of_it),
         }
         if asked.masks is not None:
-            made = MadePairs(open_masks(asked.masks), 1, 0, Recipe(size=SIDE))
+            made = GeneratedPairs(open_masks(asked.masks), 1, 0, PairRecipe(size=SIDE))
             work["made of single dates"] = made.pair
         print(f"samples of {SIDE} x {SIDE} a second, {asked.samples} each, {os.cpu_count()} cores")
         for name, threads in itertools.product(work, (1, 2, 4)):

@@ -42,7 +42,7 @@ from transformers import (
 
 from wasnow._system import kept_memory, patient_threads
 from wasnow.priors.clipseg import ClipSeg
-from wasnow.priors.grounded_sam import BoxDrawer, BoxFinder
+from wasnow.priors.grounded_sam import BoxDetector, BoxSegmenter
 from wasnow.priors.sam3 import Sam3
 from wasnow.priors.weights import FAMILIES, find_weights
 
@@ -91,7 +91,7 @@ def work_of(family: str, folder: Path, side: int) -> dict[str, Callable[[], obje
         sam3 = Sam3(found)
         return {"1 word": lambda: sam3.find(rgb, WORDS[:1]), "2 words": lambda: sam3.find(rgb, WORDS)}
     if family == "grounding-dino":
-        finder = BoxFinder(found)
+        finder = BoxDetector(found)
 
         def looked(words: tuple[str, ...]) -> None:
             of_word = finder.look(rgb)
@@ -99,7 +99,7 @@ def work_of(family: str, folder: Path, side: int) -> dict[str, Callable[[], obje
                 of_word(word)
 
         return {"1 word": lambda: looked(WORDS[:1]), "2 words": lambda: looked(WORDS)}
-    drawer = BoxDrawer(found)
+    drawer = BoxSegmenter(found)
     corners = np.random.default_rng(1).uniform(0, side - 64, (BOXES, 2)).astype(np.float32)
     boxes = np.hstack([corners, corners + 64])
     return {"no box": lambda: drawer.look(rgb), f"{BOXES} boxes": lambda: drawer.look(rgb)(boxes)}

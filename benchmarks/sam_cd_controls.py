@@ -46,11 +46,11 @@ from scipy import ndimage
 
 from wasnow.data.dataset import Dataset, open_dataset
 from wasnow.data.images import read_label, read_picture, write_png
-from wasnow.data.pairs import MadePairs, Recipe
-from wasnow.data.singles import open_masks
+from wasnow.data.mask_folder import open_masks
+from wasnow.data.pairs import GeneratedPairs, PairRecipe
 from wasnow.output.report.charts import COLORS, Series, curves
 from wasnow.priors.files import MaskFiles
-from wasnow.priors.make import Way, make_dataset
+from wasnow.priors.make import PriorRequest, make_dataset
 from wasnow.priors.samples import NoMasks
 from wasnow.priors.store import MANIFEST, PairMasks, open_priors
 from wasnow.training.config import Augmentation, Light, Optimizer, Schedule, Stage, TrainConfig
@@ -111,7 +111,7 @@ def dubai(data: Path, options: argparse.Namespace) -> Iterator[Pair]:
     kept, held = folder.split(None)
     code = 1 + folder.vocabulary.words.index(WORD)
     for split, masks, count in (("train", kept, options.pairs), ("val", held, options.scored)):
-        made = MadePairs(masks, count, options.data_seed, Recipe(size=options.side))
+        made = GeneratedPairs(masks, count, options.data_seed, PairRecipe(size=options.side))
         for index, name in enumerate(made.names):
             before, after, first, second = made.covers(index)
             there = np.stack([first == code, second == code])
@@ -177,7 +177,7 @@ def written(case: str, data: Path, out: Path, options: argparse.Namespace) -> Da
     for kind in ("truth", "worn"):
         if not (home / f"priors-{kind}" / MANIFEST).exists():
             files = MaskFiles.of_dataset([home / kind], (WORD,))
-            make_dataset(dataset, home / f"priors-{kind}", Way((WORD,), files))
+            make_dataset(dataset, home / f"priors-{kind}", PriorRequest((WORD,), files))
     return dataset
 
 

@@ -20,7 +20,7 @@ import rasterio
 
 from wasnow.data.dataset import open_dataset
 from wasnow.data.samples import Samples
-from wasnow.data.transforms import Augment, Light
+from wasnow.data.transforms import Augment, ColorJitter
 from wasnow.synthetic import CLASSES, render_scene
 from wasnow.training.config import Stage
 from wasnow.training.feed import Feed
@@ -58,7 +58,7 @@ def write_pairs(folder: Path, count: int, side: int = 512) -> None:
 
 def read_alone(samples: Samples, crop: int, workers: int, steps: int, batch: int) -> float:
     """Pairs per second without a network."""
-    feed = Feed(samples, Augment(crop=crop, light=Light()), seed=0, batch_size=batch, workers=workers)
+    feed = Feed(samples, Augment(crop=crop, light=ColorJitter()), seed=0, batch_size=batch, workers=workers)
     began = time.perf_counter()
     for _ in feed.batches(0, steps):
         pass

@@ -9,7 +9,7 @@
     synthetic         our own         wasnow.synthetic                                                exact
 
 OUT is one dataset in the layout of SECOND with a class at every pixel of both dates (dense: change is where they
-differ), which `wasnow.data.covers.open_covers` reads with and `open_dataset` without the classes of unchanged ground.
+differ): `wasnow.data.land_cover.open_land_cover` reads the classes of unchanged ground too, `open_dataset` does not.
 The first word of a pair's name is its source. The same seed gives the same bytes.
 
 Never trained on: the tiles that a `Mix` keeps for the splits ``val`` and ``test``, and the eastern two fifths of
@@ -35,15 +35,15 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from scipy import ndimage
 
-from wasnow.data.bands import Covers, Seen, as_codes, covers_of, wide
-from wasnow.data.covers import change_between
 from wasnow.data.encodings import LabelEncoding
 from wasnow.data.images import write_png
+from wasnow.data.land_cover import change_between
 from wasnow.data.layouts.described import FILE_NAME, NO_LABEL_WORD
-from wasnow.data.pairs import MadePairs, Recipe
+from wasnow.data.mask_folder import LandCoverImage, MaskFolder, open_masks
+from wasnow.data.pairs import GeneratedPairs, PairRecipe
 from wasnow.data.samples import Codes, Sample
-from wasnow.data.singles import MaskFolder, Single, open_masks
-from wasnow.data.transforms import Light, Rgb, nearest, resample
+from wasnow.data.spectral_labels import SpectralBands, SpectralLabels, label_map, label_spectrally, open_mask
+from wasnow.data.transforms import ColorJitter, Rgb, nearest, resample
 from wasnow.errors import InputError, OutputError, UsageError, WasnowError
 from wasnow.raster.pair import PlacedSource, read_placed
 from wasnow.raster.radiometry import Stretch
@@ -176,7 +176,7 @@ class Coarser(MaskFolder):
     """
 
     factors: tuple[float, ...] = ()
-    _made: dict[int, Single] = field(default_factory=dict, repr=False, compare=False)
+    _made: dict[int, LandCoverImage] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, masks: MaskFolder, seed: int, times: int = 3) -> Coarser:
@@ -188,11 +188,11 @@ class Coarser(MaskFolder):
         factors = tuple(float(np.exp(rng.uniform(math.log(low), math.log(0.8)))) for low in least)
         return cls(masks.root, entries, masks.encoding, masks.faults, factors=factors)
 
-    def __getitem__(self, index: int) -> Single:
+    def __getitem__(self, index: int) -> LandCoverImage:
         """See `MaskFolder`."""
         if index not in self._made:
             single = super().__getitem__(index)
-            self._made[index] = Single(*scaled(single.picture, single.classes, self.factors[index]))
+            self._made[index] = LandCoverImage(*scaled(single.picture, single.classes, self.factors[index]))
         return self._made[index]
 
 
@@ -212,15 +212,15 @@ def dubai(
     masks = replace(open_masks(folder_of(data, "dubai-landcover"), encoding="dubai-landcover"), encoding=DUBAI)
     masks = masks.only([entry for entry in masks.entries if entry.group in tiles][images])
     # The training adds strong augmentation of its own.
-    light = Light(brightness=0.04, contrast=0.08, gamma=0.08, color=0.03, saturation=0.10)
-    recipe = Recipe(size=SIZE, transplant=0.6, shift_px=0.5, light=light, noise=2.0)
+    light = ColorJitter(brightness=0.04, contrast=0.08, gamma=0.08, color=0.03, saturation=0.10)
+    recipe = PairRecipe(size=SIZE, transplant=0.6, shift_px=0.5, light=light, noise=2.0)
     few = round(count * coarser)
-    yield from covered("dubai", MadePairs(masks, max(1, count - few), seed, recipe), count - few)
+    yield from covered("dubai", GeneratedPairs(masks, max(1, count - few), seed, recipe), count - few)
     if few:
-        yield from covered("dubai-coarser", MadePairs(Coarser.of(masks, seed), few, seed + 1, recipe), few)
+        yield from covered("dubai-coarser", GeneratedPairs(Coarser.of(masks, seed), few, seed + 1, recipe), few)
 
 
-def covered(source: str, pairs: MadePairs, count: int) -> Iterator[Sample]:
+def covered(source: str, pairs: GeneratedPairs, count: int) -> Iterator[Sample]:
     """The first pairs with a class at every pixel that has one, named by their source."""
     for index in range(count):
         yield sample_of(f"{source}_{index:06d}", *pairs.covers(index))
@@ -251,8 +251,8 @@ def naip(data: Path, cols: slice) -> dict[int, Date]:
     for year, bands in on_one_grid(folder_of(data, "naip-dakota"), NAIP_YEARS):
         bands = bands[:, :, cols]
         red, green, _, nir = bands
-        found = covers_of(Seen(red, green, nir))
-        cover = as_codes({WATER: found.water, VEGETATION: found.vegetation, BARE: wide(found.bare, 5)})
+        found = label_spectrally(SpectralBands(red, green, nir))
+        cover = label_map({WATER: found.water, VEGETATION: found.vegetation, BARE: open_mask(found.bare, 5)})
         dates[year] = Date(as_bytes(bands[:3]), cover)
     return dates
 
@@ -265,12 +265,14 @@ def pucallpa(data: Path) -> dict[int, Date]:
     Bare ground and a town look alike to every index: only ground that was the river at another date counts as bare.
     """
     read = dict(on_one_grid(folder_of(data, "landsat-pucallpa"), PUCALLPA_YEARS))
-    found = {year: covers_of(Seen(red, green, nir, swir)) for year, (swir, nir, red, green) in read.items()}
+    found = {
+        year: label_spectrally(SpectralBands(red, green, nir, swir)) for year, (swir, nir, red, green) in read.items()
+    }
     river = np.any([covers.water for covers in found.values()], axis=0)
     dates = {}
     for year, (_, _, red, green) in read.items():
         covers = found[year]
-        cover = as_codes({WATER: covers.water, VEGETATION: covers.vegetation, BARE: covers.bare & river})
+        cover = label_map({WATER: covers.water, VEGETATION: covers.vegetation, BARE: covers.bare & river})
         red, green = stretched(np.stack([red, green]))
         shown = np.sqrt(np.stack([red, green, np.minimum(red, green)]))
         dates[year] = Date(as_bytes(shown * 255), cover)
@@ -282,8 +284,8 @@ def taizhou(data: Path) -> dict[int, Date]:
     dates = {}
     for year, bands in on_one_grid(folder_of(data, "landsat-taizhou"), TAIZHOU_YEARS, "{}TM"):
         blue, green, red, nir, swir, _ = bands
-        found = covers_of(Seen(red, green, nir, swir))
-        cover = as_codes({WATER: found.water, VEGETATION: found.vegetation})
+        found = label_spectrally(SpectralBands(red, green, nir, swir))
+        cover = label_map({WATER: found.water, VEGETATION: found.vegetation})
         dates[year] = Date(as_bytes(stretched(np.stack([red, green, blue])) * 255), cover)
     return dates
 
@@ -487,7 +489,7 @@ def describe(out: Path, told: Mapping[str, Mapping[str, list[int]]], seed: int, 
 # ---------------------------------------------------------------------------------------------------- the test area
 
 
-def water_change(before: Covers, after: Covers) -> Codes:
+def water_change(before: SpectralLabels, after: SpectralLabels) -> Codes:
     """``(H, W)``: 1 where water came or went, 0 where it did not, 255 where it is not clear at either date."""
     clear = (before.water | before.land) & (after.water | after.land)
     return np.where(clear, (before.water != after.water).astype(np.uint8), np.uint8(NO_LABEL))
@@ -506,7 +508,7 @@ def write_test_area(data: Path, out: Path, years: tuple[int, int] = (2009, 2017)
     height, width = (len(range(*part.indices(size))) for part, size in zip(area, grid.shape, strict=True))
     transform = grid.crop(Window(NAIP_FRAME, NAIP_CUT, height, width)).transform
     bands = {year: values[:, *area] for year, values in read.items()}
-    before, after = (covers_of(Seen(red, green, nir)) for red, green, _, nir in bands.values())
+    before, after = (label_spectrally(SpectralBands(red, green, nir)) for red, green, _, nir in bands.values())
     files = {f"{year}.tif": np.moveaxis(as_bytes(values[:3]), -1, 0) for year, values in bands.items()}
     files["label.tif"] = water_change(before, after)[None]
     out.mkdir(parents=True, exist_ok=True)

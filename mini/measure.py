@@ -34,7 +34,7 @@ from rasterio.enums import Resampling
 from torch import nn
 
 from make_data import MIXES
-from wasnow.data.singles import open_masks
+from wasnow.data.mask_folder import open_masks
 from wasnow.models.checkpoint import load
 from wasnow.models.contract import ChangeModel
 from wasnow.nn.fused import fused

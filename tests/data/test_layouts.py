@@ -15,7 +15,7 @@ from data.fakes import SIDE, binary, encoded, paletted, save, second, truths
 from making import write_raster
 from wasnow.data.dataset import NAMED_SPLITS, Dataset, open_dataset
 from wasnow.data.encodings import ENCODINGS
-from wasnow.data.layouts.found import split_of
+from wasnow.data.layouts.layout import split_of
 from wasnow.data.samples import Sample
 from wasnow.errors import DatasetError, SingleDated, UsageError
 from wasnow.vocabulary import NO_LABEL, SECOND_WORDS

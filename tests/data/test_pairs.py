@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from data.fakes import PURE, masks, nearest_pure, save, truncate
 from wasnow.data.dataset import open_dataset
 from wasnow.data.export import export_second
-from wasnow.data.pairs import MadePairs, Recipe, blend, from_to
+from wasnow.data.mask_folder import MaskFolder, open_masks
+from wasnow.data.pairs import GeneratedPairs, PairRecipe, blend, from_to
 from wasnow.data.samples import Sample
-from wasnow.data.singles import MaskFolder, open_masks
 from wasnow.errors import DatasetError, OutputError, UsageError
 from wasnow.vocabulary import NO_LABEL
 
-STILL = Recipe(size=32, light=None, noise=0, shift_px=0, segment_share=(0.02, 0.3))
+STILL = PairRecipe(size=32, light=None, noise=0, shift_px=0, segment_share=(0.02, 0.3))
 SEEDS = st.integers(0, 2**31)
 
 
@@ -42,7 +42,7 @@ def test_labels_are_what_gives_most_of_each_pixels_colour(
     folder: MaskFolder, seed: int, transplant: float, feather: float
 ) -> None:
     recipe = replace(STILL, transplant=transplant, feather_px=(feather, feather))
-    sample = MadePairs(folder, 1, seed, recipe).pair(0)
+    sample = GeneratedPairs(folder, 1, seed, recipe).pair(0)
     assert sample.before_classes is not None
     assert sample.after_classes is not None
     assert sample.change is not None
@@ -67,7 +67,7 @@ def clear(picture: np.ndarray) -> np.ndarray:
 @given(SEEDS)
 def test_a_shift_of_half_a_pixel_moves_no_label(folder: MaskFolder, seed: int) -> None:
     still = replace(STILL, transplant=1.0)
-    one, other = (MadePairs(folder, 1, seed, recipe).pair(0) for recipe in (still, replace(still, shift_px=0.5)))
+    one, other = (GeneratedPairs(folder, 1, seed, recipe).pair(0) for recipe in (still, replace(still, shift_px=0.5)))
     for name in ("before", "before_classes", "after_classes", "change"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     # Away from edges of what is shown, the displaced picture shows the same.
@@ -118,7 +118,7 @@ def test_unlabelled_ground_stays_without_a_label(tmp_path: Path) -> None:
         picture = np.zeros((64, 64, 3), np.uint8)
         picture[:, :32] = 100
         save(path.parent.parent / "images" / path.name, picture)
-    pairs = MadePairs(open_masks(tmp_path), 12, 0, replace(STILL, feather_px=(0, 0)))
+    pairs = GeneratedPairs(open_masks(tmp_path), 12, 0, replace(STILL, feather_px=(0, 0)))
     seen = 0
     for sample in (pairs[i] for i in range(12)):
         hidden = (sample.before[..., 0] == 0) | (sample.after[..., 0] == 0)
@@ -130,13 +130,13 @@ def test_unlabelled_ground_stays_without_a_label(tmp_path: Path) -> None:
 @settings(max_examples=15, deadline=None)
 @given(SEEDS, st.integers(0, 10**6))
 def test_seed_and_index_decide_everything(folder: MaskFolder, seed: int, index: int) -> None:
-    recipe = Recipe(size=32)
-    once = MadePairs(folder, 1, seed, recipe).pair(index)
-    other = pickle.loads(pickle.dumps(MadePairs(folder, 5, seed, recipe)))
+    recipe = PairRecipe(size=32)
+    once = GeneratedPairs(folder, 1, seed, recipe).pair(index)
+    other = pickle.loads(pickle.dumps(GeneratedPairs(folder, 5, seed, recipe)))
     other.pair(index + 1)
     for one, two in zip(arrays(once), arrays(other.pair(index)), strict=True):
         np.testing.assert_array_equal(one, two)
-    assert (MadePairs(folder, 1, seed + 1, recipe).pair(index).before != once.before).any()
+    assert (GeneratedPairs(folder, 1, seed + 1, recipe).pair(index).before != once.before).any()
 
 
 @settings(max_examples=15, deadline=None)
@@ -144,7 +144,7 @@ def test_seed_and_index_decide_everything(folder: MaskFolder, seed: int, index: 
 def test_covers_are_the_pictures_of_the_pair_and_its_labels_follow_from_them(
     folder: MaskFolder, seed: int, index: int
 ) -> None:
-    pairs = MadePairs(folder, 1, seed, Recipe(size=48))
+    pairs = GeneratedPairs(folder, 1, seed, PairRecipe(size=48))
     sample = pairs.pair(index)
     before, after, first, second = pairs.covers(index)
     np.testing.assert_array_equal(before, sample.before)
@@ -157,7 +157,7 @@ def test_covers_are_the_pictures_of_the_pair_and_its_labels_follow_from_them(
 
 
 def test_threads_make_the_same_pairs(folder: MaskFolder) -> None:
-    pairs = MadePairs(folder, 16, 3, Recipe(size=32))
+    pairs = GeneratedPairs(folder, 16, 3, PairRecipe(size=32))
     with ThreadPoolExecutor(4) as pool:
         threaded = list(pool.map(pairs.__getitem__, range(16)))
     for index, sample in enumerate(threaded):
@@ -172,7 +172,7 @@ def test_rare_classes_are_set_in_as_often_as_common_ones(tmp_path: Path) -> None
             mask[30:38, 30:38] = (110, 193, 228)
         save(path, mask)
     folder = open_masks(tmp_path)
-    pairs = MadePairs(folder, 60, 0, replace(STILL, transplant=1.0, segments=(1, 1)))
+    pairs = GeneratedPairs(folder, 60, 0, replace(STILL, transplant=1.0, segments=(1, 1)))
     road = folder.vocabulary.words.index("road") + 1
     with_road = sum(
         bool(((s.before_classes == road) | (s.after_classes == road)).any()) for s in map(pairs.pair, range(60))
@@ -193,14 +193,21 @@ def test_held_back_groups_are_never_seen_in_training(folder: MaskFolder) -> None
 
 
 def test_fingerprints_tell_recipes_and_seeds_apart(folder: MaskFolder) -> None:
-    prints = {MadePairs(folder, 4, seed, recipe).fingerprint for seed in (0, 1) for recipe in (STILL, Recipe(size=32))}
+    prints = {
+        GeneratedPairs(folder, 4, seed, recipe).fingerprint
+        for seed in (0, 1)
+        for recipe in (STILL, PairRecipe(size=32))
+    }
     assert len(prints) == 4
-    assert MadePairs(folder, 4, 0, STILL).fingerprint in prints
+    assert GeneratedPairs(folder, 4, 0, STILL).fingerprint in prints
 
 
 def test_export_is_read_back_equal_and_twice_the_same_bytes(folder: MaskFolder, tmp_path: Path) -> None:
     kept, held = folder.split()
-    splits = {"train": MadePairs(kept, 5, 1, Recipe(size=32)), "val": MadePairs(held, 2, 1, Recipe(size=32))}
+    splits = {
+        "train": GeneratedPairs(kept, 5, 1, PairRecipe(size=32)),
+        "val": GeneratedPairs(held, 2, 1, PairRecipe(size=32)),
+    }
     for name in ("one", "two"):
         export_second(splits, tmp_path / name, provenance={"seed": 1})
     dataset = open_dataset(tmp_path / "one")
@@ -258,4 +265,4 @@ def test_numbers_in_masks_are_explained_by_a_masks_yaml(tmp_path: Path) -> None:
 )
 def test_recipes_that_cannot_be_meant_are_refused(options: dict[str, object], advice: str) -> None:
     with pytest.raises(UsageError, match=advice):
-        Recipe(**options)  # type: ignore[arg-type]
+        PairRecipe(**options)  # type: ignore[arg-type]

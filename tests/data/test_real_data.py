@@ -8,9 +8,9 @@ import pytest
 from making import needs_real
 from wasnow.data.dataset import open_dataset
 from wasnow.data.encodings import DUBAI_WORDS
-from wasnow.data.pairs import MadePairs, Recipe
+from wasnow.data.mask_folder import MaskFolder, open_masks
+from wasnow.data.pairs import GeneratedPairs, PairRecipe
 from wasnow.data.preview import write_preview
-from wasnow.data.singles import MaskFolder, open_masks
 from wasnow.errors import DatasetError, SingleDated
 from wasnow.vocabulary import NO_LABEL
 
@@ -67,7 +67,7 @@ def test_dubai_is_single_dated_in_five_groups_with_all_its_classes(dubai: MaskFo
 def test_pairs_of_dubai_change_from_and_to_every_class(dubai: MaskFolder) -> None:
     kept, held = dubai.split(["Tile_3", "Tile_4", "Tile_6", "Tile_7"])[::-1]
     assert held.groups == ("Tile_1",)
-    pairs = MadePairs(held, 12, 0, Recipe(size=128))
+    pairs = GeneratedPairs(held, 12, 0, PairRecipe(size=128))
     seen = np.zeros((6, 6), bool)
     for sample in (pairs[i] for i in range(12)):
         assert sample.before_classes is not None

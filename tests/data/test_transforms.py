@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from wasnow.data.samples import Sample
-from wasnow.data.transforms import Augment, Camera, Light, resample, swapped
+from wasnow.data.transforms import Augment, ColorJitter, SensorJitter, resample, swapped
 from wasnow.errors import UsageError
 from wasnow.vocabulary import NO_LABEL
 
@@ -54,7 +54,7 @@ def test_pictures_and_labels_stay_together(augment: Augment, height: int, width:
 def test_the_same_generator_gives_the_same_sample_and_the_input_is_left_alone(seed: int) -> None:
     given_ = sample(24, 30)
     copy = given_.before.copy()
-    augment = Augment(crop=16, scale=(0.8, 1.25), light=Light())
+    augment = Augment(crop=16, scale=(0.8, 1.25), light=ColorJitter())
     once, twice = (augment(given_, np.random.default_rng(seed)) for _ in range(2))
     for name in ("before", "after", "before_classes", "after_classes", "change"):
         np.testing.assert_array_equal(getattr(once, name), getattr(twice, name))
@@ -84,7 +84,7 @@ def test_dates_change_places_with_their_labels() -> None:
 
 def test_each_date_has_its_own_light_and_labels_have_none() -> None:
     given_ = sample(16, 16)
-    seen = Augment(flips=False, quarter_turns=False, swap=0, light=Light())(given_, np.random.default_rng(3))
+    seen = Augment(flips=False, quarter_turns=False, swap=0, light=ColorJitter())(given_, np.random.default_rng(3))
     assert (seen.before != seen.after).any()
     np.testing.assert_array_equal(seen.before_classes, given_.before_classes)
 
@@ -92,19 +92,19 @@ def test_each_date_has_its_own_light_and_labels_have_none() -> None:
 @given(SEEDS)
 def test_light_keeps_the_order_of_grey_levels(seed: int) -> None:
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-    lit = Light(saturation=0)(ramp, np.random.default_rng(seed)).astype(int)
+    lit = ColorJitter(saturation=0)(ramp, np.random.default_rng(seed)).astype(int)
     assert (np.diff(lit, axis=1) >= 0).all()
 
 
 def test_light_without_variation_changes_nothing() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (9, 9, 3)).astype(np.uint8)
-    still = Light(0, 0, 0, 0, 0)
+    still = ColorJitter(0, 0, 0, 0, 0)
     np.testing.assert_allclose(still(rgb, np.random.default_rng(1)).astype(int), rgb, atol=1)
 
 
 def test_light_is_as_bright_as_asked() -> None:
     grey = np.full((4, 4, 3), 128, np.uint8)
-    means = [Light(0.1, 0, 0, 0, 0)(grey, np.random.default_rng(seed)).mean() for seed in range(200)]
+    means = [ColorJitter(0.1, 0, 0, 0, 0)(grey, np.random.default_rng(seed)).mean() for seed in range(200)]
     assert min(means) >= 128 - 0.1 * 255 - 1
     assert max(means) <= 128 + 0.1 * 255 + 1
     assert np.ptp(means) > 40
@@ -153,17 +153,17 @@ def test_settings_that_cannot_be_meant_are_refused(options: dict[str, object], a
     with pytest.raises(UsageError, match=advice):
         Augment(**options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="outside"):
-        Light(brightness=3)
+        ColorJitter(brightness=3)
 
 
 def test_a_camera_that_varies_in_nothing_leaves_the_picture():
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
-    assert np.array_equal(Camera(0, 0, 0, 0)(picture, np.random.default_rng(1)), picture)
+    assert np.array_equal(SensorJitter(0, 0, 0, 0)(picture, np.random.default_rng(1)), picture)
 
 
 def test_a_camera_without_colours_shows_their_luma():
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
-    grey = Camera(grey=1, haze=0, blur_px=0, noise=0)(picture, np.random.default_rng(1))
+    grey = SensorJitter(grey=1, haze=0, blur_px=0, noise=0)(picture, np.random.default_rng(1))
     assert np.array_equal(grey[..., 0], grey[..., 2])
     assert np.abs(grey[..., 0] - picture @ [0.299, 0.587, 0.114]).max() <= 0.51
 
@@ -171,16 +171,16 @@ def test_a_camera_without_colours_shows_their_luma():
 @pytest.mark.parametrize("seed", range(5))
 def test_haze_makes_pictures_paler_and_flatter(seed):
     picture = np.random.default_rng(seed).integers(0, 120, (40, 40, 3)).astype(np.uint8)
-    hazy = Camera(grey=0, haze=0.9, blur_px=0, noise=0)(picture, np.random.default_rng(seed))
+    hazy = SensorJitter(grey=0, haze=0.9, blur_px=0, noise=0)(picture, np.random.default_rng(seed))
     assert (hazy.astype(int) >= picture.astype(int) - 1).all()
     assert hazy.std() <= picture.std()
 
 
 def test_a_camera_draws_the_same_from_the_same_numbers():
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
-    one, other = (Camera()(picture, np.random.default_rng(3)) for _ in range(2))
+    one, other = (SensorJitter()(picture, np.random.default_rng(3)) for _ in range(2))
     assert np.array_equal(one, other)
-    assert not np.array_equal(one, Camera()(picture, np.random.default_rng(4)))
+    assert not np.array_equal(one, SensorJitter()(picture, np.random.default_rng(4)))
 
 
 def test_a_displacement_moves_the_second_picture_and_no_label():
@@ -198,7 +198,7 @@ def test_a_displacement_moves_the_second_picture_and_no_label():
 @pytest.mark.parametrize("wrong", [{"grey": 2}, {"haze": 1}, {"blur_px": -1}, {"noise": -1}])
 def test_impossible_cameras_are_refused(wrong):
     with pytest.raises(UsageError, match="none is negative"):
-        Camera(**wrong)
+        SensorJitter(**wrong)
 
 
 def test_a_displacement_beyond_the_labels_is_refused():

@@ -16,10 +16,10 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from making import REAL, ROOT, needs_real, write_raster
-from wasnow.data.covers import open_covers
 from wasnow.data.dataset import open_dataset
 from wasnow.data.encodings import ENCODINGS
 from wasnow.data.images import write_png
+from wasnow.data.land_cover import open_land_cover
 from wasnow.errors import InputError, OutputError, UsageError
 from wasnow.synthetic import CLASSES
 from wasnow.vocabulary import NO_LABEL
@@ -145,13 +145,13 @@ def test_what_teaches_what_chooses_and_what_measures_share_no_image(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mix: Any
 ) -> None:
     opened: list[set[str]] = []
-    seen = make_data.MadePairs
+    seen = make_data.GeneratedPairs
 
     def watched(masks: Any, *arguments: Any) -> Any:
         opened.append({entry.name for entry in masks.entries})
         return seen(masks, *arguments)
 
-    monkeypatch.setattr(make_data, "MadePairs", watched)
+    monkeypatch.setattr(make_data, "GeneratedPairs", watched)
     monkeypatch.setattr(make_data, "synthetic", lambda *_: iter(()))
     make_data.make(data, tmp_path / "out", mix=mix)
     # Training opens its images twice: as they are, and as a camera with larger pixels would have them.
@@ -216,7 +216,7 @@ def test_the_description_names_sources_licences_and_the_seed(made: tuple[Path, d
 def test_classes_are_told_wherever_one_is_known_and_change_is_where_they_differ(
     made: tuple[Path, dict[str, Any]],
 ) -> None:
-    for sample in open_covers(made[0])["train"]:
+    for sample in open_land_cover(made[0])["train"]:
         before, after, change = sample.before_classes, sample.after_classes, sample.change
         assert before is not None
         assert after is not None

@@ -36,7 +36,7 @@ from wasnow.pipeline.plan import Options, make_plan
 from wasnow.pipeline.run import detect
 from wasnow.priors import open_priors
 from wasnow.priors.files import MaskFiles
-from wasnow.priors.make import Way, make_pair
+from wasnow.priors.make import PriorRequest, make_pair
 from wasnow.raster.pair import PairWindow
 from wasnow.raster.tiles import Tiling, Window
 from wasnow.vocabulary import Vocabulary
@@ -96,7 +96,7 @@ def folder(rasters: tuple[Path, Path]) -> Path:
     for seed, name in ((1, "old"), (2, "new")):
         write_raster(home / f"{name}.tif", mask(seed)[None])
     files = MaskFiles.of_pair([home / "old.tif", home / "new.tif"], ("building",))
-    make_pair(*rasters, home / "priors", Way(("building",), files))
+    make_pair(*rasters, home / "priors", PriorRequest(("building",), files))
     return home / "priors"
 
 
@@ -149,7 +149,7 @@ def test_masks_of_a_raster_in_another_crs_come_onto_the_common_grid(rasters, tmp
     theirs = write_raster(tmp_path / "theirs.tif", mask(3, (height, width))[None], crs=to, transform=transform)
     nothing = write_raster(tmp_path / "nothing.tif", np.zeros((1, HEIGHT, WIDTH), np.uint8))
     files = MaskFiles.of_pair([nothing, theirs], ("building",))
-    make_pair(rasters[0], after, tmp_path / "priors", Way(("building",), files))
+    make_pair(rasters[0], after, tmp_path / "priors", PriorRequest(("building",), files))
     result = detect(
         rasters[0], after, model=Told(), output=tmp_path / "out", priors=tmp_path / "priors", tile=48, margin=4
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from wasnow.priors.pieces import Mask, Piece, masks_of, parts
+from wasnow.priors.regions import Mask, Region, parts, union_masks
 
 CHANNELS = {"red": 0, "green": 1, "blue": 2}
 
@@ -25,9 +25,9 @@ class Bright:
     def key(self) -> dict[str, object]:
         return {"masker": "bright", "threshold": self.threshold}
 
-    def find(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> tuple[tuple[Piece, ...], ...]:
+    def find(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> tuple[tuple[Region, ...], ...]:
         self.calls.append(tuple(words))
         return tuple(parts(rgb[..., CHANNELS[word]] > self.threshold) for word in words)
 
     def masks(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> Mask:
-        return masks_of(self.find(rgb, words), rgb.shape[:2])
+        return union_masks(self.find(rgb, words), rgb.shape[:2])

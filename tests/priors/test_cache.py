@@ -13,7 +13,7 @@ from priors.stand_ins import Bright
 from wasnow.errors import OutputError
 from wasnow.priors import cache as caches
 from wasnow.priors.cache import CachedMasker, PriorCache, picture_digest
-from wasnow.priors.pieces import masks_of, parts
+from wasnow.priors.regions import parts, union_masks
 
 KEY = {"masker": "m", "box": 0.3}
 
@@ -32,7 +32,7 @@ def test_what_is_packed_unpacks_the_same(mask):
     pieces = parts(mask)
     found = caches._unpacked(caches._packed(b"{}", pieces), b"{}")
     assert [p.window for p in found] == [p.window for p in pieces]
-    np.testing.assert_array_equal(masks_of([found], mask.shape)[0], mask)
+    np.testing.assert_array_equal(union_masks([found], mask.shape)[0], mask)
 
 
 def test_an_entry_is_found_by_picture_word_and_key_and_by_nothing_else(cache):

@@ -18,7 +18,7 @@ from wasnow.errors import InputError, Interrupted, OutputError, UsageError, Voca
 from wasnow.priors import open_priors
 from wasnow.priors.cache import PriorCache
 from wasnow.priors.files import MaskFiles
-from wasnow.priors.make import Way, make_dataset, make_pair
+from wasnow.priors.make import PriorRequest, make_dataset, make_pair
 from wasnow.raster.grid import Grid
 from wasnow.raster.tiles import Window
 from wasnow.raster.write import sha256
@@ -43,7 +43,7 @@ def rasters(tmp_path):
 
 def way(masker=None, tmp_path=None, **options):
     cache = None if tmp_path is None else PriorCache(tmp_path / "kept")
-    return Way(WORDS, masker or Bright(), cache, **{"tile": 32, "margin": 4, **options})
+    return PriorRequest(WORDS, masker or Bright(), cache, **{"tile": 32, "margin": 4, **options})
 
 
 # --- pairs ---------------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_folders_that_hold_something_else_are_not_touched(rasters, tmp_path):
     with pytest.raises(OutputError, match="is a file"):
         make_pair(*rasters, rasters[0], way())
     with pytest.raises(VocabularyError, match="--classes building"):
-        Way((), Bright())
+        PriorRequest((), Bright())
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": 1, "words": 3}'])
@@ -299,7 +299,9 @@ def test_masks_of_real_buildings_come_through_from_labels(tmp_path):
     root = needs_real("france-buildings") / "instances"
     name = sorted(path.name for path in (root / "label").glob("*.tif"))[0]
     files = MaskFiles.of_pair([root / "label" / name], ["building"])
-    made = make_pair(root / "before" / name, root / "after" / name, tmp_path / "out", Way(("building",), files))
+    made = make_pair(
+        root / "before" / name, root / "after" / name, tmp_path / "out", PriorRequest(("building",), files)
+    )
     with rasterio.open(root / "label" / name) as raster:
         label = raster.read(1)
     found = open_priors(tmp_path / "out").read(Window(0, 0, *label.shape), "after")[0]

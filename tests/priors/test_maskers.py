@@ -6,7 +6,7 @@ import torch
 
 from wasnow.errors import UsageError
 from wasnow.priors.clipseg import ClipSeg
-from wasnow.priors.grounded_sam import BoxFinder, GroundedSam
+from wasnow.priors.grounded_sam import BoxDetector, GroundedSam
 from wasnow.priors.maskers import MaskerChoice
 from wasnow.priors.sam3 import Sam3
 from wasnow.priors.weights import find_weights
@@ -125,7 +125,7 @@ def test_sam_is_not_run_where_no_box_is_found(folders, counted):
 @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
 def test_thresholds_that_are_no_scores_are_refused(folders, value):
     with pytest.raises(UsageError, match="--box"):
-        BoxFinder(find_weights(folders["grounding-dino"], ("grounding-dino",)), box=value)
+        BoxDetector(find_weights(folders["grounding-dino"], ("grounding-dino",)), box=value)
     with pytest.raises(UsageError, match="--score"):
         ClipSeg.load(str(folders["clipseg"]), score=value)
     with pytest.raises(UsageError, match="--score"):
@@ -153,7 +153,7 @@ def test_words_that_the_text_model_cannot_read_are_refused(maskers, word, said):
 
 
 def test_boxes_count_by_their_best_token_and_every_part_of_the_word():
-    finder = BoxFinder.__new__(BoxFinder)
+    finder = BoxDetector.__new__(BoxDetector)
     finder.box, finder.text = 0.30, 0.25
     scores = torch.tensor(
         [
@@ -170,7 +170,7 @@ def test_boxes_count_by_their_best_token_and_every_part_of_the_word():
 
 
 def test_boxes_without_area_are_left_out():
-    finder = BoxFinder.__new__(BoxFinder)
+    finder = BoxDetector.__new__(BoxDetector)
     finder.box, finder.text = 0.3, 0.25
     boxes = torch.tensor([[0.5, 0.5, 0.0, 0.4], [1.3, 0.5, 0.2, 0.2]])
     at, best = finder.chosen(torch.full((2, 3), 0.9), boxes, [[1]], (50, 50))
@@ -265,7 +265,7 @@ def test_a_choice_knows_the_key_of_a_masker_without_making_its_networks(folders,
     weights = (folders["grounding-dino"], folders[family]) if family.startswith("sam") and family != "sam3" else None
     name = "grounded-sam" if weights else family
     choice = MaskerChoice(name, tuple(map(str, weights or (folders[family],))), box=0.0, text=0.0, score=0.0)
-    for module in ("one_network", "grounded_sam"):
+    for module in ("single_network", "grounded_sam"):
         monkeypatch.setattr(f"wasnow.priors.{module}.load_network", None)
     assert choice.key == maskers[family].key
     monkeypatch.undo()

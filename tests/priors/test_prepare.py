@@ -96,8 +96,10 @@ def test_no_boxes_give_no_masks():
 
 
 def test_the_numbers_beside_the_weights_are_believed():
-    told = prepare.GROUNDING_DINO.told_by({"size": {"shortest_edge": 64, "longest_edge": 96}, "image_mean": [0.1] * 3})
+    told = prepare.GROUNDING_DINO.configured_by(
+        {"size": {"shortest_edge": 64, "longest_edge": 96}, "image_mean": [0.1] * 3}
+    )
     assert (told.size, told.mean, told.std) == ((64, 96), (0.1,) * 3, prepare.IMAGENET_STD)
-    assert prepare.CLIPSEG.told_by({"size": 224}).size == (224, 224)
-    assert prepare.SAM3.told_by({"image_processor": {"size": {"height": 56, "width": 56}}}).size == (56, 56)
-    assert prepare.SAM.told_by({}) == prepare.SAM
+    assert prepare.CLIPSEG.configured_by({"size": 224}).size == (224, 224)
+    assert prepare.SAM3.configured_by({"image_processor": {"size": {"height": 56, "width": 56}}}).size == (56, 56)
+    assert prepare.SAM.configured_by({}) == prepare.SAM

@@ -9,13 +9,13 @@ import rasterio
 
 from data.fakes import binary, save, second
 from priors.stand_ins import Bright
-from wasnow.data.covers import open_covers
 from wasnow.data.dataset import open_dataset
+from wasnow.data.land_cover import open_land_cover
 from wasnow.errors import InputError, UsageError, VocabularyError
 from wasnow.models.sam_cd import SAMCD
 from wasnow.priors import open_priors
-from wasnow.priors.make import Way, make_dataset
-from wasnow.priors.samples import LabelMasks, NoMasks, WithPriors, pair_masks, settled, told
+from wasnow.priors.make import PriorRequest, make_dataset
+from wasnow.priors.samples import LabelMasks, NoMasks, WithPriors, pair_masks, recordable, with_priors
 from wasnow.priors.store import other_masker
 
 WORDS = ("red", "blue")
@@ -38,7 +38,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def made(data, tmp_path):
-    make_dataset(data, tmp_path / "priors", Way(WORDS, Bright(), tile=32, margin=4))
+    make_dataset(data, tmp_path / "priors", PriorRequest(WORDS, Bright(), tile=32, margin=4))
     return tmp_path / "priors"
 
 
@@ -104,7 +104,7 @@ def test_labels_that_speak_of_every_pixel_are_masks_of_their_words_at_each_date(
     masks = LabelMasks.of_dataset(data).pick(["Building", "water"])
     assert masks.say == "covers"
     # Both readings of a dataset get the same masks.
-    for samples in (data.splits["all"], open_covers(tmp_path)["all"]):
+    for samples in (data.splits["all"], open_land_cover(tmp_path)["all"]):
         seen = WithPriors(samples, masks, "all")[0].priors
         for date, cover in enumerate(covers):
             np.testing.assert_array_equal(seen[date], np.stack([cover == 2, cover == 1]))
@@ -154,12 +154,12 @@ def test_labels_of_other_data_and_pairs_without_labels_are_refused(data, tmp_pat
 def test_a_model_is_told_what_it_wants_and_no_more(data, made):
     samples = data.splits["all"]
     plain = SAMCD(words=WORDS, priors="none", **SMALL)
-    assert told(plain, samples, "all", open_priors(made)) == (samples, None)
+    assert with_priors(plain, samples, "all", open_priors(made)) == (samples, None)
     model = SAMCD(words=WORDS[:1], **SMALL)
-    seen, masks = told(model, samples, "all", open_priors(made))
+    seen, masks = with_priors(model, samples, "all", open_priors(made))
     assert masks.words == ("red",)
     assert seen[0].priors.shape == (2, 1, 24, 24)
-    seen, masks = told(model, samples, "all", pair_masks("none", data))
+    seen, masks = with_priors(model, samples, "all", pair_masks("none", data))
     assert not seen[0].priors.any()
     assert seen[0].priors.shape == (2, 1, 24, 24)
     assert masks == NoMasks(("red",))
@@ -168,16 +168,16 @@ def test_a_model_is_told_what_it_wants_and_no_more(data, made):
 def test_a_model_that_wants_masks_and_gets_none_says_how_to_make_them(data, made):
     model = SAMCD(words=["solar farm", "red"], **SMALL)
     with pytest.raises(UsageError, match="wasnow priors DATASET --classes 'solar farm, red' -o priors/"):
-        told(model, data.splits["all"], "all", None)
+        with_priors(model, data.splits["all"], "all", None)
     with pytest.raises(VocabularyError, match="no priors for solar farm"):
-        told(model, data.splits["all"], "all", open_priors(made))
+        with_priors(model, data.splits["all"], "all", open_priors(made))
 
 
 def test_a_folder_is_kept_by_its_whole_name_and_a_control_by_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert settled("priors") == str(tmp_path / "priors")
-    assert (settled("labels"), settled("none")) == ("labels", "none")
-    assert settled("./labels") == str(tmp_path / "labels")
+    assert recordable("priors") == str(tmp_path / "priors")
+    assert (recordable("labels"), recordable("none")) == ("labels", "none")
+    assert recordable("./labels") == str(tmp_path / "labels")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from priors.stand_ins import Bright
 from wasnow.errors import TilingError
-from wasnow.priors.pieces import Piece
-from wasnow.priors.tiles import Joiner, find_tiled, tiles_of
+from wasnow.priors.regions import Region
+from wasnow.priors.tiles import ObjectMerger, find_tiled, tiles_of
 
 TILINGS = st.sampled_from([(8, 1), (8, 3), (12, 2), (5, 2), (64, 4)])
 
@@ -69,7 +69,7 @@ class WholeSquares:
             mask = np.zeros(rgb.shape[:2], bool)
             mask[max(0, row - top) : max(0, row - top + side), max(0, col - left) : max(0, col - left + side)] = True
             if mask.sum() * 2 >= side * side:
-                found.append(Piece.of(mask, 0.9))
+                found.append(Region.of(mask, 0.9))
         return (tuple(found),) * len(words)
 
     def masks(self, rgb, words):
@@ -99,13 +99,13 @@ def test_what_only_a_margin_shows_is_left_to_the_tile_whose_core_it_is_in():
     first, second = list(tiles_of(10, 16, 10, 2))[:2]
     in_margin = np.zeros((10, 10), bool)
     in_margin[4, 9] = True
-    joiner = Joiner(1)
+    joiner = ObjectMerger(1)
     assert first.core.col_stop == 8
-    assert joiner.add(first, [[Piece.of(in_margin)]]) == [[]]
+    assert joiner.add(first, [[Region.of(in_margin)]]) == [[]]
     assert joiner.counts == [0]
     there = np.zeros((10, 10), bool)
     there[4, 9 - second.read.col] = True
-    assert len(joiner.add(second, [[Piece.of(there)]])[0]) == 1
+    assert len(joiner.add(second, [[Region.of(there)]])[0]) == 1
     assert joiner.counts == [1]
 
 
@@ -123,10 +123,10 @@ def test_pixels_without_a_picture_hold_nothing_and_empty_tiles_are_not_asked_abo
 
 def test_open_objects_are_forgotten_once_no_tile_can_show_them_again():
     rng = np.random.default_rng(0)
-    joiner = Joiner(1, share=0.0)
+    joiner = ObjectMerger(1, share=0.0)
     most = 0
     for tile in tiles_of(400, 24, 12, 2):
-        joiner.add(tile, [[Piece.of(rng.random((tile.read.height, tile.read.width)) < 0.5)]])
+        joiner.add(tile, [[Region.of(rng.random((tile.read.height, tile.read.width)) < 0.5)]])
         most = max(most, len(joiner._open))
     assert most <= 2 * 3
 

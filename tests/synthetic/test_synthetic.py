@@ -15,7 +15,7 @@ from skimage.filters import window
 from skimage.registration import phase_cross_correlation
 
 from wasnow.errors import UsageError
-from wasnow.synthetic import CLASSES, SHIFT_PX, Look, Scene, render_scene, write_scene
+from wasnow.synthetic import CLASSES, SHIFT_PX, Acquisition, Scene, render_scene, write_scene
 from wasnow.synthetic.shapes import Warp, area, contains, inset, keep_below, rectangle
 from wasnow.vocabulary import Vocabulary
 
@@ -36,7 +36,7 @@ def test_the_same_seed_gives_the_same_pixels() -> None:
     once, twice = (render_scene(3, height=120, width=150) for _ in range(2))
     for first, second in zip(pixels(once), pixels(twice), strict=True):
         np.testing.assert_array_equal(first, second)
-    assert once.looks == twice.looks
+    assert once.acquisitions == twice.acquisitions
 
 
 def test_another_seed_gives_another_place() -> None:
@@ -80,8 +80,10 @@ def test_an_identical_place_has_no_change_but_looks_different() -> None:
 
 def test_season_sun_and_haze_leave_the_truth_alone() -> None:
     drawn = scene(1)
-    low_sun = Look(datetime.date(2020, 10, 20), sun_azimuth=220, sun_elevation=15, haze=0.3, gain=(1.3, 0.9, 0.8))
-    other = scene(1, looks=(low_sun, replace(low_sun, date=datetime.date(2024, 4, 1), sun_azimuth=120)))
+    low_sun = Acquisition(
+        datetime.date(2020, 10, 20), sun_azimuth=220, sun_elevation=15, haze=0.3, gain=(1.3, 0.9, 0.8)
+    )
+    other = scene(1, acquisitions=(low_sun, replace(low_sun, date=datetime.date(2024, 4, 1), sun_azimuth=120)))
     np.testing.assert_array_equal(drawn.before_classes, other.before_classes)
     np.testing.assert_array_equal(drawn.after_classes, other.after_classes)
     assert np.abs(drawn.before.astype(int) - other.before).mean() > 10
@@ -100,8 +102,8 @@ def correlation_peak(rendered: Scene, normalization: str | None) -> np.ndarray:
 
 @pytest.mark.parametrize("shift", [SHIFT_PX, (-1.3, 2.6)])
 def test_the_second_picture_is_displaced_by_exactly_the_shift(shift: tuple[float, float]) -> None:
-    quiet = Look(datetime.date(2020, 7, 1), noise=0.004)
-    same = scene(0, identical=True, shift_px=shift, looks=(quiet, quiet))
+    quiet = Acquisition(datetime.date(2020, 7, 1), noise=0.004)
+    same = scene(0, identical=True, shift_px=shift, acquisitions=(quiet, quiet))
     assert correlation_peak(same, None) == pytest.approx(shift, abs=0.05)
 
 
@@ -112,8 +114,8 @@ def test_the_shift_is_found_through_another_season_and_sun() -> None:
 def test_shadows_fall_away_from_the_sun() -> None:
     def dark_side(azimuth: float) -> float:
         """How much darker the picture is just north than just south of the buildings."""
-        look = Look(datetime.date(2020, 7, 1), sun_azimuth=azimuth, sun_elevation=35)
-        lit = render_scene(0, height=256, width=256, identical=True, shift_px=(0.0, 0.0), looks=(look, look))
+        look = Acquisition(datetime.date(2020, 7, 1), sun_azimuth=azimuth, sun_elevation=35)
+        lit = render_scene(0, height=256, width=256, identical=True, shift_px=(0.0, 0.0), acquisitions=(look, look))
         brightness = lit.before.mean(-1)
         buildings = lit.before_classes == BUILDING
         ground = ~ndimage.binary_dilation(buildings, iterations=1)
@@ -164,7 +166,7 @@ def test_what_cannot_be_rendered_is_refused_with_advice(options: dict[str, float
 
 def test_a_sun_below_the_horizon_is_refused() -> None:
     with pytest.raises(UsageError, match="give an elevation from 10 to 85"):
-        Look(datetime.date(2020, 7, 1), sun_elevation=-3)
+        Acquisition(datetime.date(2020, 7, 1), sun_elevation=-3)
 
 
 def test_written_files_read_back_as_they_were(tmp_path) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from making import needs_real
-from wasnow.data.pairs import MadePairs, Recipe
+from wasnow.data.mask_folder import open_masks
+from wasnow.data.pairs import GeneratedPairs, PairRecipe
 from wasnow.data.samples import Sample
-from wasnow.data.singles import open_masks
 from wasnow.evaluation import evaluate
 from wasnow.models import checkpoint
 from wasnow.training.config import Augmentation, Optimizer, Schedule, Stage, TrainConfig
@@ -44,10 +44,10 @@ class Few:
 def eight_pairs(folder: Path) -> Few:
     """Pairs in which one large segment changed; small ones would ask for outlines finer than the network's stride 8."""
     masks = open_masks(folder)
-    recipe = Recipe(
+    recipe = PairRecipe(
         size=64, transplant=1.0, segments=(1, 1), segment_share=(0.25, 0.45), light=None, noise=0.0, shift_px=0.0
     )
-    made = MadePairs(masks, 64, seed=3, recipe=recipe)
+    made = GeneratedPairs(masks, 64, seed=3, recipe=recipe)
     changed = [sample for sample in made if sample.change is not None and (sample.change == 1).mean() > 0.15]
     return Few(changed[:8], masks.vocabulary)
 

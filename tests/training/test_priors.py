@@ -26,7 +26,7 @@ from wasnow.models.checkpoint import load, read_header
 from wasnow.models.sam_cd import SAMCD
 from wasnow.priors import open_priors
 from wasnow.priors.files import MaskFiles
-from wasnow.priors.make import Way, make_dataset
+from wasnow.priors.make import PriorRequest, make_dataset
 from wasnow.priors.samples import NoMasks, WithPriors, pair_masks
 from wasnow.training.config import Augmentation, Light, Optimizer, Stage, TrainConfig
 from wasnow.training.feed import collate
@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for date, mask in (("A", 0 * truth.change), ("B", truth.change)):
             save(root / "masks" / date / f"{truth.name}.png", mask)
     files = MaskFiles.of_dataset([root / "masks"], ("building",))
-    make_dataset(open_dataset(root / "data"), root / "priors", Way(("building",), files))
+    make_dataset(open_dataset(root / "data"), root / "priors", PriorRequest(("building",), files))
     return root
 
 

@@ -46,7 +46,7 @@ from wasnow.models.contract import ChangeModel, SceneModel, wanted_priors
 from wasnow.output.report.codes import GAP, dates_png, palette
 from wasnow.output.report.pictures import paletted_png
 from wasnow.pipeline.plan import chosen_device
-from wasnow.priors.samples import LABELS, told
+from wasnow.priors.samples import LABELS, with_priors
 from wasnow.training.devices import memory_mb
 from wasnow.training.logging import Lines, Silent
 from wasnow.training.run_folder import LOG_NAME, RUN_NAME, RunFolder
@@ -130,7 +130,7 @@ def train_and_score(job: Job) -> None:
         train(config, splits, job.folder, resume=True, data_name=job.pairs.name, priors=masks, watch=watch)
         training = _training(job.folder)
     model = _model(job)
-    test, origin = told(model, job.pairs.test, job.pairs.test_split, job.pairs.masks)
+    test, origin = with_priors(model, job.pairs.test, job.pairs.test_split, job.pairs.masks)
     found = evaluate(model, test, split=job.pairs.scored_on)
     if origin is not None:
         found = replace(found, priors=origin.origin)
@@ -172,7 +172,7 @@ def measure(job: Job) -> None:
     before = memory_mb(torch.device("cpu"))
     model = _model(job)
     module = model if isinstance(model, nn.Module) else None
-    test, _ = told(model, job.pairs.test, job.pairs.test_split, job.pairs.masks)
+    test, _ = with_priors(model, job.pairs.test, job.pairs.test_split, job.pairs.masks)
     seconds: list[float] = []
     with answering(model):
         for i in range(WARM + TIMED):

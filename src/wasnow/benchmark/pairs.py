@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wasnow.data.covers import covers_of, is_dense
 from wasnow.data.dataset import open_dataset
+from wasnow.data.land_cover import is_dense, with_land_cover
 from wasnow.errors import UsageError
 from wasnow.priors.samples import NoMasks, pair_masks
 from wasnow.training.feed import Subset, draw, hold_back
@@ -155,7 +155,7 @@ def open_pairs(path: Path, *, encoding: str | None = None, tile: int | None = No
     """
     dataset = open_dataset(path, encoding=encoding, tile=tile)
     # What is validated on is scored, so it stays as scores see it.
-    dense = {name: covers_of(one) for name, one in dataset.splits.items() if name != "val" and is_dense(one)}
+    dense = {name: with_land_cover(one) for name, one in dataset.splits.items() if name != "val" and is_dense(one)}
     masks = None if priors is None else pair_masks(priors, dataset)
     return apart(
         dict(dataset.splits), path.resolve().name, dense=dense or None, masks=masks, notes=tuple(dataset.warnings)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from wasnow.data.dataset import Examination
     from wasnow.data.faults import Fault
-    from wasnow.data.singles import MaskFolder
+    from wasnow.data.mask_folder import MaskFolder
 
 app = typer.Typer(no_args_is_help=True, help="Look at a dataset folder, or make one of single-date images.")
 
@@ -122,17 +122,17 @@ def pairs(
 ) -> None:
     """Make pairs with exact from-to labels out of images that have land-cover masks of one date only."""
     from wasnow.data.export import export_second
-    from wasnow.data.pairs import MadePairs, Recipe
+    from wasnow.data.mask_folder import open_masks
+    from wasnow.data.pairs import GeneratedPairs, PairRecipe
     from wasnow.data.samples import Samples
-    from wasnow.data.singles import open_masks
 
     folder = open_masks(masks, encoding=encoding)
-    recipe = Recipe(size=size, transplant=transplant)
+    recipe = PairRecipe(size=size, transplant=transplant)
     splits: dict[str, Samples] = {}
     kept, held = folder.split(hold_back) if val else (folder, None)
-    splits["train"] = MadePairs(kept, count, seed, recipe)
+    splits["train"] = GeneratedPairs(kept, count, seed, recipe)
     if held is not None:
-        splits["val"] = MadePairs(held, val, seed, recipe)
+        splits["val"] = GeneratedPairs(held, val, seed, recipe)
     notes = {
         "made by": f"wasnow data pairs, seed {seed}, size {size}, transplant {transplant:g}",
         "train from": ", ".join(kept.groups),
@@ -151,7 +151,7 @@ def pairs(
 
 def _check_masks(folder: Path, encoding: str | None, *, as_json: bool, quiet: bool) -> None:
     """The same check for images of one date."""
-    from wasnow.data.singles import open_masks
+    from wasnow.data.mask_folder import open_masks
 
     masks: MaskFolder = open_masks(folder, encoding=encoding, strict=False)
     faults = masks.check()

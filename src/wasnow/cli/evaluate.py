@@ -186,7 +186,7 @@ def with_masks(
 
     if not wanted_priors(model):
         return samples, None, [f"{model.card.name} takes no masks, so --priors is not looked at"] if said else []
-    from wasnow.priors.samples import pair_masks, told
+    from wasnow.priors.samples import pair_masks, with_priors
     from wasnow.priors.store import other_masker
     from wasnow.training.run_folder import RunFolder
 
@@ -196,7 +196,7 @@ def with_masks(
     masks = None if said is None else pair_masks(said, dataset)
     # What was held back from training is a part of the split that training was given.
     own = split if split in dataset.splits else next(each for each in ("train", "all") if each in dataset.splits)
-    samples, masks = told(model, samples, own, masks)
+    samples, masks = with_priors(model, samples, own, masks)
     origin = None if masks is None else masks.origin
     remark = other_masker((header.provenance.recipe or {}).get("priors"), origin)
     return samples, origin, [remark] if remark else []

@@ -22,7 +22,7 @@ from wasnow.pipeline.parsing import parse_bands
 
 if TYPE_CHECKING:
     from wasnow.priors.files import MaskFiles
-    from wasnow.priors.make import Made
+    from wasnow.priors.make import PriorResult
 
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
@@ -102,9 +102,9 @@ def priors(
         )
     from wasnow.pipeline.plan import chosen_device
     from wasnow.priors.cache import PriorCache, prior_cache
-    from wasnow.priors.make import Way, make_dataset, make_pair
+    from wasnow.priors.make import PriorRequest, make_dataset, make_pair
 
-    way = Way(
+    way = PriorRequest(
         words,
         _files(masks or [], words, column, pair=len(inputs) == 2)
         if network is None
@@ -160,7 +160,7 @@ def _files(masks: list[Path], words: tuple[str, ...], column: str | None, *, pai
     return (MaskFiles.of_pair if pair else MaskFiles.of_dataset)(masks, words, column)
 
 
-def _show(made: Made) -> None:
+def _show(made: PriorResult) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -77,16 +77,16 @@ def train(
 
     splits: dict[str, Samples] = dict(dataset.splits)
     if config.dense:
-        from wasnow.data.covers import covers_of
+        from wasnow.data.land_cover import with_land_cover
 
         # What is validated on is scored, so it stays as scores see it.
-        splits |= {name: covers_of(one) for name, one in dataset.splits.items() if name in ("train", "all")}
+        splits |= {name: with_land_cover(one) for name, one in dataset.splits.items() if name in ("train", "all")}
     masks = None
     if said := priors or config.priors:
-        from wasnow.priors.samples import pair_masks, settled
+        from wasnow.priors.samples import pair_masks, recordable
 
         masks = pair_masks(said, dataset)
-        config = config.model_copy(update={"priors": settled(said)})
+        config = config.model_copy(update={"priors": recordable(said)})
     trained = run(
         config,
         splits,

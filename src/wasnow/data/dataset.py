@@ -24,7 +24,7 @@ from wasnow.data.encodings import encoding_named
 from wasnow.data.faults import Fault
 from wasnow.data.images import header, read_picture, reading
 from wasnow.data.layouts import described, hrscd, roles, xbd
-from wasnow.data.layouts.found import Found, look_around, natural, sorted_entries
+from wasnow.data.layouts.layout import Layout, list_files, natural, sorted_entries
 from wasnow.data.recognise import recognise
 from wasnow.data.samples import Coding, Entry, FileSamples, Labels, combine, label_readers
 from wasnow.data.vectors import is_vector
@@ -51,7 +51,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Tally:
+class LabelCounts:
     """What the labels of some samples hold, in pixels.
 
     Attributes:
@@ -70,7 +70,7 @@ class Tally:
     transitions: NDArray[np.int64]
 
     @classmethod
-    def of(cls, labels: Labels, classes: int) -> Tally:
+    def of(cls, labels: Labels, classes: int) -> LabelCounts:
         """Count one sample."""
         transitions = np.zeros((classes + 1, classes + 1), np.int64)
         if labels.change is None:
@@ -85,8 +85,8 @@ class Tally:
             transitions += np.bincount(first * side + second, minlength=side * side).reshape(side, side)
         return cls(1, int(counts[1]), int(counts[0]), int(counts[NO_LABEL]), transitions)
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
+    def __add__(self, other: LabelCounts) -> LabelCounts:
+        return LabelCounts(
             self.images + other.images,
             self.changed + other.changed,
             self.unchanged + other.unchanged,
@@ -112,7 +112,7 @@ class Examination:
 
     faults: tuple[Fault, ...]
     warnings: tuple[str, ...]
-    tallies: Mapping[str, Tally]
+    tallies: Mapping[str, LabelCounts]
 
     @property
     def ready(self) -> bool:
@@ -187,7 +187,7 @@ class Dataset:
         jobs = [(split, entry) for split, samples in self.splits.items() for entry in samples.entries]
         faults = list(self.faults)
         odd: list[str] = []
-        tallies: dict[str, Tally] = {}
+        tallies: dict[str, LabelCounts] = {}
         with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             # Here and not only where files are opened: filters are shared by threads, and saving them is not safe.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -219,7 +219,7 @@ def open_dataset(
     split: str | None = None,
     strict: bool = True,
 ) -> Dataset:
-    """Look at a folder (or a dataset.yaml) and say how to read it.
+    """Rendering at a folder (or a dataset.yaml) and say how to read it.
 
     Args:
         path: the folder.
@@ -259,14 +259,14 @@ def open_dataset(
     return Dataset(root, found.layout, samples, known.coding, tuple(faults), tuple(notes))
 
 
-def _find(root: Path) -> Found:
+def _find(root: Path) -> Layout:
     if root.is_file() and root.suffix.lower() in (".yaml", ".yml"):
         return described.find(root)
     if not root.is_dir():
         raise DatasetError(f"{root}: {'is no folder' if root.exists() else 'no such folder'}; give a dataset's folder")
     if (root / described.FILE_NAME).is_file():
         return described.find(root / described.FILE_NAME)
-    listing = look_around(root)
+    listing = list_files(root)
     found = hrscd.find(listing) or xbd.find(listing) or roles.find(listing)
     if found is not None:
         return found
@@ -288,7 +288,7 @@ def _refusal(root: Path, faults: list[Fault]) -> DatasetError:
     return DatasetError(f"{root} has {len(faults)} faults: {first}{more}. Run wasnow data check {root} for all", faults)
 
 
-def _cut(found: Found, file: Path, root: Path) -> tuple[dict[str, tuple[Entry, ...]], str]:
+def _cut(found: Layout, file: Path, root: Path) -> tuple[dict[str, tuple[Entry, ...]], str]:
     """A training folder cut into train and val by a list of the ids that become val; and a remark on the list."""
     ids = _listed_ids(file)
     splits = dict(found.splits)
@@ -324,7 +324,7 @@ def _listed_ids(file: Path) -> set[str]:
     return ids
 
 
-def _largest(found: Found) -> int:
+def _largest(found: Layout) -> int:
     """The longest side among a few pictures of each split."""
     longest = 0
     for entries in found.splits.values():
@@ -364,7 +364,7 @@ def _tiled(
 class _Result:
     faults: list[Fault] = field(default_factory=list)
     disagree: bool = False
-    tally: Tally | None = None
+    tally: LabelCounts | None = None
 
 
 def _examine(entry: Entry, coding: Coding, root: Path) -> _Result:
@@ -374,7 +374,7 @@ def _examine(entry: Entry, coding: Coding, root: Path) -> _Result:
         shapes: dict[Path, tuple[int, int]] = {}
         for path in (entry.before, entry.after):
             try:
-                picture, _ = read_picture(path, coding.look, entry.window)
+                picture, _ = read_picture(path, coding.rendering, entry.window)
                 shapes[path] = (picture.shape[0], picture.shape[1])
             except InputError as error:
                 result.faults.append(_fault(path, error, root))
@@ -391,7 +391,7 @@ def _examine(entry: Entry, coding: Coding, root: Path) -> _Result:
                 result.faults.append(_fault(path, error, root))
     if not result.faults and decoded:
         labels = combine(decoded, coding)
-        result.tally = Tally.of(labels, len(coding.vocabulary))
+        result.tally = LabelCounts.of(labels, len(coding.vocabulary))
         result.disagree = _disagree(decoded, coding)
     return result
 

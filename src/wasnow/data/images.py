@@ -1,7 +1,7 @@
 """Pictures and label files as arrays, through GDAL: PNG, JPEG, TIFF, BMP, JPEG 2000 and what else it opens.
 
     picture   8-bit RGB (H, W, 3); one band is shown as grey, a palette as its colours, alpha dropped; other types
-              need to be told which numbers are black and white (`Look.stretch`)
+              need to be told which numbers are black and white (`Rendering.stretch`)
     label     what the file holds, untouched: numbers (H, W), and colours (H, W, 3) where it has any
 
 Pictures are read as they are stored. A file that ends too early is an error, not a grey half.
@@ -36,7 +36,7 @@ _COPY_AGAIN = "Copy or download it again"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Rendering:
     """How a dataset's pictures are shown as 8-bit RGB.
 
     Attributes:
@@ -144,13 +144,13 @@ def check_complete(path: Path) -> None:
 
 
 def read_picture(
-    path: Path, look: Look = Look(), window: Window | None = None
+    path: Path, rendering: Rendering = Rendering(), window: Window | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
     """A picture, and where it shows anything.
 
     Args:
         path: any raster.
-        look: which bands, and how numbers become grey levels.
+        rendering: which bands, and how numbers become grey levels.
         window: part of it; None for all.
 
     Returns:
@@ -162,8 +162,8 @@ def read_picture(
     """
     check_complete(path)
     with open_raster(str(path)) as raster:
-        bands = _rgb_bands(raster, path, look)
-        if raster.dtypes[0] != "uint8" and look.stretch is None:
+        bands = _rgb_bands(raster, path, rendering)
+        if raster.dtypes[0] != "uint8" and rendering.stretch is None:
             raise RasterUnsuitable(
                 path,
                 f"holds {raster.dtypes[0]}, and pictures are 8-bit",
@@ -175,8 +175,8 @@ def read_picture(
         if raster.colorinterp[bands[0] - 1] == ColorInterp.palette:
             table = _palette(raster, bands[0])
             return np.ascontiguousarray(table[values[0]][..., :3]), valid
-    if look.stretch is not None:
-        low, high = look.stretch
+    if rendering.stretch is not None:
+        low, high = rendering.stretch
         with np.errstate(invalid="ignore"):
             scaled = np.nan_to_num((values.astype(np.float32) - low) * (255 / (high - low)), posinf=255, neginf=0)
         values = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
@@ -228,13 +228,13 @@ def _window(window: Window | None) -> RasterioWindow | None:
     return None if window is None else RasterioWindow(window.col, window.row, window.width, window.height)
 
 
-def _rgb_bands(raster: Any, path: Path, look: Look) -> list[int]:
+def _rgb_bands(raster: Any, path: Path, rendering: Rendering) -> list[int]:
     if np.dtype(raster.dtypes[0]).kind == "c":
         raise RasterUnsuitable(path, f"holds complex values ({raster.dtypes[0]})", "Give amplitude or intensity")
-    if look.bands is not None:
-        if max(look.bands) > raster.count:
-            raise RasterUnsuitable(path, f"has {raster.count} bands, and bands: {list(look.bands)} was asked for")
-        return list(look.bands)
+    if rendering.bands is not None:
+        if max(rendering.bands) > raster.count:
+            raise RasterUnsuitable(path, f"has {raster.count} bands, and bands: {list(rendering.bands)} was asked for")
+        return list(rendering.bands)
     where = {color: band for band, color in enumerate(raster.colorinterp, 1)}
     named = [where.get(color) for color in (ColorInterp.red, ColorInterp.green, ColorInterp.blue)]
     if all(named):

@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from wasnow.data.mask_folder import MaskFolder
 from wasnow.data.samples import Codes, Sample
-from wasnow.data.singles import MaskFolder
-from wasnow.data.transforms import Light, Rgb, cut, cut_labels, resample, turn
+from wasnow.data.transforms import ColorJitter, Rgb, cut, cut_labels, resample, turn
 from wasnow.errors import UsageError
 from wasnow.vocabulary import NO_LABEL, Vocabulary
 
@@ -44,7 +44,7 @@ _LEAST_SEGMENT = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class PairRecipe:
     """How pairs are made.
 
     Attributes:
@@ -67,7 +67,7 @@ class Recipe:
     segment_share: tuple[float, float] = (0.01, 0.25)
     feather_px: tuple[float, float] = (0.6, 2.0)
     shift_px: float = 0.5
-    light: Light | None = field(default_factory=Light)
+    light: ColorJitter | None = field(default_factory=ColorJitter)
     noise: float = 3.0
     turns: bool = True
     swap: float = 0.5
@@ -91,7 +91,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class MadePairs:
+class GeneratedPairs:
     """``length`` pairs made of single-date images; any index at all may be asked of `pair`.
 
     Raises:
@@ -101,7 +101,7 @@ class MadePairs:
     masks: MaskFolder
     length: int
     seed: int = 0
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: PairRecipe = field(default_factory=PairRecipe)
 
     def __post_init__(self) -> None:
         if self.length < 1 or self.seed < 0:

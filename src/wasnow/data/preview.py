@@ -1,6 +1,6 @@
 """A dataset as one page to look at: pairs with their labels side by side, and what the labels hold.
 
-    Dataset ──> up to 400 samples a split ──> Tally ──> shares of change, classes, transitions ─┐
+    Dataset ──> up to 400 samples a split ──> LabelCounts ──> shares of change, classes, transitions ─┐
            └──> a dozen samples ──> small pictures ─────────────────────────────────────────────┴─> one HTML file
 
 The page asks for nothing from anywhere and runs no script.
@@ -19,7 +19,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from wasnow.data.dataset import Dataset, Tally
+from wasnow.data.dataset import Dataset, LabelCounts
 from wasnow.data.samples import Codes, Labels, Sample, Samples
 from wasnow.errors import InputError
 from wasnow.output.report.pictures import HATCH, Rgba, data_uri, paletted_png, photo_jpeg, picture_shape
@@ -95,7 +95,7 @@ def write_preview(
     picks = {name: spread(len(samples), counted) for name, samples in dataset.splits.items()}
     show = _shared_out({name: len(samples) for name, samples in dataset.splits.items()}, shown)
     todo = sum(len(set(picks[name]) | set(show[name])) for name in picks)
-    tallies: dict[str, Tally] = {}
+    tallies: dict[str, LabelCounts] = {}
     rows: list[Row] = []
     faults = [str(fault) for fault in dataset.faults]
     done = 0
@@ -106,7 +106,7 @@ def write_preview(
             except InputError as error:
                 faults.append(str(error))
             else:
-                tally = Tally.of(
+                tally = LabelCounts.of(
                     Labels(sample.before_classes, sample.after_classes, sample.change), len(dataset.vocabulary)
                 )
                 if index in picks[name]:
@@ -144,7 +144,7 @@ def _shared_out(counts: Mapping[str, int], shown: int) -> dict[str, list[int]]:
     return {name: spread(counts[name], places[name]) for name in counts}
 
 
-def row_of(sample: Sample, split: str, tally: Tally, vocabulary: Vocabulary) -> Row:
+def row_of(sample: Sample, split: str, tally: LabelCounts, vocabulary: Vocabulary) -> Row:
     """One pair as small pictures: both dates, then whatever labels there are."""
     height, width = sample.before.shape[:2]
     pictures = [
@@ -167,7 +167,7 @@ def row_of(sample: Sample, split: str, tally: Tally, vocabulary: Vocabulary) -> 
     return Row(sample.name, split, " · ".join(said), tuple(pictures))
 
 
-def split_facts(name: str, samples: Samples, tally: Tally | None, vocabulary: Vocabulary) -> SplitFacts:
+def split_facts(name: str, samples: Samples, tally: LabelCounts | None, vocabulary: Vocabulary) -> SplitFacts:
     """The shares of one split."""
     if tally is None or tally.changed + tally.unchanged + tally.no_label == 0:
         return SplitFacts(name, len(samples), tally.images if tally else 0, "no labels", "", (), (), ())
@@ -193,7 +193,7 @@ def _bars(shares: NDArray[np.float64], vocabulary: Vocabulary) -> tuple[Share, .
     )
 
 
-def _transitions(tally: Tally, vocabulary: Vocabulary) -> tuple[Share, ...]:
+def _transitions(tally: LabelCounts, vocabulary: Vocabulary) -> tuple[Share, ...]:
     """The transitions that occur, largest first, as shares of the changed pixels whose classes are known."""
     known = tally.transitions[1:, 1:]
     total = int(known.sum())

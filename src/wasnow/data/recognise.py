@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from wasnow.data.encodings import ENCODINGS, LabelEncoding, Raw, pack_colors
 from wasnow.data.images import RawLabel, read_label, reading
-from wasnow.data.layouts.found import Found
+from wasnow.data.layouts.layout import Layout
 from wasnow.data.samples import Coding, Entry
 from wasnow.data.vectors import Columns, is_vector, words_in
 from wasnow.errors import DatasetError, InputError
@@ -70,7 +70,7 @@ class _Evidence:
     colored: int = 0
 
 
-def recognise(found: Found, root: Path, encoding: LabelEncoding | None = None) -> Recognised:
+def recognise(found: Layout, root: Path, encoding: LabelEncoding | None = None) -> Recognised:
     """Settle on the encodings of class and change labels.
 
     Args:
@@ -81,7 +81,7 @@ def recognise(found: Found, root: Path, encoding: LabelEncoding | None = None) -
     Raises:
         DatasetError: the values fit no known encoding, or the one asked for does not fit the files.
     """
-    coding = Coding(columns=found.columns, look=found.look)
+    coding = Coding(columns=found.columns, rendering=found.rendering)
     splits, notes = dict(found.splits), list(found.notes)
     kinds = _kinds(found.entries)
     if encoding is not None and encoding.after is not None and kinds == {"change_label"}:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wasnow.data.encodings import UNCHANGED, UNKNOWN, LabelEncoding, pack_colors
-from wasnow.data.images import Look, RawLabel, header, read_label, read_picture, reading
+from wasnow.data.images import RawLabel, Rendering, header, read_label, read_picture, reading
 from wasnow.data.vectors import Columns, burn, is_vector, read_polygons
 from wasnow.errors import InputError, UnknownLabels
 from wasnow.raster.tiles import Window
@@ -119,14 +119,14 @@ class Coding:
         change: of `Entry.change_label`.
         vocabulary: the words; polygons name them as they are.
         columns: of files that hold polygons; None looks for them.
-        look: of the pictures.
+        rendering: of the pictures.
     """
 
     classes: LabelEncoding | None = None
     change: LabelEncoding | None = None
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     columns: Columns | None = None
-    look: Look = field(default_factory=Look)
+    rendering: Rendering = field(default_factory=Rendering)
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ class FileSamples:
         """
         entry = self.entries[index]
         with reading():
-            before, before_valid = read_picture(entry.before, self.coding.look, entry.window)
-            after, after_valid = read_picture(entry.after, self.coding.look, entry.window)
+            before, before_valid = read_picture(entry.before, self.coding.rendering, entry.window)
+            after, after_valid = read_picture(entry.after, self.coding.rendering, entry.window)
             if before.shape != after.shape:
                 raise InputError(
                     f"{entry.before} has {_size(before.shape)} px, {entry.after} {_size(after.shape)}; "
@@ -194,7 +194,7 @@ class FileSamples:
         """
         digest = hashlib.sha256()
         coding = self.coding
-        digest.update(repr((coding.vocabulary.words, coding.classes, coding.change, coding.look)).encode())
+        digest.update(repr((coding.vocabulary.words, coding.classes, coding.change, coding.rendering)).encode())
         told: dict[Path, bytes] = {}
         for entry in self.entries:
             digest.update(repr((entry.name, entry.window)).encode())

@@ -29,7 +29,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class Light:
+class ColorJitter:
     """How differently two pictures of one place may come out; each date draws its own.
 
     Drawn uniformly: contrast 1 +- ``contrast``, brightness +- ``brightness`` of full scale, gamma exp(+- ``gamma``), a
@@ -72,7 +72,7 @@ class Light:
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
+class SensorJitter:
     """How differently two cameras and two skies may show one place; each date draws its own.
 
     Attributes:
@@ -138,9 +138,9 @@ class Augment:
     flips: bool = True
     quarter_turns: bool = True
     swap: float = 0.5
-    light: Light | None = None
+    light: ColorJitter | None = None
     shift_px: float = 0.0
-    camera: Camera | None = None
+    camera: SensorJitter | None = None
 
     def __post_init__(self) -> None:
         low, high = self.scale

@@ -7,15 +7,15 @@ import rasterio
 
 from wasnow.evaluation.metrics import Confusion, Scores
 from wasnow.output.writer import ChangeMap
-from wasnow.synthetic import CLASSES, Look, Scene, render_scene
+from wasnow.synthetic import CLASSES, Acquisition, Scene, render_scene
 from wasnow.vocabulary import Vocabulary
 
 
 def render(seed: int, side: int) -> Scene:
     """A scene seen in two summers five years apart, under another sun: seasons would drown what really changed."""
     rng = np.random.default_rng(seed)
-    looks = Look.drawn(rng, "summer", 2018), Look.drawn(rng, "summer", 2023)
-    return render_scene(seed, height=side, width=side, looks=looks)
+    acquisitions = Acquisition.drawn(rng, "summer", 2018), Acquisition.drawn(rng, "summer", 2023)
+    return render_scene(seed, height=side, width=side, acquisitions=acquisitions)
 
 
 def score(result: ChangeMap, scene: Scene) -> Scores:

@@ -42,9 +42,9 @@ from wasnow.pipeline.plan import Options, Plan, chosen_device, make_plan
 from wasnow.pipeline.worker import KeptFeatures, Order, paths_of
 from wasnow.priors.cache import PriorCache, prior_cache
 from wasnow.priors.files import MaskFiles
-from wasnow.priors.make import Way, make_pair
+from wasnow.priors.make import PriorRequest, make_pair
 from wasnow.priors.maskers import MaskerChoice
-from wasnow.priors.pieces import Masker
+from wasnow.priors.regions import Masker
 from wasnow.priors.store import DATES, MANIFEST, WITHOUT, Priors, open_priors, other_masker
 from wasnow.raster.pair import PairReader
 from wasnow.raster.radiometry import Stretch
@@ -313,7 +313,7 @@ def _prior_masks(
             plan.pair.before.source.path,
             plan.pair.after.source.path,
             folder,
-            Way(plan.wants_priors, masker, cache),
+            PriorRequest(plan.wants_priors, masker, cache),
             bands=options.bands,
             stretch=options.stretch,
             assume_crs=options.assume_crs,

@@ -7,7 +7,7 @@ words + footprints, masks, PNGs ── files ───────────�
 pieces         what a masker finds; geometry of boxes and masks
 prepare        pictures as each network wants them
 weights        where the networks' weights are found
-grounded_sam, sam3, clipseg    the networks; what the last two share is in one_network
+grounded_sam, sam3, clipseg    the networks; what the last two share is in single_network
 files          masks that somebody has already
 cache          kept answers
 tiles          rasters larger than a network can see: objects across borders made one

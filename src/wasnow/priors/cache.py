@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wasnow.errors import OutputError
-from wasnow.priors.pieces import Key, Masker, Piece
+from wasnow.priors.regions import Key, Masker, Region
 from wasnow.raster.tiles import Window
 from wasnow.raster.write import as_output_error
 from wasnow.storage.cache import folder as cache_folder
@@ -83,7 +83,7 @@ class PriorCache:
         name = hashlib.blake2b(_canonical(picture, word, key), digest_size=20).hexdigest()
         return self.folder / name[:2] / f"{name}.prior"
 
-    def get(self, picture: str, word: str, key: Key) -> tuple[Piece, ...] | None:
+    def get(self, picture: str, word: str, key: Key) -> tuple[Region, ...] | None:
         """What was kept; None where there is nothing whole.
 
         Args:
@@ -103,7 +103,7 @@ class PriorCache:
                 path.unlink()
             return None
 
-    def put(self, picture: str, word: str, key: Key, pieces: Sequence[Piece]) -> None:
+    def put(self, picture: str, word: str, key: Key, pieces: Sequence[Region]) -> None:
         """Keep pieces.
 
         Raises:
@@ -146,7 +146,7 @@ class CachedMasker(Masker):
         """Of the masker."""
         return self.masker.key
 
-    def find(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> tuple[tuple[Piece, ...], ...]:
+    def find(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> tuple[tuple[Region, ...], ...]:
         """See `Masker`; the missing words are asked about together, so that the picture is looked at once."""
         if self.cache is None:
             self.asked += len(words)
@@ -167,7 +167,7 @@ def _canonical(picture: str, word: str, key: Key) -> bytes:
     return json.dumps({"key": dict(key), "picture": picture, "word": word}, sort_keys=True, ensure_ascii=False).encode()
 
 
-def _packed(of: bytes, pieces: Sequence[Piece]) -> bytes:
+def _packed(of: bytes, pieces: Sequence[Region]) -> bytes:
     about = json.dumps(
         {
             "of": of.decode(),
@@ -179,7 +179,7 @@ def _packed(of: bytes, pieces: Sequence[Piece]) -> bytes:
     return MAGIC + hashlib.blake2b(body, digest_size=_SUM_BYTES).digest() + body
 
 
-def _unpacked(data: bytes, of: bytes) -> tuple[Piece, ...]:
+def _unpacked(data: bytes, of: bytes) -> tuple[Region, ...]:
     head = len(MAGIC) + _SUM_BYTES
     body = data[head:]
     if data[: len(MAGIC)] != MAGIC or hashlib.blake2b(body, digest_size=_SUM_BYTES).digest() != data[len(MAGIC) : head]:
@@ -197,6 +197,6 @@ def _unpacked(data: bytes, of: bytes) -> tuple[Piece, ...]:
         size = height * width
         bits = np.frombuffer(plain, np.uint8, -(-size // 8), at)
         mask = np.unpackbits(bits, count=size).astype(np.bool_).reshape(height, width)
-        pieces.append(Piece(Window(row, col, height, width), mask, float(score)))
+        pieces.append(Region(Window(row, col, height, width), mask, float(score)))
         at += len(bits)
     return tuple(pieces)

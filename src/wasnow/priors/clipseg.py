@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wasnow.priors import prepare
-from wasnow.priors.one_network import OneNetwork
-from wasnow.priors.pieces import Piece, parts, window_slices
+from wasnow.priors.regions import Region, parts, window_slices
+from wasnow.priors.single_network import SingleNetworkMasker
 
 
-class ClipSeg(OneNetwork):
+class ClipSeg(SingleNetworkMasker):
     """A `Masker` of CLIPSeg; ``score`` is the probability from which a pixel counts."""
 
     family = "clipseg"
@@ -51,7 +51,7 @@ class ClipSeg(OneNetwork):
     def _longest(self) -> int:
         return int(self.network.config.text_config.max_position_embeddings)
 
-    def find(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> tuple[tuple[Piece, ...], ...]:
+    def find(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> tuple[tuple[Region, ...], ...]:
         """See `Masker`."""
         if not words:
             return ()
@@ -59,7 +59,7 @@ class ClipSeg(OneNetwork):
         grown = self.prepare.masks(self.logits(rgb, words).float().sigmoid(), height, width).cpu().numpy()
         return tuple(
             tuple(
-                Piece(part.window, part.mask, float(one[window_slices(part.window)][part.mask].mean()))
+                Region(part.window, part.mask, float(one[window_slices(part.window)][part.mask].mean()))
                 for part in parts(one > self.score)
             )
             for one in grown

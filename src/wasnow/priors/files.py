@@ -33,7 +33,7 @@ from wasnow.data.layouts.roles import date_of
 from wasnow.data.vectors import Polygons, burn, geometries, is_vector
 from wasnow.errors import InputError, RasterUnsuitable, UsageError, WasnowError, did_you_mean
 from wasnow.priors.nearest import read_nearest
-from wasnow.priors.pieces import Mask
+from wasnow.priors.regions import Mask
 from wasnow.priors.store import DATES
 from wasnow.raster.grid import Grid
 from wasnow.raster.read import open_raster

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from wasnow.errors import UsageError
 from wasnow.priors import prepare
-from wasnow.priors.pieces import Key, Mask, Masker, Piece, corners, distinct_boxes
-from wasnow.priors.weights import Found, find_weights, load_network, load_tokenizer
+from wasnow.priors.regions import Key, Mask, Masker, Region, boxes_to_pixels, suppress_boxes
+from wasnow.priors.weights import WeightsFolder, find_weights, load_network, load_tokenizer
 
 BOX, TEXT = 0.30, 0.25
 SAME_BOX = 0.8
@@ -40,7 +40,7 @@ BOXES_AT_ONCE = 16
 Picture = NDArray[np.uint8]
 
 
-class BoxFinder:
+class BoxDetector:
     """Grounding DINO: boxes of a word in a picture.
 
     Args:
@@ -49,16 +49,16 @@ class BoxFinder:
         text: likewise.
     """
 
-    def __init__(self, found: Found, *, box: float = BOX, text: float = TEXT, device: str = "cpu") -> None:
+    def __init__(self, found: WeightsFolder, *, box: float = BOX, text: float = TEXT, device: str = "cpu") -> None:
         for name, value in (("--box", box), ("--text", text)):
             if not 0 <= value < 1:
                 raise UsageError(f"{name} {value} is no score; give a number from 0 to below 1, such as 0.3")
         self.box, self.text, self.device = box, text, device
         self.digest = found.digest()
-        self.prepare = prepare.GROUNDING_DINO.told_by(found.preprocessor())
+        self.prepare = prepare.GROUNDING_DINO.configured_by(found.preprocessor())
         self.network = load_network(found, device)
         self._tokenizer = load_tokenizer(found)
-        self._backbone = _Once(self.network.model.backbone)
+        self._backbone = _CachedModule(self.network.model.backbone)
         self.network.model.backbone = self._backbone
 
     def look(self, rgb: Picture) -> Callable[[str], tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -113,23 +113,23 @@ class BoxFinder:
         of_parts = torch.stack([scores[:, list(places)].amax(dim=1) for places in parts], dim=1)
         best = of_parts.amax(dim=1)
         keep = (best > self.box) & (of_parts > self.text).all(dim=1)
-        at = corners(boxes[keep].cpu().numpy(), shape)
+        at = boxes_to_pixels(boxes[keep].cpu().numpy(), shape)
         best_of = best[keep].cpu().numpy().astype(np.float32)
-        kept = [i for i in distinct_boxes(at, best_of, SAME_BOX) if (at[i, 2:] > at[i, :2]).all()]
+        kept = [i for i in suppress_boxes(at, best_of, SAME_BOX) if (at[i, 2:] > at[i, :2]).all()]
         return at[kept], best_of[kept]
 
 
-class BoxDrawer:
+class BoxSegmenter:
     """SAM or SAM 2: the mask of what a box holds.
 
     Args:
         found: of the family ``sam`` or ``sam2``.
     """
 
-    def __init__(self, found: Found, *, device: str = "cpu") -> None:
+    def __init__(self, found: WeightsFolder, *, device: str = "cpu") -> None:
         self.device = device
         self.digest = found.digest()
-        self.prepare = (prepare.SAM if found.family == "sam" else prepare.SAM2).told_by(found.preprocessor())
+        self.prepare = (prepare.SAM if found.family == "sam" else prepare.SAM2).configured_by(found.preprocessor())
         self.network = load_network(found, device)
 
     def look(self, rgb: Picture) -> Callable[[NDArray[np.float32]], Mask]:
@@ -155,7 +155,7 @@ class BoxDrawer:
 class GroundedSam(Masker):
     """A `Masker` of two networks; see the module."""
 
-    def __init__(self, finder: BoxFinder, drawer: BoxDrawer) -> None:
+    def __init__(self, finder: BoxDetector, drawer: BoxSegmenter) -> None:
         self.finder = finder
         self.drawer = drawer
 
@@ -177,7 +177,7 @@ class GroundedSam(Masker):
         """
         # Both are looked for before either is loaded.
         one, other = find_weights(detector, ("grounding-dino",)), find_weights(segmenter, ("sam", "sam2"))
-        return cls(BoxFinder(one, box=box, text=text, device=device), BoxDrawer(other, device=device))
+        return cls(BoxDetector(one, box=box, text=text, device=device), BoxSegmenter(other, device=device))
 
     @property
     def knows_objects(self) -> bool:
@@ -195,11 +195,11 @@ class GroundedSam(Masker):
             "text": self.finder.text,
         }
 
-    def find(self, rgb: Picture, words: Sequence[str]) -> tuple[tuple[Piece, ...], ...]:
+    def find(self, rgb: Picture, words: Sequence[str]) -> tuple[tuple[Region, ...], ...]:
         """See `Masker`."""
         boxes_of = self.finder.look(rgb)
         masks_in = None
-        found: list[tuple[Piece, ...]] = []
+        found: list[tuple[Region, ...]] = []
         for word in words:
             boxes, scores = boxes_of(word)
             if not len(boxes):
@@ -207,12 +207,12 @@ class GroundedSam(Masker):
                 found.append(())
                 continue
             masks_in = masks_in or self.drawer.look(rgb)
-            drawn = (Piece.of(mask, score) for mask, score in zip(masks_in(boxes), scores.tolist(), strict=True))
+            drawn = (Region.of(mask, score) for mask, score in zip(masks_in(boxes), scores.tolist(), strict=True))
             found.append(tuple(piece for piece in drawn if piece is not None))
         return tuple(found)
 
 
-class _Once(nn.Module):
+class _CachedModule(nn.Module):
     """A part of a network that remembers its last answer until it is told to forget."""
 
     def __init__(self, part: nn.Module) -> None:

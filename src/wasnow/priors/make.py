@@ -28,8 +28,8 @@ from wasnow.data.samples import Entry
 from wasnow.errors import InputError, Interrupted, OutputError, VocabularyError
 from wasnow.priors.cache import CachedMasker, PriorCache
 from wasnow.priors.files import MaskFiles
-from wasnow.priors.pictures import RasterPicture
-from wasnow.priors.pieces import Mask, Masker, window_slices
+from wasnow.priors.regions import Mask, Masker, window_slices
+from wasnow.priors.rgb_raster import RgbRaster
 from wasnow.priors.store import (
     DATES,
     MANIFEST,
@@ -39,7 +39,7 @@ from wasnow.priors.store import (
     pair_digest,
     write_pair_masks,
 )
-from wasnow.priors.tiles import MARGIN, TILE, Tally, find_tiled
+from wasnow.priors.tiles import MARGIN, TILE, MaskCounts, find_tiled
 from wasnow.raster.grid import Grid
 from wasnow.raster.read import gdal_settings
 from wasnow.raster.tiles import Window
@@ -53,7 +53,7 @@ _STEP = 1024
 
 
 @dataclass(frozen=True)
-class Made:
+class PriorResult:
     """What came of it.
 
     Attributes:
@@ -75,7 +75,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Way:
+class PriorRequest:
     """Where masks come from, and how large pictures are cut.
 
     Attributes:
@@ -101,22 +101,22 @@ def make_pair(
     before: str | os.PathLike[str],
     after: str | os.PathLike[str],
     output: Path,
-    way: Way,
+    way: PriorRequest,
     *,
     bands: tuple[int, ...] | None = None,
     stretch: str = "auto",
     assume_crs: str | None = None,
     allow_indirect: bool = False,
     progress: Progress = lambda phase, done, total: None,
-) -> Made:
+) -> PriorResult:
     """Masks of two rasters, each on its own grid.
 
     Args:
         before: any raster.
         after: likewise.
         output: the prior folder; made, or made anew.
-        way: see `Way`.
-        bands: see `RasterPicture`.
+        way: see `PriorRequest`.
+        bands: see `RgbRaster`.
         stretch: likewise.
         assume_crs: likewise.
         allow_indirect: likewise.
@@ -129,7 +129,7 @@ def make_pair(
     """
     began = time.monotonic()
     pictures = [
-        RasterPicture.of(path, bands, stretch, assume_crs=assume_crs, allow_indirect=allow_indirect)
+        RgbRaster.of(path, bands, stretch, assume_crs=assume_crs, allow_indirect=allow_indirect)
         for path in (before, after)
     ]
     with _claimed(output), _interruptible():
@@ -149,8 +149,8 @@ def make_pair(
 
 
 def make_dataset(
-    dataset: Dataset, output: Path, way: Way, *, progress: Progress = lambda phase, done, total: None
-) -> Made:
+    dataset: Dataset, output: Path, way: PriorRequest, *, progress: Progress = lambda phase, done, total: None
+) -> PriorResult:
     """Masks of all pairs of a dataset; see `make_pair`.
 
     Raises:
@@ -173,7 +173,9 @@ def make_dataset(
         progress("finding masks", 0, len(jobs))
         for done, (split, entry) in enumerate(jobs, 1):
             with reading():
-                shown = [read_picture(path, dataset.coding.look, entry.window) for path in (entry.before, entry.after)]
+                shown = [
+                    read_picture(path, dataset.coding.rendering, entry.window) for path in (entry.before, entry.after)
+                ]
             if shown[0][0].shape != shown[1][0].shape:
                 raise InputError(
                     f"{entry.before} and {entry.after} differ in size; run wasnow data check for all such faults"
@@ -201,7 +203,7 @@ def make_dataset(
 
 
 def _write_raster(
-    path: Path, picture: RasterPicture, way: Way, masker: CachedMasker | None, date: int, progress: Progress
+    path: Path, picture: RgbRaster, way: PriorRequest, masker: CachedMasker | None, date: int, progress: Progress
 ) -> dict[str, WordRecord]:
     grid = picture.source.grid
     plain = path.with_name(f".{path.name}.{os.getpid()}.plain.part")
@@ -265,7 +267,7 @@ def _write_raster(
 
 def _from_files(
     files: MaskFiles, path: Path, grid: Grid, write: Callable[[Window, Mask], None], tell: Callable[[int, int], None]
-) -> Tally:
+) -> MaskCounts:
     windows = list(_windows(grid.shape))
     for done, window in enumerate(windows):
         tell(done, len(windows))
@@ -273,7 +275,7 @@ def _from_files(
         if masks.any():
             write(window, masks)
     tell(len(windows), len(windows))
-    return Tally((0,) * len(files.words), grid.height * grid.width)
+    return MaskCounts((0,) * len(files.words), grid.height * grid.width)
 
 
 def _windows(shape: tuple[int, int]) -> Iterator[Window]:
@@ -289,12 +291,12 @@ def _of_array(
     out: NDArray[np.uint8],
     rgb: NDArray[np.uint8],
     valid: Mask,
-    way: Way,
+    way: PriorRequest,
     masker: CachedMasker | None,
     split: str,
     entry: Entry,
     date: int,
-) -> Tally:
+) -> MaskCounts:
     """Masks of one picture in memory into ``out``, ``(W, H, Wd)``."""
     if masker is None:
         assert isinstance(way.masks, MaskFiles)
@@ -305,7 +307,7 @@ def _of_array(
             grid = Grid(head.crs if placed else None, head.transform, head.width, head.height)
             window = entry.window or Window(0, 0, head.height, head.width)
             out[:] = way.masks.on(way.masks.file_of(date, split, _names(entry, date)), grid, window) & valid
-        return Tally((0,) * len(way.words), int(valid.sum()))
+        return MaskCounts((0,) * len(way.words), int(valid.sum()))
 
     def read(window: Window) -> tuple[NDArray[np.uint8], Mask]:
         at = window_slices(window)
@@ -327,14 +329,17 @@ def _names(entry: Entry, date: int) -> list[str]:
 # --- the folder --------------------------------------------------------------------------------------------------
 
 
-def _cached(way: Way) -> CachedMasker | None:
+def _cached(way: PriorRequest) -> CachedMasker | None:
     if isinstance(way.masks, MaskFiles):
         return None
     return CachedMasker(way.masks, way.cache)
 
 
 def _covered(
-    way: Way, pixels: Sequence[int] | NDArray[np.int64], seen: int, objects: Sequence[int] | NDArray[np.int64] | None
+    way: PriorRequest,
+    pixels: Sequence[int] | NDArray[np.int64],
+    seen: int,
+    objects: Sequence[int] | NDArray[np.int64] | None,
 ) -> dict[str, WordRecord]:
     return {
         word: WordRecord(
@@ -345,7 +350,7 @@ def _covered(
 
 
 def _manifest(
-    way: Way,
+    way: PriorRequest,
     masker: CachedMasker | None,
     kind: str,
     covered: Mapping[str, Mapping[str, WordRecord]],
@@ -365,8 +370,8 @@ def _manifest(
     )
 
 
-def _made(output: Path, manifest: Manifest, masker: CachedMasker | None, pixels: int, began: float) -> Made:
-    return Made(
+def _made(output: Path, manifest: Manifest, masker: CachedMasker | None, pixels: int, began: float) -> PriorResult:
+    return PriorResult(
         output,
         manifest,
         masker.asked if masker else 0,

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wasnow.errors import UsageError, did_you_mean
-from wasnow.priors.pieces import Key, Masker
-from wasnow.priors.weights import FAMILIES, Found, find_weights
+from wasnow.priors.regions import Key, Masker
+from wasnow.priors.weights import FAMILIES, WeightsFolder, find_weights
 
 GROUNDED_SAM, FILES = "grounded-sam", "files"
 
@@ -62,7 +62,7 @@ class MaskerChoice:
             )
 
     @property
-    def found(self) -> tuple[Found, ...]:
+    def found(self) -> tuple[WeightsFolder, ...]:
         """The folders of its weights.
 
         Raises:

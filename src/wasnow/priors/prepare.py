@@ -41,7 +41,7 @@ class Preparation:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
-    def told_by(self, config: Mapping[str, Any]) -> Preparation:
+    def configured_by(self, config: Mapping[str, Any]) -> Preparation:
         """The same, with the numbers that a ``preprocessor_config.json`` (or its image part) gives."""
         config = config.get("image_processor", config)
         size = config.get("size")

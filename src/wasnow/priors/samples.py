@@ -24,8 +24,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wasnow.data.covers import covers_of, is_dense
 from wasnow.data.dataset import Dataset
+from wasnow.data.land_cover import is_dense, with_land_cover
 from wasnow.data.samples import FileSamples, Sample, Samples
 from wasnow.errors import InputError, UsageError, VocabularyError, did_you_mean
 from wasnow.models.contract import ChangeModel, wanted_priors
@@ -135,7 +135,7 @@ class LabelMasks:
         """The same of some splits of a dataset."""
         words = next(iter(splits.values())).vocabulary.words
         dense = bool(words) and all(is_dense(one) for one in splits.values())
-        read: dict[str, Samples] = {name: covers_of(one) if dense else one for name, one in splits.items()}
+        read: dict[str, Samples] = {name: with_land_cover(one) if dense else one for name, one in splits.items()}
         places = {name: {each: place for place, each in enumerate(one.names)} for name, one in splits.items()}
         return cls(read, "covers" if dense else "classes where it changed" if words else "change", words, places)
 
@@ -212,12 +212,14 @@ def pair_masks(said: str, dataset: Dataset) -> PairMasks:
     return NoMasks() if said == WITHOUT else open_priors(Path(said))
 
 
-def settled(said: str) -> str:
+def recordable(said: str) -> str:
     """The same in a record, where a folder's name must mean something from everywhere."""
     return said if said in (LABELS, WITHOUT) else str(Path(said).resolve())
 
 
-def told(model: ChangeModel, samples: Samples, split: str, masks: PairMasks | None) -> tuple[Samples, PairMasks | None]:
+def with_priors(
+    model: ChangeModel, samples: Samples, split: str, masks: PairMasks | None
+) -> tuple[Samples, PairMasks | None]:
     """The samples as a model wants them, and the masks that it is told; None for a model that wants none.
 
     Args:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wasnow.errors import TilingError
-from wasnow.priors.pieces import Mask, Masker, Piece, masks_of, window_slices
+from wasnow.priors.regions import Mask, Masker, Region, union_masks, window_slices
 from wasnow.raster.tiles import Tile, Window, spans
 
 TILE, MARGIN = 1024, 128
@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class MaskCounts:
     """Objects per word, and the pixels that show anything at all."""
 
     objects: tuple[int, ...]
@@ -65,7 +65,7 @@ def find_tiled(
     tile: int = TILE,
     margin: int = MARGIN,
     progress: Progress = lambda done, total: None,
-) -> Tally:
+) -> MaskCounts:
     """Find what words name in a raster of any size.
 
     Args:
@@ -81,7 +81,7 @@ def find_tiled(
         What was found, in numbers.
     """
     tiles = list(tiles_of(*shape, tile, margin))
-    joiner = Joiner(len(words), share=SAME_OBJECT if masker.knows_objects else 0.0)
+    joiner = ObjectMerger(len(words), share=SAME_OBJECT if masker.knows_objects else 0.0)
     seen = 0
     progress(0, len(tiles))
     for done, each in enumerate(tiles, 1):
@@ -92,11 +92,11 @@ def find_tiled(
         if any(told):
             write(
                 each.read,
-                masks_of([[p.moved(-each.read.row, -each.read.col) for p in one] for one in told], valid.shape),
+                union_masks([[p.moved(-each.read.row, -each.read.col) for p in one] for one in told], valid.shape),
             )
         seen += int(valid[window_slices(each.core, each.read)].sum())
         progress(done, len(tiles))
-    return Tally(tuple(joiner.counts), seen)
+    return MaskCounts(tuple(joiner.counts), seen)
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ class _Open:
     bits: NDArray[np.uint8]
     group: int
 
-    def piece(self) -> Piece:
+    def piece(self) -> Region:
         size = self.window.height, self.window.width
-        return Piece(self.window, np.unpackbits(self.bits, count=size[0] * size[1]).astype(np.bool_).reshape(size))
+        return Region(self.window, np.unpackbits(self.bits, count=size[0] * size[1]).astype(np.bool_).reshape(size))
 
 
-class Joiner:
+class ObjectMerger:
     """Makes one of what several tiles show of the same object. Tiles come row by row.
 
     Args:
@@ -133,13 +133,13 @@ class Joiner:
         self._open: list[_Open] = []
         self._groups = 0
 
-    def add(self, tile: Tile, found: Sequence[Sequence[Piece]]) -> list[list[Piece]]:
+    def add(self, tile: Tile, found: Sequence[Sequence[Region]]) -> list[list[Region]]:
         """Take what was found in a tile, in its own coordinates; say what to write, in those of the raster."""
         # Rows of tiles above this one's reach can show nothing of what is still to come.
         self._open = [each for each in self._open if each.read.row_stop > tile.read.row]
-        told: list[list[Piece]] = []
+        told: list[list[Region]] = []
         for word, pieces in enumerate(found):
-            mine: list[Piece] = []
+            mine: list[Region] = []
             for own in pieces:
                 piece = own.moved(tile.read.row, tile.read.col)
                 inside = piece.clipped(tile.core)
@@ -161,7 +161,7 @@ class Joiner:
             or (window.col_stop == read.col_stop > core.col_stop)
         )
 
-    def _join(self, word: int, read: Window, piece: Piece) -> None:
+    def _join(self, word: int, read: Window, piece: Region) -> None:
         group, self._groups = self._groups, self._groups + 1
         same: set[int] = set()
         for other in self._open:
@@ -182,14 +182,14 @@ class Joiner:
         return common > self._share * min(int(one.sum()), int(other.sum()))
 
 
-def _seen(pieces: Sequence[Piece], valid: Mask) -> list[Piece]:
+def _seen(pieces: Sequence[Region], valid: Mask) -> list[Region]:
     """Pieces without the pixels that show nothing."""
     if valid.all():
         return list(pieces)
     kept = []
     for piece in pieces:
         at = piece.window
-        rest = Piece.of(piece.mask & valid[window_slices(at)], piece.score)
+        rest = Region.of(piece.mask & valid[window_slices(at)], piece.score)
         if rest is not None:
             kept.append(rest.moved(at.row, at.col))
     return kept

@@ -99,7 +99,7 @@ FAMILIES: Mapping[str, Family] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class WeightsFolder:
     """A folder of weights that is whole.
 
     Attributes:
@@ -139,7 +139,7 @@ def _digest(paths: tuple[Path, ...], _: tuple[tuple[int, int, int], ...]) -> str
     return digest.hexdigest()
 
 
-def find_weights(name_or_folder: str | os.PathLike[str], families: Sequence[str]) -> Found:
+def find_weights(name_or_folder: str | os.PathLike[str], families: Sequence[str]) -> WeightsFolder:
     """The folder of these weights, looked over.
 
     Args:
@@ -170,10 +170,10 @@ def find_weights(name_or_folder: str | os.PathLike[str], families: Sequence[str]
     if FAMILIES[family].reads_text and not any(all((folder / n).is_file() for n in names) for names in _TOKENIZERS):
         wanted = ", or ".join(" and ".join(names) for names in _TOKENIZERS)
         raise CheckpointError(folder, f"it has no tokenizer ({wanted})", _advice(text, folder, families))
-    return Found(family, folder, files)
+    return WeightsFolder(family, folder, files)
 
 
-def load_network(found: Found, device: str = "cpu") -> Any:
+def load_network(found: WeightsFolder, device: str = "cpu") -> Any:
     """The network of a folder in eval mode, float32, without gradients.
 
     Raises:
@@ -216,7 +216,7 @@ def load_network(found: Found, device: str = "cpu") -> Any:
     return network.to(device).eval().requires_grad_(False)
 
 
-def load_tokenizer(found: Found) -> Any:
+def load_tokenizer(found: WeightsFolder) -> Any:
     """The tokenizer of a folder, from its own files.
 
     Raises:

@@ -16,7 +16,7 @@ shifts, a road is built. Season, sun, haze, noise, parked cars and a shift of a 
 are no change. What counts as what is told in `wasnow.synthetic.classes`.
 """
 
-from wasnow.synthetic.camera import Look, Season
+from wasnow.synthetic.camera import Acquisition, Season
 from wasnow.synthetic.classes import CLASSES
 from wasnow.synthetic.files import CRS, ScenePaths, write_scene
 from wasnow.synthetic.scene import SHIFT_PX, Scene, render_scene
@@ -25,7 +25,7 @@ __all__ = [
     "CLASSES",
     "CRS",
     "SHIFT_PX",
-    "Look",
+    "Acquisition",
     "Scene",
     "ScenePaths",
     "Season",

@@ -24,7 +24,7 @@ _ELEVATIONS: dict[Season, tuple[float, float]] = {"spring": (42, 54), "summer": 
 
 
 @dataclass(frozen=True)
-class Look:
+class Acquisition:
     """How one date is seen: everything that differs between two pictures of a place where nothing happened.
 
     Attributes:
@@ -58,7 +58,7 @@ class Look:
         return "spring" if 3 <= month <= 5 else "summer" if 6 <= month <= 8 else "autumn"
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, season: Season, year: int) -> Look:
+    def drawn(cls, rng: np.random.Generator, season: Season, year: int) -> Acquisition:
         """A plausible survey flight in the given season: late morning to early afternoon, clear air."""
         month = int(rng.integers(*_MONTHS[season], endpoint=True))
         gain = rng.uniform(0.94, 1.10) * (1 + rng.normal(0, 0.015, 3))
@@ -74,15 +74,15 @@ class Look:
         )
 
 
-def draw_looks(rng: np.random.Generator) -> tuple[Look, Look]:
+def draw_acquisitions(rng: np.random.Generator) -> tuple[Acquisition, Acquisition]:
     """Two flights some years apart, in different seasons."""
     seasons: list[Season] = ["spring", "summer", "autumn"]
     first, second = (seasons[index] for index in rng.permutation(3)[:2])
     year = int(rng.integers(2015, 2019))
-    return Look.drawn(rng, first, year), Look.drawn(rng, second, year + int(rng.integers(2, 6)))
+    return Acquisition.drawn(rng, first, year), Acquisition.drawn(rng, second, year + int(rng.integers(2, 6)))
 
 
-def expose(albedo: NDArray[np.float32], look: Look, rng: np.random.Generator) -> NDArray[np.uint8]:
+def expose(albedo: NDArray[np.float32], look: Acquisition, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Optics, haze, gain, tone curve and noise: from light to ``(H, W, 3)`` uint8."""
     air = np.array([0.66, 0.70, 0.76], np.float32)
     light = _blur(albedo, look.blur_px)

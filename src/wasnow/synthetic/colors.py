@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wasnow.synthetic.classes import BARE, ROAD, WATER
-from wasnow.synthetic.things import Rgb
+from wasnow.synthetic.objects import Rgb
 
 Image = NDArray[np.float32]
 """Red, green and blue, 0..1, in the last axis: one colour ``(3,)`` or a picture ``(h, w, 3)``."""

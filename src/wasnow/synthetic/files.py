@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wasnow.synthetic.camera import Look
+from wasnow.synthetic.camera import Acquisition
 from wasnow.synthetic.classes import CLASSES
 from wasnow.synthetic.scene import Scene
 from wasnow.vocabulary import Vocabulary
@@ -46,7 +46,7 @@ def write_scene(scene: Scene, folder: str | os.PathLike[str]) -> ScenePaths:
     vocabulary = Vocabulary(CLASSES)
     colors = {code: (*vocabulary.color(code), 255) for code in range(1, len(CLASSES) + 1)}
     names = {f"class_{code}": word for code, word in enumerate(CLASSES, start=1)}
-    before_look, after_look = scene.looks
+    before_look, after_look = scene.acquisitions
     _write(paths.before, scene.before, scene, before_look, {}, None)
     _write(paths.after, scene.after, scene, after_look, {}, None)
     _write(paths.truth_before, scene.before_classes[..., None], scene, before_look, names, colors)
@@ -58,7 +58,7 @@ def _write(
     path: Path,
     pixels: NDArray[np.uint8],
     scene: Scene,
-    look: Look,
+    look: Acquisition,
     tags: dict[str, str],
     colors: dict[int, tuple[int, int, int, int]] | None,
 ) -> None:

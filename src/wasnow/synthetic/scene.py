@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wasnow.errors import UsageError
-from wasnow.synthetic.camera import Look, draw_looks, expose
+from wasnow.synthetic.camera import Acquisition, draw_acquisitions, expose
+from wasnow.synthetic.objects import Presence
 from wasnow.synthetic.paint import paint
 from wasnow.synthetic.paint.canvas import Canvas
-from wasnow.synthetic.paint.light import Light
+from wasnow.synthetic.paint.light import Illumination
 from wasnow.synthetic.plan import make_plan
-from wasnow.synthetic.things import When
 
 SHIFT_PX = (0.4, -0.3)
 """How far the second date appears displaced unless told otherwise: rows, cols."""
@@ -30,7 +30,7 @@ class Scene:
         after_classes: the same for the second date, on the grid of ``before``: not displaced.
         gsd_m: pixel side, metres.
         shift_px: (rows, cols): what lies at (r, c) in ``before`` lies at (r + rows, c + cols) in ``after``.
-        looks: how each date was seen.
+        acquisitions: how each date was seen.
     """
 
     before: NDArray[np.uint8]
@@ -39,7 +39,7 @@ class Scene:
     after_classes: NDArray[np.uint8]
     gsd_m: float
     shift_px: tuple[float, float]
-    looks: tuple[Look, Look]
+    acquisitions: tuple[Acquisition, Acquisition]
 
     @property
     def changed(self) -> NDArray[np.bool_]:
@@ -56,7 +56,7 @@ def render_scene(
     gsd_m: float = 0.5,
     change_share: float = 0.08,
     shift_px: tuple[float, float] = SHIFT_PX,
-    looks: tuple[Look, Look] | None = None,
+    acquisitions: tuple[Acquisition, Acquisition] | None = None,
     identical: bool = False,
 ) -> Scene:
     """Invent a place and photograph it twice. The same arguments give the same pixels.
@@ -69,7 +69,7 @@ def render_scene(
         change_share: share of the pixels whose class should change, 0 to 0.4. Met to within half of
             itself for images of a few hundred metres; a small image may show no ground that could change.
         shift_px: see `Scene`; at most 8 pixels either way.
-        looks: season, sun and camera of each date; drawn from the seed, in different seasons, when None.
+        acquisitions: season, sun and camera of each date; drawn from the seed, in different seasons, when None.
         identical: nothing happens between the dates; everything that is no change still differs.
 
     Raises:
@@ -86,28 +86,28 @@ def render_scene(
     plan = make_plan(
         of_plan, width_m=width * gsd_m, height_m=height * gsd_m, change_share=0.0 if identical else change_share
     )
-    drawn = draw_looks(of_looks)
-    before_look, after_look = looks or drawn
+    drawn = draw_acquisitions(of_looks)
+    before_look, after_look = acquisitions or drawn
 
-    def canvas(look: Look | None, shift: tuple[float, float]) -> Canvas:
-        light = None if look is None else Light(look.season, look.sun_azimuth, look.sun_elevation)
+    def canvas(look: Acquisition | None, shift: tuple[float, float]) -> Canvas:
+        light = None if look is None else Illumination(look.season, look.sun_azimuth, look.sun_elevation)
         return Canvas(height, width, gsd_m=gsd_m, shift_px=shift, warp=plan.warp, noise_seed=seed, light=light)
 
     def picture(
-        look: Look, shift: tuple[float, float], date: When, rng: np.random.Generator
+        look: Acquisition, shift: tuple[float, float], date: Presence, rng: np.random.Generator
     ) -> tuple[Canvas, NDArray[np.uint8]]:
         painted = canvas(look, shift)
         paint(painted, plan.at(date), rng)
         return painted, expose(painted.rgb, look, rng)
 
-    painted, before = picture(before_look, (0.0, 0.0), When.BEFORE, of_before)
+    painted, before = picture(before_look, (0.0, 0.0), Presence.BEFORE, of_before)
     before_classes = painted.classes
-    painted, after = picture(after_look, shift_px, When.AFTER, of_after)
+    painted, after = picture(after_look, shift_px, Presence.AFTER, of_after)
     after_classes = painted.classes
     if shift_px != (0.0, 0.0):
         del painted
         unmoved = canvas(None, (0.0, 0.0))
-        paint(unmoved, plan.at(When.AFTER), of_after)
+        paint(unmoved, plan.at(Presence.AFTER), of_after)
         after_classes = unmoved.classes
     return Scene(before, after, before_classes, after_classes, gsd_m, shift_px, (before_look, after_look))
 

@@ -106,7 +106,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Light(_Strict):
-    """How much the light of each date varies: see `wasnow.data.transforms.Light`."""
+    """How much the light of each date varies: see `wasnow.data.transforms.ColorJitter`."""
 
     brightness: Share = 0.10
     contrast: Share = 0.20
@@ -116,7 +116,7 @@ class Light(_Strict):
 
 
 class Camera(_Strict):
-    """How much the camera and the sky of each date vary: see `wasnow.data.transforms.Camera`."""
+    """How much the camera and the sky of each date vary: see `wasnow.data.transforms.SensorJitter`."""
 
     grey: float = Field(default=0.1, ge=0, le=1)
     haze: Share = 0.3

@@ -33,14 +33,14 @@ from torch import Tensor, distributed, nn
 
 from wasnow import __version__
 from wasnow._system import kept_memory
-from wasnow.data.transforms import Augment, Camera, Light
+from wasnow.data.transforms import Augment, ColorJitter, SensorJitter
 from wasnow.errors import Interrupted, OutOfMemory, ResumeRefused, TrainingDiverged, UsageError, did_you_mean
 from wasnow.evaluation import answering, change_labels, count, labels, predict
 from wasnow.evaluation.metrics import Confusion
 from wasnow.models.checkpoint import BEST, LAST, Provenance, save
 from wasnow.models.contract import ChangeModel, Encoding, wanted_priors
 from wasnow.output.report.codes import dates_png, photos_jpeg
-from wasnow.priors.samples import told
+from wasnow.priors.samples import with_priors
 from wasnow.training import losses
 from wasnow.training.config import LossName, Stage, TrainConfig
 from wasnow.training.devices import (
@@ -684,8 +684,8 @@ def _told(
     network = cast(ChangeModel, model)
     if not wanted_priors(network) and priors is not None:
         watch.say(f"{network.card.name} takes no masks here: the priors are not looked at")
-    train, masks = told(network, parts.train, parts.train_split, priors)
-    select = None if parts.select is None else told(network, parts.select, parts.select_split, priors)[0]
+    train, masks = with_priors(network, parts.train, parts.train_split, priors)
+    select = None if parts.select is None else with_priors(network, parts.select, parts.select_split, priors)[0]
     return replace(parts, train=train, select=select), None if masks is None else masks.origin
 
 
@@ -751,9 +751,9 @@ def _augment(config: TrainConfig) -> Transform:
         flips=settings.flips,
         quarter_turns=settings.quarter_turns,
         swap=settings.swap,
-        light=None if settings.light is None else Light(**settings.light.model_dump()),
+        light=None if settings.light is None else ColorJitter(**settings.light.model_dump()),
         shift_px=settings.shift_px,
-        camera=None if settings.camera is None else Camera(**settings.camera.model_dump()),
+        camera=None if settings.camera is None else SensorJitter(**settings.camera.model_dump()),
     )
 
 

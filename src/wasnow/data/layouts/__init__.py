@@ -1,4 +1,4 @@
-"""How datasets lie on disk: one module a family of layouts, each answering `Found` or None.
+"""How datasets lie on disk: one module a family of layouts, each answering `Layout` or None.
 
     described   a dataset.yaml says where everything is             any folder
     hrscd       images_2006, images_2012, labels_change, ...        HRSCD

@@ -24,8 +24,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from wasnow.data.encodings import LabelEncoding, Raw, encoding_named
 from wasnow.data.faults import Fault
-from wasnow.data.images import Look
-from wasnow.data.layouts.found import Found, look_around, sorted_entries, split_of
+from wasnow.data.images import Rendering
+from wasnow.data.layouts.layout import Layout, list_files, sorted_entries, split_of
 from wasnow.data.layouts.roles import read_lists
 from wasnow.data.samples import Entry
 from wasnow.data.vectors import Columns, is_vector
@@ -164,14 +164,14 @@ def said(error: Any, keys: Sequence[str]) -> str:
     return f"{where}: {message}" if where else message
 
 
-def find(path: Path) -> Found:
+def find(path: Path) -> Layout:
     """The pairs that a dataset.yaml describes.
 
     Raises:
         DatasetError: the description does not hold together, or no file fits it.
     """
     described = read_description(path)
-    listing = look_around(path.parent)
+    listing = list_files(path.parent)
     patterns = {
         "before": described.before,
         "after": described.after,
@@ -232,7 +232,7 @@ def find(path: Path) -> Found:
             faults += list_faults
     classes, change = _encodings(path, described)
     columns = None if described.columns is None else Columns(described.columns.before, described.columns.after)
-    return Found(
+    return Layout(
         f"described by {path.name}" + (f": {described.name}" if described.name else ""),
         found,
         tuple(faults),
@@ -241,7 +241,7 @@ def find(path: Path) -> Found:
         change=change,
         words=described.classes if classes is None else classes.words,
         columns=columns,
-        look=Look(described.bands, described.stretch),
+        rendering=Rendering(described.bands, described.stretch),
         tile=described.tile,
     )
 

@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 
 from wasnow.data.encodings import ENCODINGS
 from wasnow.data.faults import Fault
-from wasnow.data.layouts.found import Found, Listing, sorted_entries
+from wasnow.data.layouts.layout import Layout, Listing, sorted_entries
 from wasnow.data.samples import Entry
 
 TILE = 1000
@@ -28,7 +28,7 @@ _CHANGES = re.compile(r"labels_change")
 _YEAR = re.compile(r"(?<=-)(19|20)\d\d-")
 
 
-def find(listing: Listing) -> Found | None:
+def find(listing: Listing) -> Layout | None:
     """HRSCD's pairs; None where its folders are not there."""
     years: set[str] = set()
     placed: dict[str, dict[str, PurePosixPath]] = defaultdict(dict)
@@ -66,7 +66,7 @@ def find(listing: Listing) -> Found | None:
                 paths.get("change"),
             )
         )
-    return Found(
+    return Layout(
         "HRSCD",
         {"all": sorted_entries(entries)} if entries else {},
         tuple(faults),

@@ -24,7 +24,7 @@ import numpy as np
 from wasnow.data.encodings import pack_colors
 from wasnow.data.faults import Fault
 from wasnow.data.images import header, read_label, reading
-from wasnow.data.layouts.found import RASTER_SUFFIXES, Found, Listing, natural, sorted_entries, split_of
+from wasnow.data.layouts.layout import RASTER_SUFFIXES, Layout, Listing, natural, sorted_entries, split_of
 from wasnow.data.samples import Entry
 from wasnow.data.vectors import Columns, is_vector, read_polygons
 from wasnow.errors import DatasetError, InputError
@@ -83,7 +83,7 @@ def date_of(folder: str) -> int | None:
     return PICTURES.index(role) if role in PICTURES else None
 
 
-def find(listing: Listing) -> Found | None:
+def find(listing: Listing) -> Layout | None:
     """The pairs of a folder of role folders; None where it is none."""
     roles = _roles_of(listing)
     if not {BEFORE, AFTER} <= set(roles.values()):
@@ -120,7 +120,7 @@ def _roles_of(listing: Listing) -> dict[str, str]:
     return roles
 
 
-def _found(listing: Listing, roles: Mapping[str, str], notes: tuple[str, ...]) -> Found:
+def _found(listing: Listing, roles: Mapping[str, str], notes: tuple[str, ...]) -> Layout:
     """Sort all files by split, name and role, and pair them."""
     placed: dict[tuple[str | None, str], dict[str, list[PurePosixPath]]] = defaultdict(lambda: defaultdict(list))
     shared: list[PurePosixPath] = []
@@ -173,7 +173,7 @@ def _found(listing: Listing, roles: Mapping[str, str], notes: tuple[str, ...]) -
     bare = [split or "all" for split in entries if not labelled[split] and whole is None]
     if bare:
         list_notes.append(f"{' and '.join(sorted(bare))} has no labels: it can be detected in, not learned or scored")
-    found = Found(_describe(roles), splits, tuple(faults), (*notes, *list_notes))
+    found = Layout(_describe(roles), splits, tuple(faults), (*notes, *list_notes))
     return _with_polygons(found)
 
 
@@ -308,7 +308,7 @@ def _names_in(line: str) -> list[str]:
     return names
 
 
-def _with_polygons(found: Found) -> Found:
+def _with_polygons(found: Layout) -> Layout:
     """Where a change label holds polygons that name classes, it tells both dates."""
     entries = found.entries
     labels = [entry.change_label for entry in entries if entry.change_label is not None]

@@ -15,13 +15,13 @@ from pathlib import PurePosixPath
 
 from wasnow.data.encodings import ENCODINGS, XBD_WORDS
 from wasnow.data.faults import Fault
-from wasnow.data.layouts.found import Found, Listing, sorted_entries, split_of
+from wasnow.data.layouts.layout import Layout, Listing, sorted_entries, split_of
 from wasnow.data.samples import Entry
 
 _NAME = re.compile(r"(?P<name>.+)_(?P<date>pre|post)_disaster(?P<target>_target)?", re.IGNORECASE)
 
 
-def find(listing: Listing) -> Found | None:
+def find(listing: Listing) -> Layout | None:
     """xBD's pairs; None where no file is named as xBD names them."""
     placed: dict[tuple[str, str], dict[str, PurePosixPath]] = defaultdict(dict)
     for path in (*listing.rasters, *listing.vectors):
@@ -49,7 +49,7 @@ def find(listing: Listing) -> Found | None:
             splits[split].append(
                 Entry(name, listing / files["pre image"], listing / files["post image"], None, None, label)
             )
-    return Found(
+    return Layout(
         "xBD, damage as " + ("targets" if targets else "polygons" if labelled else "nothing: no labels"),
         {split: sorted_entries(entries) for split, entries in sorted(splits.items())},
         tuple(faults),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from wasnow.synthetic.objects import Plan
 from wasnow.synthetic.paint.buildings import paint_building
 from wasnow.synthetic.paint.canvas import Canvas
 from wasnow.synthetic.paint.cars import paint_cars
@@ -20,7 +21,6 @@ from wasnow.synthetic.paint.plants import paint_hedges, paint_tree
 from wasnow.synthetic.paint.roads import paint_bays, paint_roads
 from wasnow.synthetic.paint.shadows import cast_shadows
 from wasnow.synthetic.paint.water import paint_water
-from wasnow.synthetic.things import Plan
 
 
 def paint(canvas: Canvas, plan: Plan, rng: np.random.Generator) -> None:

@@ -16,10 +16,10 @@ import numpy as np
 
 from wasnow.synthetic.classes import BUILDING
 from wasnow.synthetic.colors import Image, rgb
+from wasnow.synthetic.objects import Building
 from wasnow.synthetic.paint.canvas import FAR, Canvas, Window
-from wasnow.synthetic.paint.light import Light
+from wasnow.synthetic.paint.light import Illumination
 from wasnow.synthetic.shapes import Field, axes, hull, rectangle
-from wasnow.synthetic.things import Building
 
 
 def paint_building(canvas: Canvas, building: Building) -> None:
@@ -55,7 +55,7 @@ def _flat_color(base: Image, weather: Field, distance: Field) -> Image:
 
 
 def _pitched_color(
-    canvas: Canvas, light: Light, building: Building, window: Window, base: Image, weather: Field
+    canvas: Canvas, light: Illumination, building: Building, window: Window, base: Image, weather: Field
 ) -> Image:
     """Two faces (four on a hip) as the sun lights them, rows of tiles, lighter tiles where faces meet."""
     s, t = canvas.local(window, building.centre, building.angle)
@@ -80,7 +80,7 @@ def _pitched_color(
 
 
 def _furnish_flat(
-    canvas: Canvas, light: Light, building: Building, window: Window, extras: np.random.Generator
+    canvas: Canvas, light: Illumination, building: Building, window: Window, extras: np.random.Generator
 ) -> None:
     """Machines, one per 110 square metres."""
     length, width = building.length_m, building.width_m
@@ -91,7 +91,7 @@ def _furnish_flat(
 
 
 def _furnish_pitched(
-    canvas: Canvas, light: Light, building: Building, window: Window, extras: np.random.Generator
+    canvas: Canvas, light: Illumination, building: Building, window: Window, extras: np.random.Generator
 ) -> None:
     """Solar panels on the southern face or skylights on the northern one, and a chimney."""
     length, width = building.length_m, building.width_m
@@ -112,7 +112,7 @@ def _furnish_pitched(
 
 def _paint_box(
     canvas: Canvas,
-    light: Light,
+    light: Illumination,
     building: Building,
     window: Window,
     place: tuple[float, float],

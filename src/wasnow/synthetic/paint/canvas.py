@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wasnow.synthetic.classes import VEGETATION
 from wasnow.synthetic.colors import Image
-from wasnow.synthetic.paint.light import Light
+from wasnow.synthetic.paint.light import Illumination
 from wasnow.synthetic.paint.noise import smooth_noise
 from wasnow.synthetic.shapes import Field, Point, Points, Warp, direction, half_planes
 
@@ -55,7 +55,7 @@ class Canvas:
         shift_px: tuple[float, float],
         warp: Warp,
         noise_seed: int,
-        light: Light | None,
+        light: Illumination | None,
     ) -> None:
         self.shape, self.gsd = (height, width), gsd_m
         self.x = ((np.arange(width) + 0.5 - shift_px[1]) * gsd_m).astype(np.float32)

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from wasnow.synthetic.colors import CARS, Image, rgb
+from wasnow.synthetic.objects import Parking, Plan, Road
 from wasnow.synthetic.paint.canvas import Canvas
-from wasnow.synthetic.paint.light import Light
+from wasnow.synthetic.paint.light import Illumination
 from wasnow.synthetic.shapes import Point, direction, hull, rectangle
-from wasnow.synthetic.things import Parking, Plan, Road
 
 LENGTH_M, WIDTH_M, HEIGHT_M = 4.3, 1.8, 1.3
 
 
-def paint_cars(canvas: Canvas, light: Light, plan: Plan, rng: np.random.Generator) -> None:
+def paint_cars(canvas: Canvas, light: Illumination, plan: Plan, rng: np.random.Generator) -> None:
     """A car on each parking place that is taken today, and on the roads where one passes."""
     for spot in [*plan.parkings, *_on_the_move(plan.roads, rng)]:
         taken, color, jitter = rng.random() < spot.share_taken, CARS[rng.integers(len(CARS))], rng.normal(0, 0.25, 2)
@@ -34,7 +34,7 @@ def _on_the_move(roads: Iterable[Road], rng: np.random.Generator) -> Iterator[Pa
                 yield Parking(point + direction(angle + np.pi / 2) * side, angle, 0.07)
 
 
-def _paint_car(canvas: Canvas, light: Light, centre: Point, jitter: Point, angle: float, color: Image) -> None:
+def _paint_car(canvas: Canvas, light: Illumination, centre: Point, jitter: Point, angle: float, color: Image) -> None:
     """Shadow, body, windscreen and rear window."""
     window = canvas.window(centre[None], 4.5)
     if window is None:

@@ -6,14 +6,14 @@ import numpy as np
 
 from wasnow.synthetic.classes import VEGETATION
 from wasnow.synthetic.colors import COVERS, GROUNDS, Image, rgb
+from wasnow.synthetic.objects import Ground
 from wasnow.synthetic.paint.canvas import Canvas, Places, Window
-from wasnow.synthetic.paint.light import Light
+from wasnow.synthetic.paint.light import Illumination
 from wasnow.synthetic.paint.noise import streaks
 from wasnow.synthetic.shapes import Field, resample
-from wasnow.synthetic.things import Ground
 
 
-def meadow(canvas: Canvas, light: Light, window: Places) -> Image:
+def meadow(canvas: Canvas, light: Illumination, window: Places) -> Image:
     """What grows where nothing else is: the colours of a meadow in that season."""
     first, second = COVERS["meadow"][light.season]
     return canvas.mottled(window, first, second, 0.07)
@@ -41,7 +41,7 @@ def paint_ground(canvas: Canvas, ground: Ground) -> None:
     canvas.cover(window, distance, GROUNDS[ground.cover][0], color)
 
 
-def _crop_color(canvas: Canvas, light: Light, window: Window, ground: Ground, distance: Field) -> Image:
+def _crop_color(canvas: Canvas, light: Illumination, window: Window, ground: Ground, distance: Field) -> Image:
     """Rows along the field, along its edge on the headland; drill streaks; tramlines 21 m apart."""
     first, second = COVERS[ground.cover][light.season]
     # Paler is drier and warmer, darker is lusher.
@@ -71,7 +71,7 @@ def _crop_color(canvas: Canvas, light: Light, window: Window, ground: Ground, di
     return color
 
 
-def _bare_color(canvas: Canvas, light: Light, window: Window, ground: Ground, distance: Field) -> Image:
+def _bare_color(canvas: Canvas, light: Illumination, window: Window, ground: Ground, distance: Field) -> Image:
     """Mounds and holes lit by the sun, the tracks of diggers, brushwood, rubble, rows of a vegetable bed."""
     _, first, second = GROUNDS[ground.cover]
     fine = {"car park": 0.025, "pool": 0.02, "paving": 0.045}.get(ground.cover, 0.08)

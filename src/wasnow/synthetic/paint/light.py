@@ -14,7 +14,7 @@ Real = NDArray[np.floating] | np.floating | float
 
 
 @dataclass(frozen=True)
-class Light:
+class Illumination:
     """How a picture is lit.
 
     Attributes:

@@ -6,10 +6,10 @@ import numpy as np
 
 from wasnow.synthetic.classes import VEGETATION
 from wasnow.synthetic.colors import CROWNS, Image
+from wasnow.synthetic.objects import Tree
 from wasnow.synthetic.paint.canvas import Canvas, Ribbon, Window
-from wasnow.synthetic.paint.light import Light
+from wasnow.synthetic.paint.light import Illumination
 from wasnow.synthetic.shapes import Field
-from wasnow.synthetic.things import Tree
 
 
 def paint_hedges(canvas: Canvas, hedges: list[Ribbon]) -> None:
@@ -43,7 +43,7 @@ def paint_tree(canvas: Canvas, tree: Tree) -> None:
     canvas.cover(window, distance, VEGETATION, color)
 
 
-def _leaves(canvas: Canvas, light: Light, tree: Tree, window: Window, clumps: Field) -> Image:
+def _leaves(canvas: Canvas, light: Illumination, tree: Tree, window: Window, clumps: Field) -> Image:
     """A dome, its leaves in clumps: the normal leans outwards, and each clump has a lit and a dark side."""
     first, second = CROWNS[tree.kind][light.season]
     base = first + np.float32(tree.hue**1.5) * (second - first)

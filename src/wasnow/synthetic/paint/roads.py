@@ -8,10 +8,10 @@ import numpy as np
 
 from wasnow.synthetic.classes import BARE, ROAD, VEGETATION
 from wasnow.synthetic.colors import Image, rgb
+from wasnow.synthetic.objects import Line, Road
 from wasnow.synthetic.paint.canvas import FAR, Canvas
 from wasnow.synthetic.paint.ground import meadow
 from wasnow.synthetic.shapes import Field, rectangle
-from wasnow.synthetic.things import Line, Road
 
 
 def paint_roads(canvas: Canvas, roads: Iterable[Road]) -> None:

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from wasnow.synthetic.objects import Building, Tree
 from wasnow.synthetic.paint.canvas import Canvas, Ribbon
-from wasnow.synthetic.paint.light import Light
+from wasnow.synthetic.paint.light import Illumination
 from wasnow.synthetic.shapes import hull, rectangle
-from wasnow.synthetic.things import Building, Tree
 
 HEDGE_HEIGHT_M = 1.5
 
 
 def cast_shadows(
-    canvas: Canvas, light: Light, buildings: Iterable[Building], trees: Iterable[Tree], hedges: list[Ribbon]
+    canvas: Canvas, light: Illumination, buildings: Iterable[Building], trees: Iterable[Tree], hedges: list[Ribbon]
 ) -> None:
     """Collect the shadows of everything that stands, then darken the ground under them, bluish as the sky."""
     for building in buildings:
@@ -30,7 +30,7 @@ def cast_shadows(
     canvas.rgb *= 1 - canvas.shadow[..., None] * (1 - dark)
 
 
-def _shade_building(canvas: Canvas, light: Light, building: Building) -> None:
+def _shade_building(canvas: Canvas, light: Illumination, building: Building) -> None:
     """The hull of its foot, its eaves and its ridge, each moved as far as it is high."""
     foot = rectangle(building.centre, building.angle, building.length_m, building.width_m)
     outline = hull(np.concatenate([foot, foot + light.cast * building.height_m]))
@@ -43,7 +43,7 @@ def _shade_building(canvas: Canvas, light: Light, building: Building) -> None:
         canvas.shade(window, canvas.convex(window, outline))
 
 
-def _shade_tree(canvas: Canvas, light: Light, tree: Tree) -> None:
+def _shade_tree(canvas: Canvas, light: Illumination, tree: Tree) -> None:
     """The crown's disc at the end of its shadow, a little ragged; the trunk and what hangs low on the way."""
     start, end = tree.centre, tree.centre + light.cast * (tree.height_m - tree.radius_m)
     window = canvas.window(np.stack([start, end]), tree.radius_m + 1)

@@ -11,10 +11,10 @@ import numpy as np
 
 from wasnow.synthetic.classes import BARE, VEGETATION, WATER
 from wasnow.synthetic.colors import rgb
+from wasnow.synthetic.objects import Pond, River
 from wasnow.synthetic.paint.canvas import Canvas, Places
 from wasnow.synthetic.paint.ground import meadow
 from wasnow.synthetic.shapes import Field
-from wasnow.synthetic.things import Pond, River
 
 
 def paint_water(canvas: Canvas, water: River | Pond) -> None:

@@ -10,7 +10,7 @@
        homes      blocks with plots, plots with a house that faces its street
     5. changes    houses come and go, until the area asked for is reached
 
-The things placed are collected in a `Draft`. Cells, roads and plots are laid out in plan coordinates and bent gently on
+Objects are collected in a `PlanBuilder`. Cells, roads and plots are laid out in plan coordinates and bent gently on
 their way to the world (see `wasnow.synthetic.shapes.Warp`).
 """
 
@@ -18,17 +18,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from wasnow.synthetic.objects import Plan
+from wasnow.synthetic.plan.builder import ChangeBudget, PlanBuilder
 from wasnow.synthetic.plan.cells import Cell, assign_uses, divide
 from wasnow.synthetic.plan.changes import change_houses, convert_fields
-from wasnow.synthetic.plan.draft import Draft, Ledger
-from wasnow.synthetic.plan.fields import graze, lay_out_park, open_site, plant_orchard, plant_wood, sow
+from wasnow.synthetic.plan.fields import lay_out_park, make_pasture, open_site, plant_crop, plant_orchard, plant_wood
 from wasnow.synthetic.plan.homes import homes
 from wasnow.synthetic.plan.land import Land
 from wasnow.synthetic.plan.roads import grow_hedgerows, lay_roads
-from wasnow.synthetic.plan.waters import dig_ponds, grow_on_the_banks, let_the_river_run
+from wasnow.synthetic.plan.waters import dig_ponds, place_river, plant_riverbanks
 from wasnow.synthetic.plan.yards import farm, flats, trade
 from wasnow.synthetic.shapes import inset
-from wasnow.synthetic.things import Plan
 
 
 def make_plan(rng: np.random.Generator, *, width_m: float, height_m: float, change_share: float) -> Plan:
@@ -43,31 +43,31 @@ def make_plan(rng: np.random.Generator, *, width_m: float, height_m: float, chan
     land = Land.drawn(rng, np.array([width_m, height_m]))
     cells, cuts = divide(land, rng)
     assign_uses(cells, land, rng)
-    draft, ledger = Draft(land, rng), Ledger(change_share * width_m * height_m)
-    for_houses_m2 = 0.14 * ledger.total
-    let_the_river_run(draft, ledger)
-    cuts = lay_roads(draft, cuts, ledger)
-    dig_ponds(draft, cells, ledger)
-    convert_fields(draft, cells, ledger, keep_m2=for_houses_m2)
+    builder, budget = PlanBuilder(land, rng), ChangeBudget(change_share * width_m * height_m)
+    for_houses_m2 = 0.14 * budget.total
+    place_river(builder, budget)
+    cuts = lay_roads(builder, cuts, budget)
+    dig_ponds(builder, cells, budget)
+    convert_fields(builder, cells, budget, keep_m2=for_houses_m2)
     for cell in cells:
-        _fill(draft, cell)
-    grow_hedgerows(draft, cuts)
-    grow_on_the_banks(draft)
-    change_houses(draft, for_houses_m2)
-    return draft.plan()
+        _fill(builder, cell)
+    grow_hedgerows(builder, cuts)
+    plant_riverbanks(builder)
+    change_houses(builder, for_houses_m2)
+    return builder.plan()
 
 
-def _fill(draft: Draft, cell: Cell) -> None:
+def _fill(builder: PlanBuilder, cell: Cell) -> None:
     """Put on a cell, a few metres off its cuts, what its use asks for."""
     inner = inset(cell.polygon, 4.6 if cell.urban else 1.4)
     if len(inner) == 0:
         return
     if cell.use == "pasture":
-        graze(draft, inner)
-        draft.scatter(inner, density=1 / 1500)
+        make_pasture(builder, inner)
+        builder.scatter(inner, density=1 / 1500)
     else:
         fill = {
-            "crop": sow,
+            "crop": plant_crop,
             "wood": plant_wood,
             "orchard": plant_orchard,
             "site": open_site,
@@ -77,4 +77,4 @@ def _fill(draft: Draft, cell: Cell) -> None:
             "flats": flats,
             "homes": homes,
         }[cell.use]
-        fill(draft, inner)
+        fill(builder, inner)

@@ -76,7 +76,7 @@ def assign_uses(cells: list[Cell], land: Land, rng: np.random.Generator) -> None
         cell
         for cell in cells
         if not cell.urban
-        and land.seen_m2(cell.polygon) > 1500
+        and land.visible_m2(cell.polygon) > 1500
         and cell.use in ("crop", "pasture")
         and away_from_the_river(cell, land)
     ]

@@ -4,7 +4,7 @@
     before  │                      │      after  │  slice  │     rest     │
             └──────────────────────┘             └─────────┴──────────────┘
 
-Each change is paid for in square metres, until the ledger is spent.
+Each change is paid for in square metres, until the budget is spent.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from wasnow.synthetic.objects import Building, Ground, Pond, Presence
+from wasnow.synthetic.plan.builder import ChangeBudget, PlanBuilder
 from wasnow.synthetic.plan.cells import Cell, away_from_the_river
-from wasnow.synthetic.plan.draft import Draft, Ledger
-from wasnow.synthetic.plan.fields import fell, graze, open_site, plant_orchard, plant_wood, sow
+from wasnow.synthetic.plan.fields import clear_wood, make_pasture, open_site, plant_crop, plant_orchard, plant_wood
 from wasnow.synthetic.plan.homes import new_homes
 from wasnow.synthetic.plan.land import Land
 from wasnow.synthetic.plan.yards import trade
@@ -30,21 +31,20 @@ from wasnow.synthetic.shapes import (
     rectangle,
     span,
 )
-from wasnow.synthetic.things import Building, Ground, Pond, When
 
 BUILT_SHARE = 0.93
 """Of a converted slice, about the share whose class changes: lawns, hedges and crowns in it stay vegetation."""
 
 
-def convert_fields(draft: Draft, cells: list[Cell], ledger: Ledger, *, keep_m2: float) -> None:
+def convert_fields(builder: PlanBuilder, cells: list[Cell], budget: ChangeBudget, *, keep_m2: float) -> None:
     """Cells lose a slice to a car park, houses or a building site until only ``keep_m2`` of the change is left."""
-    rng, land = draft.rng, draft.land
+    rng, land = builder.rng, builder.land
     usable = [
         cell
         for cell in cells
         if cell.use in ("crop", "pasture", "wood", "orchard", "park", "homes")
         and away_from_the_river(cell, land)
-        and not _holds_water(cell, draft)
+        and not _holds_water(cell, builder)
     ]
     rng.shuffle(usable)
     # Fields near the village go first; gaps between the houses only where the image shows no field.
@@ -53,56 +53,56 @@ def convert_fields(draft: Draft, cells: list[Cell], ledger: Ledger, *, keep_m2: 
     rng.shuffle(kinds)
     count = 0
     for cell in usable:
-        left = ledger.left - keep_m2
+        left = budget.left - keep_m2
         if left < 250:
             break
-        if land.seen_m2(cell.polygon) < min(900, left):
+        if land.visible_m2(cell.polygon) < min(900, left):
             continue
-        wanted = min(left, rng.uniform(0.45, 0.7) * max(ledger.total, 2500), 14_000)
+        wanted = min(left, rng.uniform(0.45, 0.7) * max(budget.total, 2500), 14_000)
         piece, rest = _slice(cell.polygon, wanted / BUILT_SHARE, land, rng)
-        seen_m2 = land.seen_m2(piece)
-        if seen_m2 < 120:
+        visible_m2 = land.visible_m2(piece)
+        if visible_m2 < 120:
             continue
-        ledger.spend(seen_m2 * BUILT_SHARE)
-        _convert(draft, piece, cell.use, "site" if area(piece) < 900 else kinds[count % len(kinds)])
+        budget.spend(visible_m2 * BUILT_SHARE)
+        _convert(builder, piece, cell.use, "site" if area(piece) < 900 else kinds[count % len(kinds)])
         count += 1
         cell.polygon = rest
 
 
-def change_houses(draft: Draft, budget_m2: float) -> None:
+def change_houses(builder: PlanBuilder, budget_m2: float) -> None:
     """Some plots were empty before, some houses have gone: one is built or torn down until the budget is spent."""
-    rng = draft.rng
-    for index in rng.permutation(len(draft.buildings)):
+    rng = builder.rng
+    for index in rng.permutation(len(builder.buildings)):
         if budget_m2 < 90:
             return
-        house = draft.buildings[index]
-        if not _may_change(house, draft.land) or house.area_m2 > 1.6 * budget_m2:
+        house = builder.buildings[index]
+        if not _may_change(house, builder.land) or house.area_m2 > 1.6 * budget_m2:
             continue
         gone = rng.random() < 0.45
-        draft.buildings[index] = replace(house, when=When.BEFORE if gone else When.AFTER)
+        builder.buildings[index] = replace(house, when=Presence.BEFORE if gone else Presence.AFTER)
         if gone:
             lot = rectangle(house.centre, house.angle, house.length_m + 3, house.width_m + 3)
             cover = str(rng.choice(["rubble", "lawn"], p=[0.6, 0.4]))
-            draft.grounds.append(Ground(draft.warp.to_plan(lot), cover, When.AFTER, house.angle))
+            builder.grounds.append(Ground(builder.warp.to_plan(lot), cover, Presence.AFTER, house.angle))
         budget_m2 -= house.area_m2 * (1.2 if gone else 1.0)
 
 
-def _holds_water(cell: Cell, draft: Draft) -> bool:
-    ponds = [water.centre for water in draft.waters if isinstance(water, Pond)]
-    return any(contains(cell.polygon, draft.warp.plan_point(centre), -5) for centre in ponds)
+def _holds_water(cell: Cell, builder: PlanBuilder) -> bool:
+    ponds = [water.centre for water in builder.waters if isinstance(water, Pond)]
+    return any(contains(cell.polygon, builder.warp.plan_point(centre), -5) for centre in ponds)
 
 
 def _slice(polygon: Points, wanted_m2: float, land: Land, rng: np.random.Generator) -> tuple[Points, Points]:
     """A slice off one end of a cell that shows about ``wanted_m2``, and the rest; all of it if need be."""
     nothing = np.empty((0, 2))
     inner = inset(polygon, 4.5)
-    if land.seen_m2(inner) <= wanted_m2 * 1.12:
+    if land.visible_m2(inner) <= wanted_m2 * 1.12:
         return inner, nothing
     normal = direction(long_axis(polygon)) * rng.choice([-1.0, 1.0])
     low, high = span(inner, normal)
     for _ in range(30):
         middle = (low + high) / 2
-        if land.seen_m2(keep_below(inner, normal, middle)) < wanted_m2:
+        if land.visible_m2(keep_below(inner, normal, middle)) < wanted_m2:
             low = middle
         else:
             high = middle
@@ -110,27 +110,27 @@ def _slice(polygon: Points, wanted_m2: float, land: Land, rng: np.random.Generat
     return keep_below(inner, normal, low), rest if area(rest) > 800 else nothing
 
 
-def _convert(draft: Draft, piece: Points, use: str, becomes: str) -> None:
+def _convert(builder: PlanBuilder, piece: Points, use: str, becomes: str) -> None:
     """What a slice of a cell was before, and what it is after; woods are felled, whatever was to come."""
     if use == "wood":
-        plant_wood(draft, piece, When.BEFORE)
+        plant_wood(builder, piece, Presence.BEFORE)
     elif use == "orchard":
-        plant_orchard(draft, piece, When.BEFORE)
+        plant_orchard(builder, piece, Presence.BEFORE)
     elif use == "crop":
-        sow(draft, piece, When.BEFORE)
+        plant_crop(builder, piece, Presence.BEFORE)
     else:
-        graze(draft, piece, When.BEFORE)
+        make_pasture(builder, piece, Presence.BEFORE)
     if use in ("wood", "orchard"):
-        fell(draft, piece, When.AFTER)
+        clear_wood(builder, piece, Presence.AFTER)
     elif becomes == "trade":
-        trade(draft, piece, When.AFTER)
+        trade(builder, piece, Presence.AFTER)
     elif becomes == "homes":
-        new_homes(draft, piece)
+        new_homes(builder, piece)
     else:
-        open_site(draft, piece, When.AFTER)
+        open_site(builder, piece, Presence.AFTER)
 
 
 def _may_change(house: Building, land: Land) -> bool:
     """Whether it stands at both dates, well in sight, and is neither a shed nor a hall."""
     in_image = bool(((house.centre > 6) & (house.centre < land.size - 6)).all())
-    return house.when == When.BOTH and in_image and house.length_m >= 8 and house.area_m2 <= 320
+    return house.when == Presence.BOTH and in_image and house.length_m >= 8 and house.area_m2 <= 320

@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import numpy as np
 
-from wasnow.synthetic.plan.draft import Draft
+from wasnow.synthetic.objects import Ground, Presence
+from wasnow.synthetic.plan.builder import PlanBuilder
 from wasnow.synthetic.shapes import Points, area, axes, contains, inset, long_axis, rectangle, resample
-from wasnow.synthetic.things import Ground, When
 
 CROPS = ("wheat", "barley", "rapeseed", "maize", "beet", "meadow", "pasture")
 
 
-def sow(draft: Draft, polygon: Points, when: When = When.BOTH) -> None:
+def plant_crop(builder: PlanBuilder, polygon: Points, when: Presence = Presence.BOTH) -> None:
     """A field of one crop, its rows along the field."""
-    _field(draft, polygon, str(draft.rng.choice(CROPS, p=[0.24, 0.13, 0.13, 0.17, 0.09, 0.16, 0.08])), when)
+    _field(builder, polygon, str(builder.rng.choice(CROPS, p=[0.24, 0.13, 0.13, 0.17, 0.09, 0.16, 0.08])), when)
 
 
-def graze(draft: Draft, polygon: Points, when: When = When.BOTH) -> None:
+def make_pasture(builder: PlanBuilder, polygon: Points, when: Presence = Presence.BOTH) -> None:
     """A pasture."""
-    _field(draft, polygon, "pasture", when)
+    _field(builder, polygon, "pasture", when)
 
 
-def plant_wood(draft: Draft, polygon: Points, when: When = When.BOTH) -> None:
+def plant_wood(builder: PlanBuilder, polygon: Points, when: Presence = Presence.BOTH) -> None:
     """Crowns that close over a dark floor: conifers or broadleaf trees, a few of the other kind among them."""
     angle = long_axis(polygon)
-    draft.grounds.append(Ground(polygon, "forest floor", when, angle))
-    kind = "conifer" if draft.rng.random() < 0.3 else "broadleaf"
-    _plant_rows(draft, polygon, kind, when, pitch=(5.0, 5.0), jitter=1.5, radii=(2.3, 4.3))
+    builder.grounds.append(Ground(polygon, "forest floor", when, angle))
+    kind = "conifer" if builder.rng.random() < 0.3 else "broadleaf"
+    _plant_rows(builder, polygon, kind, when, pitch=(5.0, 5.0), jitter=1.5, radii=(2.3, 4.3))
 
 
-def plant_orchard(draft: Draft, polygon: Points, when: When = When.BOTH) -> None:
+def plant_orchard(builder: PlanBuilder, polygon: Points, when: Presence = Presence.BOTH) -> None:
     """Small crowns in rows on a meadow."""
-    draft.grounds.append(Ground(polygon, "meadow", when, long_axis(polygon), 5.5, 0.97))
-    _plant_rows(draft, polygon, "orchard", when, pitch=(5.6, 4.6), jitter=0.25, radii=(1.4, 1.9))
+    builder.grounds.append(Ground(polygon, "meadow", when, long_axis(polygon), 5.5, 0.97))
+    _plant_rows(builder, polygon, "orchard", when, pitch=(5.6, 4.6), jitter=0.25, radii=(1.4, 1.9))
 
 
-def open_site(draft: Draft, polygon: Points, when: When = When.BOTH) -> None:
+def open_site(builder: PlanBuilder, polygon: Points, when: Presence = Presence.BOTH) -> None:
     """A building site with heaps and pits, and, where it is large, a slab."""
-    rng, angle = draft.rng, long_axis(polygon)
-    draft.grounds.append(Ground(polygon, "site", when, angle))
+    rng, angle = builder.rng, long_axis(polygon)
+    builder.grounds.append(Ground(polygon, "site", when, angle))
     inner = inset(polygon, 9.0)
     if len(inner) == 0:
         return
@@ -47,45 +47,45 @@ def open_site(draft: Draft, polygon: Points, when: When = When.BOTH) -> None:
         at = centre + (inner[rng.integers(len(inner))] - centre) * rng.uniform(0.2, 1)
         tilt = angle + rng.normal(0, 0.5)
         patch = rectangle(at, tilt, rng.uniform(6, 16), rng.uniform(5, 10))
-        draft.grounds.append(Ground(patch, str(rng.choice(["heap", "pit", "gravel"])), when, tilt))
+        builder.grounds.append(Ground(patch, str(rng.choice(["heap", "pit", "gravel"])), when, tilt))
     if area(polygon) > 2200:
-        world, heading = draft.warp.world_point(centre), draft.warp.heading(centre, angle)
-        draft.build(world, heading, (18, 11), height=2.5, roof="flat", color=(184, 180, 172), when=when)
+        world, heading = builder.warp.world_point(centre), builder.warp.heading(centre, angle)
+        builder.build(world, heading, (18, 11), height=2.5, roof="flat", color=(184, 180, 172), when=when)
 
 
-def fell(draft: Draft, polygon: Points, when: When) -> None:
+def clear_wood(builder: PlanBuilder, polygon: Points, when: Presence) -> None:
     """The stubs of a felled wood."""
-    draft.grounds.append(Ground(polygon, "felled", when, long_axis(polygon)))
+    builder.grounds.append(Ground(polygon, "felled", when, long_axis(polygon)))
 
 
-def lay_out_park(draft: Draft, polygon: Points) -> None:
+def lay_out_park(builder: PlanBuilder, polygon: Points) -> None:
     """A lawn with trees, and a path from corner to corner."""
-    rng = draft.rng
-    draft.grounds.append(Ground(polygon, "lawn", angle=rng.uniform(0, np.pi), tone=rng.uniform(0.95, 1.05)))
+    rng = builder.rng
+    builder.grounds.append(Ground(polygon, "lawn", angle=rng.uniform(0, np.pi), tone=rng.uniform(0.95, 1.05)))
     start, end = polygon[[0, len(polygon) // 2]]
     middle = polygon.mean(0) + rng.normal(0, 6, 2)
-    draft.lay_road(draft.warp.to_world(resample(np.stack([start, middle, end]), 6.0)), "path", 0.9)
-    draft.scatter(polygon, density=1 / 160)
+    builder.lay_road(builder.warp.to_world(resample(np.stack([start, middle, end]), 6.0)), "path", 0.9)
+    builder.scatter(polygon, density=1 / 160)
 
 
-def _field(draft: Draft, polygon: Points, cover: str, when: When) -> None:
-    spacing = {"maize": 1.7, "beet": 1.5}.get(cover, 2.1) * draft.rng.uniform(0.9, 1.2)
-    tone = draft.rng.uniform(0.9, 1.1)
-    draft.grounds.append(Ground(polygon, cover, when, long_axis(polygon), spacing, tone))
+def _field(builder: PlanBuilder, polygon: Points, cover: str, when: Presence) -> None:
+    spacing = {"maize": 1.7, "beet": 1.5}.get(cover, 2.1) * builder.rng.uniform(0.9, 1.2)
+    tone = builder.rng.uniform(0.9, 1.1)
+    builder.grounds.append(Ground(polygon, cover, when, long_axis(polygon), spacing, tone))
 
 
 def _plant_rows(
-    draft: Draft,
+    builder: PlanBuilder,
     polygon: Points,
     kind: str,
-    when: When,
+    when: Presence,
     *,
     pitch: tuple[float, float],
     jitter: float,
     radii: tuple[float, float],
 ) -> None:
     """Trees on a grid of ``pitch`` metres, each off its place by ``jitter``, crowns from and to ``radii``."""
-    rng = draft.rng
+    rng = builder.rng
     along, across = axes(long_axis(polygon))
     rows, cols = (
         np.arange((polygon @ axis).min(), (polygon @ axis).max(), gap)
@@ -99,4 +99,4 @@ def _plant_rows(
             point = along * (a + rng.normal(0, jitter)) + across * (b + rng.normal(0, jitter))
             if contains(inner, point):
                 of_kind = kind if rng.random() < 0.9 else "broadleaf"
-                draft.plant(draft.warp.world_point(point), rng.uniform(*radii), of_kind, when, take=False)
+                builder.plant(builder.warp.world_point(point), rng.uniform(*radii), of_kind, when, take=False)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wasnow.synthetic.colors import FLATS, SLATES, TILES
-from wasnow.synthetic.plan.draft import Draft
+from wasnow.synthetic.objects import Ground, Line, Parking, Presence, Rgb
+from wasnow.synthetic.plan.builder import PlanBuilder
 from wasnow.synthetic.shapes import (
     Point,
     Points,
@@ -34,7 +35,6 @@ from wasnow.synthetic.shapes import (
     resample,
     span,
 )
-from wasnow.synthetic.things import Ground, Line, Parking, Rgb, When
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,37 +86,37 @@ class _House:
     gabled: bool
 
 
-def homes(draft: Draft, polygon: Points) -> None:
+def homes(builder: PlanBuilder, polygon: Points) -> None:
     """A block of plots with gardens: two rows back to back where there is room, else one."""
     angle = long_axis(polygon)
     across = direction(angle + np.pi / 2)
     low, high = span(polygon, across)
-    draft.grounds.append(Ground(polygon, "lawn", angle=angle))
+    builder.grounds.append(Ground(polygon, "lawn", angle=angle))
     if high - low > 40:
-        middle = (low + high) / 2 + draft.rng.uniform(-3, 3)
+        middle = (low + high) / 2 + builder.rng.uniform(-3, 3)
         rows = [(keep_below(polygon, across, middle), -1.0), (keep_below(polygon, -across, -middle), 1.0)]
     else:
-        rows = [(polygon, float(draft.rng.choice([-1.0, 1.0])))]
+        rows = [(polygon, float(builder.rng.choice([-1.0, 1.0])))]
     for row, side in rows:
-        for plot in _plots(draft.rng, row, angle, side):
-            _settle(draft, plot, When.BOTH, garden=True)
+        for plot in _plots(builder.rng, row, angle, side):
+            _build_plot(builder, plot, Presence.BOTH, garden=True)
 
 
-def new_homes(draft: Draft, polygon: Points) -> None:
+def new_homes(builder: PlanBuilder, polygon: Points) -> None:
     """A development: a street down the middle, houses in bare plots on both sides, some still to come."""
     angle = long_axis(polygon)
     along, across = axes(angle)
     middle = float(np.mean(span(polygon, across)))
-    draft.grounds.append(Ground(polygon, "site", When.AFTER, angle))
+    builder.grounds.append(Ground(polygon, "site", Presence.AFTER, angle))
     reach = polygon @ along
     first, last = polygon[int(np.argmin(reach))], polygon[int(np.argmax(reach))]
     ends = np.stack([along * at + across * middle for at in (first @ along - 6, last @ along - 5)])
-    draft.lay_road(draft.warp.to_world(resample(ends, 9.0)), "street", 2.6, When.AFTER)
+    builder.lay_road(builder.warp.to_world(resample(ends, 9.0)), "street", 2.6, Presence.AFTER)
     lower, upper = keep_below(polygon, across, middle - 2.6), keep_below(polygon, -across, -middle - 2.6)
     for row, side in ((lower, 1.0), (upper, -1.0)):
-        for plot in _plots(draft.rng, row, angle, side):
-            if draft.rng.random() < 0.85:
-                _settle(draft, plot, When.AFTER, garden=False)
+        for plot in _plots(builder.rng, row, angle, side):
+            if builder.rng.random() < 0.85:
+                _build_plot(builder, plot, Presence.AFTER, garden=False)
 
 
 def _plots(rng: np.random.Generator, row: Points, angle: float, side: float) -> Iterator[Plot]:
@@ -132,28 +132,28 @@ def _plots(rng: np.random.Generator, row: Points, angle: float, side: float) -> 
         row = keep_below(row, -along, -low - width)
 
 
-def _settle(draft: Draft, plot: Plot, when: When, *, garden: bool) -> None:
+def _build_plot(builder: PlanBuilder, plot: Plot, when: Presence, *, garden: bool) -> None:
     """One plot: the house at its setback on the street side, a drive, a garden behind. Too small a plot stays empty."""
-    rng = draft.rng
+    rng = builder.rng
     width, depth = float(np.ptp(plot.outline @ plot.along)), float(np.ptp(plot.outline @ plot.out))
     if area(plot.outline) < 170 or width < 12 or depth < 13:
         return
     if garden:
         tone = float(np.clip(rng.normal(1.0, 0.07), 0.85, 1.15))
         cover = "lawn" if rng.random() < 0.82 else "rough lawn"
-        draft.grounds.append(Ground(plot.outline, cover, angle=plot.angle, tone=tone))
-    house = _find_place(draft, plot, width, depth)
+        builder.grounds.append(Ground(plot.outline, cover, angle=plot.angle, tone=tone))
+    house = _find_place(builder, plot, width, depth)
     if house is None:
         return
-    _pave_front(draft, plot, house, when)
-    _build_house(draft, plot, house, when, room_for_wing=depth > house.depth + house.setback + 8)
+    _pave_front(builder, plot, house, when)
+    _build_house(builder, plot, house, when, room_for_wing=depth > house.depth + house.setback + 8)
     if garden:
-        _plant_garden(draft, plot, house)
+        _plant_garden(builder, plot, house)
 
 
-def _find_place(draft: Draft, plot: Plot, width: float, depth: float) -> _House | None:
+def _find_place(builder: PlanBuilder, plot: Plot, width: float, depth: float) -> _House | None:
     """A house some metres off the street; None where it would leave the plot, wet its feet or meet another."""
-    rng = draft.rng
+    rng = builder.rng
     length = float(np.clip(width - rng.uniform(6, 9), 8, 15))
     house_depth = float(np.clip(rng.uniform(8, 10.5), 6, depth - 6))
     setback = min(rng.uniform(3.5, 8), depth - house_depth - 2.5)
@@ -161,32 +161,32 @@ def _find_place(draft: Draft, plot: Plot, width: float, depth: float) -> _House 
     centre = plot.along * middle + plot.out * (plot.front - setback - house_depth / 2)
     if not contains(plot.outline, centre, 3.5):
         return None
-    world, heading = draft.warp.world_point(centre), draft.warp.heading(centre, plot.angle)
-    dry = draft.land.river_distance(world[None])[0] >= 14
-    if not (dry and draft.occupancy.box_free(world, heading, length, house_depth)):
+    world, heading = builder.warp.world_point(centre), builder.warp.heading(centre, plot.angle)
+    dry = builder.land.river_distance(world[None])[0] >= 14
+    if not (dry and builder.occupancy.box_free(world, heading, length, house_depth)):
         return None
     return _House(centre, world, heading, length, house_depth, setback, middle, gabled=rng.random() < 0.3)
 
 
-def _pave_front(draft: Draft, plot: Plot, house: _House, when: When) -> None:
+def _pave_front(builder: PlanBuilder, plot: Plot, house: _House, when: Presence) -> None:
     """The drive beside the house, with a place for a car, and the way to the door."""
     across = plot.angle + np.pi / 2
     length = house.setback + house.depth * 0.6 + 2.4
     drive = plot.along * (house.middle + house.length / 2 + 1.9) + plot.out * (
         plot.front - (house.setback + house.depth * 0.6) / 2 + 1.2
     )
-    surface = str(draft.rng.choice(["paving", "car park", "gravel"], p=[0.6, 0.25, 0.15]))
-    draft.grounds.append(Ground(rectangle(drive, across, length, 3.2), surface, when, plot.angle))
+    surface = str(builder.rng.choice(["paving", "car park", "gravel"], p=[0.6, 0.25, 0.15]))
+    builder.grounds.append(Ground(rectangle(drive, across, length, 3.2), surface, when, plot.angle))
     door = plot.along * house.middle + plot.out * (plot.front - house.setback / 2)
-    draft.grounds.append(Ground(rectangle(door, across, house.setback + 1.0, 1.4), "paving", when, plot.angle))
-    world, heading = draft.warp.world_point(drive), house.heading + np.pi / 2
-    draft.parkings.append(Parking(world, heading, 0.5, when))
-    draft.occupancy.take_box(world, heading, length, 2.6)
+    builder.grounds.append(Ground(rectangle(door, across, house.setback + 1.0, 1.4), "paving", when, plot.angle))
+    world, heading = builder.warp.world_point(drive), house.heading + np.pi / 2
+    builder.parkings.append(Parking(world, heading, 0.5, when))
+    builder.occupancy.take_box(world, heading, length, 2.6)
 
 
-def _build_house(draft: Draft, plot: Plot, house: _House, when: When, *, room_for_wing: bool) -> None:
+def _build_house(builder: PlanBuilder, plot: Plot, house: _House, when: Presence, *, room_for_wing: bool) -> None:
     """Walls and roof; behind them a wing or a terrace, or neither."""
-    rng = draft.rng
+    rng = builder.rng
     roof, color = _choose_roof(rng)
     height = rng.uniform(5.0, 7.5)
     across = house.heading + np.pi / 2
@@ -194,14 +194,14 @@ def _build_house(draft: Draft, plot: Plot, house: _House, when: When, *, room_fo
         ridge, size = across, (house.depth, house.length)
     else:
         ridge, size = house.heading, (house.length, house.depth)
-    draft.build(house.world, ridge, size, height=height, roof=roof, color=color, when=when)
+    builder.build(house.world, ridge, size, height=height, roof=roof, color=color, when=when)
     if rng.random() < 0.3 and room_for_wing:
         wing = house.centre + plot.along * house.length * rng.choice([-0.25, 0.25]) - plot.out * (house.depth / 2 + 1.5)
-        world, size = draft.warp.world_point(wing), (5.5, 5.5)
-        draft.build(world, across, size, height=height - 1, roof="gable", color=color, when=when, spaced=False)
+        world, size = builder.warp.world_point(wing), (5.5, 5.5)
+        builder.build(world, across, size, height=height - 1, roof="gable", color=color, when=when, spaced=False)
     elif rng.random() < 0.7:
         terrace = house.centre - plot.out * (house.depth / 2 + 1.8) + plot.along * rng.uniform(-2, 2)
-        draft.grounds.append(Ground(rectangle(terrace, plot.angle, 6, 3.6), "paving", when, plot.angle))
+        builder.grounds.append(Ground(rectangle(terrace, plot.angle, 6, 3.6), "paving", when, plot.angle))
 
 
 def _choose_roof(rng: np.random.Generator) -> tuple[str, Rgb]:
@@ -214,37 +214,37 @@ def _choose_roof(rng: np.random.Generator) -> tuple[str, Rgb]:
     return roof, color
 
 
-def _plant_garden(draft: Draft, plot: Plot, house: _House) -> None:
+def _plant_garden(builder: PlanBuilder, plot: Plot, house: _House) -> None:
     """Behind the house a pool, a bed or a shed, and trees; hedges around; in front a shrub or a tree."""
-    rng, outline, out = draft.rng, plot.outline, plot.out
+    rng, outline, out = builder.rng, plot.outline, plot.out
     back = inset(keep_below(outline, out, float(house.centre @ out) - house.depth / 2 - 2), 2.0)
     if area(back) > 60:
-        _furnish_back(draft, back, plot.angle)
+        _furnish_back(builder, back, plot.angle)
     for corner, next_corner in zip(outline, following(outline), strict=True):
         # No hedge across the drive: the street side stays open.
         towards_street = (corner + next_corner) @ out / 2 > plot.front - 2.5
         if rng.random() < 0.42 and not towards_street and np.hypot(*(next_corner - corner)) > 6:
-            line = draft.warp.to_world(resample(np.stack([corner, next_corner]), 6.0))
-            draft.lines.append(Line(line, "hedge", rng.uniform(0.5, 0.9)))
+            line = builder.warp.to_world(resample(np.stack([corner, next_corner]), 6.0))
+            builder.lines.append(Line(line, "hedge", rng.uniform(0.5, 0.9)))
     front = outline.mean(0) + out * (np.ptp(outline @ out) / 2 - 2.5) + plot.along * rng.uniform(-8, 4)
     if rng.random() < 0.4 and contains(outline, front, 1):
-        draft.plant(draft.warp.world_point(front), rng.uniform(1.0, 2.4), draft.species())
+        builder.plant(builder.warp.world_point(front), rng.uniform(1.0, 2.4), builder.species())
 
 
-def _furnish_back(draft: Draft, back: Points, angle: float) -> None:
+def _furnish_back(builder: PlanBuilder, back: Points, angle: float) -> None:
     """One of pool, vegetable bed, shed or nothing, where it fits; then a few trees."""
-    rng, warp = draft.rng, draft.warp
+    rng, warp = builder.rng, builder.warp
     low, high = back.min(0), back.max(0)
     chance = rng.random()
     at = low + (high - low) * rng.uniform(0.3, 0.7, 2)
     world = warp.world_point(at)
-    if chance < 0.12 and contains(back, at, 4) and draft.occupancy.free(world, 4):
-        draft.grounds.append(Ground(rectangle(at, angle, 9.4, 5.4), "paving", angle=angle))
-        draft.grounds.append(Ground(rectangle(at, angle, 8, 4), "pool", angle=angle))
-        draft.occupancy.take_box(world, warp.heading(at, angle), 9, 5)
+    if chance < 0.12 and contains(back, at, 4) and builder.occupancy.free(world, 4):
+        builder.grounds.append(Ground(rectangle(at, angle, 9.4, 5.4), "paving", angle=angle))
+        builder.grounds.append(Ground(rectangle(at, angle, 8, 4), "pool", angle=angle))
+        builder.occupancy.take_box(world, warp.heading(at, angle), 9, 5)
     elif chance < 0.3 and contains(back, at, 3):
-        draft.grounds.append(Ground(rectangle(at, angle, 7, 4.5), "bed", angle=angle, spacing_m=1.3))
-    elif chance < 0.65 and contains(back, at, 2.5) and draft.occupancy.free(world, 3):
-        draft.build(world, warp.heading(at, angle), (4.5, 3.2), height=2.4, roof="gable", color=(120, 100, 84))
+        builder.grounds.append(Ground(rectangle(at, angle, 7, 4.5), "bed", angle=angle, spacing_m=1.3))
+    elif chance < 0.65 and contains(back, at, 2.5) and builder.occupancy.free(world, 3):
+        builder.build(world, warp.heading(at, angle), (4.5, 3.2), height=2.4, roof="gable", color=(120, 100, 84))
     for _ in range(rng.integers(2, 8)):
-        draft.plant(warp.world_point(rng.uniform(low, high)), rng.uniform(1.2, 4.2), draft.species())
+        builder.plant(warp.world_point(rng.uniform(low, high)), rng.uniform(1.2, 4.2), builder.species())

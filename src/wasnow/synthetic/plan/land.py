@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wasnow.synthetic.objects import River
 from wasnow.synthetic.shapes import Point, Points, Warp, area, direction, distance_to_line, keep_below
-from wasnow.synthetic.things import River
 
 PAD_M = 60.0
 """The plan reaches this far beyond the image, so that nothing ends, and no shadow begins, at its edge."""
@@ -90,7 +90,7 @@ class Land:
             world = keep_below(keep_below(world, normal, float(self.size[axis])), -normal, 0.0)
         return world
 
-    def seen_m2(self, polygon: Points) -> float:
+    def visible_m2(self, polygon: Points) -> float:
         """How many square metres of a plan polygon the image shows."""
         return area(self.in_image(polygon))
 

@@ -4,38 +4,38 @@ from __future__ import annotations
 
 import numpy as np
 
+from wasnow.synthetic.objects import Presence
+from wasnow.synthetic.plan.builder import ChangeBudget, PlanBuilder
 from wasnow.synthetic.plan.cells import Cut
-from wasnow.synthetic.plan.draft import Draft, Ledger
 from wasnow.synthetic.shapes import axes, resample
-from wasnow.synthetic.things import When
 
 
-def lay_roads(draft: Draft, cuts: list[Cut], ledger: Ledger) -> list[Cut]:
+def lay_roads(builder: PlanBuilder, cuts: list[Cut], budget: ChangeBudget) -> list[Cut]:
     """Lay every road and track; where there is change to spend, a field edge becomes a street.
 
     Returns:
         The cuts that stay what they are, for `grow_hedgerows`.
     """
-    rng = draft.rng
-    becomes_a_road = _choose_new_road(draft, cuts, ledger)
+    rng = builder.rng
+    becomes_a_road = _choose_new_road(builder, cuts, budget)
     for cut in cuts:
-        line = draft.warp.to_world(resample(cut.ends, 9.0))
+        line = builder.warp.to_world(resample(cut.ends, 9.0))
         if cut is becomes_a_road:
             if cut.kind == "track":
-                draft.lay_road(line, "track", 1.9, When.BEFORE)
-            draft.lay_road(line, "street", 3.2, When.AFTER)
+                builder.lay_road(line, "track", 1.9, Presence.BEFORE)
+            builder.lay_road(line, "street", 3.2, Presence.AFTER)
         elif cut.kind == "main":
-            draft.lay_road(line, "main", 3.7)
+            builder.lay_road(line, "main", 3.7)
         elif cut.kind == "street":
-            draft.lay_road(line, "street", rng.uniform(2.6, 3.1))
+            builder.lay_road(line, "street", rng.uniform(2.6, 3.1))
         elif cut.kind == "track":
-            draft.lay_road(line, "track", rng.uniform(1.5, 1.9))
+            builder.lay_road(line, "track", rng.uniform(1.5, 1.9))
     return [cut for cut in cuts if cut is not becomes_a_road]
 
 
-def grow_hedgerows(draft: Draft, cuts: list[Cut]) -> None:
+def grow_hedgerows(builder: PlanBuilder, cuts: list[Cut]) -> None:
     """Shrubs and trees close together in hedges, far apart beside main roads, tracks and field edges."""
-    rng = draft.rng
+    rng = builder.rng
     for cut in cuts:
         step = {"hedge": 1.9, "main": 15.0, "track": 16.0, "edge": 30.0}.get(cut.kind)
         if step is None or (cut.kind == "main" and rng.random() < 0.4):
@@ -48,17 +48,17 @@ def grow_hedgerows(draft: Draft, cuts: list[Cut]) -> None:
             at = point + across * (offset * rng.choice([-1, 1]) + rng.normal(0, 0.6))
             tall = rng.random() < (0.14 if cut.kind == "hedge" else 0.8)
             radius, kind = (rng.uniform(2.4, 4.4), "broadleaf") if tall else (rng.uniform(1.1, 1.9), "shrub")
-            draft.plant(draft.warp.world_point(at), radius, kind, take=False)
+            builder.plant(builder.warp.world_point(at), radius, kind, take=False)
 
 
-def _choose_new_road(draft: Draft, cuts: list[Cut], ledger: Ledger) -> Cut | None:
-    """A hedge, edge or track in sight and away from the river, not too long for the ledger; its area is spent."""
+def _choose_new_road(builder: PlanBuilder, cuts: list[Cut], budget: ChangeBudget) -> Cut | None:
+    """A hedge, edge or track in sight and away from the river, not too long for the budget; its area is spent."""
     candidates = [cut for cut in cuts if cut.kind in ("hedge", "edge", "track")]
-    draft.rng.shuffle(candidates)
+    builder.rng.shuffle(candidates)
     for cut in candidates:
-        line = draft.warp.to_world(resample(cut.ends, 10.0))
-        shown_m2 = ((line > 0) & (line < draft.land.size)).all(1).sum() * 10.0 * 6.4
-        if 500 < shown_m2 < 0.3 * ledger.total and draft.land.river_distance(line).min() > 15:
-            ledger.spend(float(shown_m2))
+        line = builder.warp.to_world(resample(cut.ends, 10.0))
+        shown_m2 = ((line > 0) & (line < builder.land.size)).all(1).sum() * 10.0 * 6.4
+        if 500 < shown_m2 < 0.3 * budget.total and builder.land.river_distance(line).min() > 15:
+            budget.spend(float(shown_m2))
             return cut
     return None

@@ -6,37 +6,37 @@ from dataclasses import replace
 
 import numpy as np
 
+from wasnow.synthetic.objects import Pond, Presence
+from wasnow.synthetic.plan.builder import ChangeBudget, PlanBuilder
 from wasnow.synthetic.plan.cells import Cell
-from wasnow.synthetic.plan.draft import Draft, Ledger
 from wasnow.synthetic.shapes import Point, Points, contains, direction, inset, resample
-from wasnow.synthetic.things import Pond, When
 
 
-def let_the_river_run(draft: Draft, ledger: Ledger) -> None:
+def place_river(builder: PlanBuilder, budget: ChangeBudget) -> None:
     """Where there is change to spend, a meander moves sideways by more than the river is wide: its old bed lies dry."""
-    river = draft.land.river
+    river = builder.land.river
     if river is None:
         return
-    draft.occupancy.take(river.line, river.half_width_m + 1.5)
-    inside = ((river.line > 20) & (river.line < draft.land.size - 20)).all(1)
-    if ledger.total < 2500 or not inside.any():
-        draft.waters.append(river)
+    builder.occupancy.take(river.line, river.half_width_m + 1.5)
+    inside = ((river.line > 20) & (river.line < builder.land.size - 20)).all(1)
+    if budget.total < 2500 or not inside.any():
+        builder.waters.append(river)
         return
-    at = river.line[draft.rng.choice(np.flatnonzero(inside))]
+    at = river.line[builder.rng.choice(np.flatnonzero(inside))]
     along = np.hypot(*(river.line - at).T)
-    reach = float(np.clip(0.15 * ledger.total / river.half_width_m, 40, 70))
-    bend = draft.rng.choice([-1, 1]) * 1.7 * river.half_width_m * np.exp(-((along / reach) ** 2) * 1.6)
-    moved = replace(river, line=river.line + bend[:, None] * _sideways(river.line), when=When.AFTER)
-    draft.occupancy.take(moved.line, moved.half_width_m + 1.5)
-    draft.waters += [replace(river, when=When.BEFORE), replace(river, bed=True, when=When.AFTER), moved]
+    reach = float(np.clip(0.15 * budget.total / river.half_width_m, 40, 70))
+    bend = builder.rng.choice([-1, 1]) * 1.7 * river.half_width_m * np.exp(-((along / reach) ** 2) * 1.6)
+    moved = replace(river, line=river.line + bend[:, None] * _sideways(river.line), when=Presence.AFTER)
+    builder.occupancy.take(moved.line, moved.half_width_m + 1.5)
+    builder.waters += [replace(river, when=Presence.BEFORE), replace(river, bed=True, when=Presence.AFTER), moved]
     step = np.hypot(*np.diff(river.line, axis=0).T).mean()
-    ledger.spend(float(2 * np.minimum(np.abs(bend), 2 * river.half_width_m)[inside].sum() * step))
+    budget.spend(float(2 * np.minimum(np.abs(bend), 2 * river.half_width_m)[inside].sum() * step))
 
 
-def dig_ponds(draft: Draft, cells: list[Cell], ledger: Ledger) -> None:
+def dig_ponds(builder: PlanBuilder, cells: list[Cell], budget: ChangeBudget) -> None:
     """Ponds in pastures and fields, ringed by trees; the first grows while there is change to spend."""
-    rng, land = draft.rng, draft.land
-    hosts = [cell for cell in cells if cell.use in ("pasture", "crop") and land.seen_m2(cell.polygon) > 2500]
+    rng, land = builder.rng, builder.land
+    hosts = [cell for cell in cells if cell.use in ("pasture", "crop") and land.visible_m2(cell.polygon) > 2500]
     rng.shuffle(hosts)
     wanted = (1 if land.river is None else 0) + int(rng.random() < 0.5) + len(hosts) // 25
     for index, cell in enumerate(hosts[:wanted]):
@@ -45,31 +45,33 @@ def dig_ponds(draft: Draft, cells: list[Cell], ledger: Ledger) -> None:
         if land.river_distance(centre[None])[0] < 40:
             continue
         cell.use = "pasture"
-        radius = float(max(6.0, _room_around(draft.warp.plan_point(centre), cell.polygon) - 2) * rng.uniform(0.75, 1.0))
+        radius = float(
+            max(6.0, _room_around(builder.warp.plan_point(centre), cell.polygon) - 2) * rng.uniform(0.75, 1.0)
+        )
         pond = Pond(centre, radius, rng.normal(0, (0.14, 0.08, 0.05, 0.03)), rng.uniform(0, 2 * np.pi, 4))
         small = radius * 0.6
         growth_m2 = np.pi * (radius**2 - small**2)
-        if index == 0 and ledger.left > 3 * growth_m2:
-            draft.waters += [replace(pond, radius_m=small, when=When.BEFORE), replace(pond, when=When.AFTER)]
-            ledger.spend(growth_m2)
+        if index == 0 and budget.left > 3 * growth_m2:
+            builder.waters += [replace(pond, radius_m=small, when=Presence.BEFORE), replace(pond, when=Presence.AFTER)]
+            budget.spend(growth_m2)
         else:
-            draft.waters.append(pond)
-        draft.occupancy.take(np.stack([centre, centre + 0.1]), radius * 1.15)
+            builder.waters.append(pond)
+        builder.occupancy.take(np.stack([centre, centre + 0.1]), radius * 1.15)
         for angle in rng.uniform(0, 2 * np.pi, 9):
             spot = centre + direction(angle) * radius * rng.uniform(1.3, 1.5)
-            draft.plant(spot, rng.uniform(2.0, 4.2), "broadleaf")
+            builder.plant(spot, rng.uniform(2.0, 4.2), "broadleaf")
 
 
-def grow_on_the_banks(draft: Draft) -> None:
+def plant_riverbanks(builder: PlanBuilder) -> None:
     """Trees along the river, on either side."""
-    rng, river = draft.rng, draft.land.river
+    rng, river = builder.rng, builder.land.river
     if river is None:
         return
     for point in resample(river.line, 7.0):
         if rng.random() < 0.55:
             away = direction(rng.uniform(0, 2 * np.pi)) * (river.half_width_m + rng.uniform(3, 8))
-            if draft.land.river_distance((point + away)[None])[0] > 2.5:
-                draft.plant(point + away, rng.uniform(2.2, 4.8), "broadleaf")
+            if builder.land.river_distance((point + away)[None])[0] > 2.5:
+                builder.plant(point + away, rng.uniform(2.2, 4.8), "broadleaf")
 
 
 def _sideways(line: Points) -> Points:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from wasnow.synthetic.colors import FLATS, TILES
-from wasnow.synthetic.plan.draft import Draft
+from wasnow.synthetic.objects import Ground, Line, Parking, Presence
+from wasnow.synthetic.plan.builder import PlanBuilder
 from wasnow.synthetic.shapes import Points, axes, contains, inset, long_axis, rectangle, span
-from wasnow.synthetic.things import Ground, Line, Parking, When
 
 
-def farm(draft: Draft, polygon: Points) -> None:
+def farm(builder: PlanBuilder, polygon: Points) -> None:
     """Two barns and a house around a yard, where the image shows the meadow."""
-    rng, warp, angle = draft.rng, draft.warp, long_axis(polygon)
-    draft.grounds.append(Ground(polygon, "meadow", angle=angle, tone=0.95))
-    seen = warp.plan_point(draft.land.in_image(polygon).mean(0))
+    rng, warp, angle = builder.rng, builder.warp, long_axis(polygon)
+    builder.grounds.append(Ground(polygon, "meadow", angle=angle, tone=0.95))
+    seen = warp.plan_point(builder.land.in_image(polygon).mean(0))
     centre = seen if contains(polygon, seen, 22) else polygon.mean(0)
-    draft.grounds.append(Ground(rectangle(centre, angle, 46, 34), "gravel", angle=angle))
-    draft.grounds.append(Ground(rectangle(centre, angle, 24, 14), "paving", angle=angle))
+    builder.grounds.append(Ground(rectangle(centre, angle, 46, 34), "gravel", angle=angle))
+    builder.grounds.append(Ground(rectangle(centre, angle, 24, 14), "paving", angle=angle))
     along, across = axes(angle)
     for where, turn, size, color in (
         (-across * 15, 0.0, (34, 12), (150, 148, 146)),
@@ -25,18 +25,18 @@ def farm(draft: Draft, polygon: Points) -> None:
         (along * 21, np.pi / 2, (16, 10), TILES[rng.integers(len(TILES))]),
     ):
         heading = warp.heading(centre, angle + turn)
-        draft.build(warp.world_point(centre + where), heading, size, height=6.0, roof="gable", color=color)
-    draft.scatter(polygon, density=1 / 500)
+        builder.build(warp.world_point(centre + where), heading, size, height=6.0, roof="gable", color=color)
+    builder.scatter(polygon, density=1 / 500)
 
 
-def trade(draft: Draft, polygon: Points, when: When = When.BOTH) -> None:
+def trade(builder: PlanBuilder, polygon: Points, when: Presence = Presence.BOTH) -> None:
     """A hall at one end, its car park with painted bays at the other."""
-    rng, warp, angle = draft.rng, draft.warp, long_axis(polygon)
-    draft.grounds.append(Ground(polygon, "lawn" if when == When.BOTH else "car park", when, angle))
+    rng, warp, angle = builder.rng, builder.warp, long_axis(polygon)
+    builder.grounds.append(Ground(polygon, "lawn" if when == Presence.BOTH else "car park", when, angle))
     inner = inset(polygon, 2.5)
     if len(inner) == 0:
         return
-    draft.grounds.append(Ground(inner, "car park", when, angle))
+    builder.grounds.append(Ground(inner, "car park", when, angle))
     along, across = axes(angle)
     low, high = span(inner, along)
     near, far = span(inner, across)
@@ -48,14 +48,14 @@ def trade(draft: Draft, polygon: Points, when: When = When.BOTH) -> None:
         color = FLATS[rng.integers(len(FLATS))]
         height = rng.uniform(6, 9)
         world, heading = warp.world_point(centre), warp.heading(centre, angle)
-        draft.build(world, heading, size, height=height, roof="flat", color=color, when=when)
-    _paint_bays(draft, inner, angle, low + length + 14, when)
+        builder.build(world, heading, size, height=height, roof="flat", color=color, when=when)
+    _paint_bays(builder, inner, angle, low + length + 14, when)
 
 
-def flats(draft: Draft, polygon: Points) -> None:
+def flats(builder: PlanBuilder, polygon: Points) -> None:
     """Blocks across a lawn, a court with parking places between each and the next."""
-    rng, warp, angle = draft.rng, draft.warp, long_axis(polygon)
-    draft.grounds.append(Ground(polygon, "lawn", angle=angle, tone=rng.uniform(0.95, 1.05)))
+    rng, warp, angle = builder.rng, builder.warp, long_axis(polygon)
+    builder.grounds.append(Ground(polygon, "lawn", angle=angle, tone=rng.uniform(0.95, 1.05)))
     along, across = axes(angle)
     low, high = span(polygon, along)
     middle = sum(span(polygon, across)) / 2
@@ -64,21 +64,21 @@ def flats(draft: Draft, polygon: Points) -> None:
         centre = along * a + across * (middle - 7)
         if contains(polygon, centre, 10):
             heading = warp.heading(centre, angle + np.pi / 2)
-            draft.build(warp.world_point(centre), heading, (24, 12), height=11.0, roof="flat", color=color)
+            builder.build(warp.world_point(centre), heading, (24, 12), height=11.0, roof="flat", color=color)
         court = along * (a + 17) + across * middle
         if contains(polygon, court, 7):
-            draft.grounds.append(Ground(rectangle(court, angle, 11, 24), "car park", angle=angle))
+            builder.grounds.append(Ground(rectangle(court, angle, 11, 24), "car park", angle=angle))
             for b in np.arange(-10, 10, 2.6):
                 spot = court + across * b - along * 2.8
                 world = warp.world_point(spot)
-                draft.occupancy.take_box(world, 0, 5, 5)
-                draft.parkings.append(Parking(world, warp.heading(spot, angle), 0.6))
-    draft.scatter(polygon, density=1 / 220)
+                builder.occupancy.take_box(world, 0, 5, 5)
+                builder.parkings.append(Parking(world, warp.heading(spot, angle), 0.6))
+    builder.scatter(polygon, density=1 / 220)
 
 
-def _paint_bays(draft: Draft, polygon: Points, angle: float, start: float, when: When) -> None:
+def _paint_bays(builder: PlanBuilder, polygon: Points, angle: float, start: float, when: Presence) -> None:
     """Bays in rows beyond ``start`` metres along the car park; here and there a tree in place of one."""
-    rng, warp = draft.rng, draft.warp
+    rng, warp = builder.rng, builder.warp
     along, across = axes(angle)
     _, high = span(polygon, along)
     near, far = span(polygon, across)
@@ -90,8 +90,8 @@ def _paint_bays(draft: Draft, polygon: Points, angle: float, start: float, when:
                 continue
             world = warp.world_point(bay)
             if row % 2 and rng.random() < 0.04:
-                draft.plant(world, rng.uniform(1.6, 2.4), "broadleaf", when, take=False)
+                builder.plant(world, rng.uniform(1.6, 2.4), "broadleaf", when, take=False)
                 continue
             ends = warp.to_world(np.stack([bay - across * 2.4, bay + across * 2.4]) - along * 1.3)
-            draft.lines.append(Line(ends, "paint", 0.09, when))
-            draft.parkings.append(Parking(world, warp.heading(bay, angle + np.pi / 2), 0.45, when))
+            builder.lines.append(Line(ends, "paint", 0.09, when))
+            builder.parkings.append(Parking(world, warp.heading(bay, angle + np.pi / 2), 0.45, when))

@@ -31,14 +31,14 @@ from wasnow.data.encodings import ENCODINGS, LabelEncoding, encoding_named, pack
 from wasnow.data.faults import Fault, listed
 from wasnow.data.images import header, read_label, read_picture, reading
 from wasnow.data.layouts.described import Values, class_encoding, compiled, load_yaml, said
-from wasnow.data.layouts.found import look_around, natural
+from wasnow.data.layouts.layout import list_files, natural
 from wasnow.data.samples import Codes, decode, sum_of_ends
 from wasnow.errors import DatasetError, InputError, UsageError, did_you_mean
 from wasnow.vocabulary import NO_LABEL, Vocabulary
 
 FILE_NAME = "masks.yaml"
 
-SHELF_BYTES = 256 * 2**20
+CACHE_BYTES = 256 * 2**20
 """Decoded pictures that one process keeps: decoding a large one takes longer than making a pair of it."""
 
 _IMAGES = frozenset({"images", "image", "img", "imgs", "im", "rgb", "photos"})
@@ -56,7 +56,7 @@ class MaskEntry:
 
 
 @dataclass(frozen=True)
-class Single:
+class LandCoverImage:
     """One date of one place.
 
     Attributes:
@@ -89,25 +89,25 @@ class MaskDescription(BaseModel):
         return self
 
 
-class _Shelf:
+class _ImageCache:
     """The last decoded pictures, up to so many bytes. Safe for threads; empty in another process."""
 
-    def __init__(self, limit: int = SHELF_BYTES) -> None:
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit = limit
-        self._held: OrderedDict[int, Single] = OrderedDict()
+        self._held: OrderedDict[int, LandCoverImage] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
     def __reduce__(self) -> Any:
-        return _Shelf, (self.limit,)
+        return _ImageCache, (self.limit,)
 
-    def get(self, key: int) -> Single | None:
+    def get(self, key: int) -> LandCoverImage | None:
         with self._lock:
             if key in self._held:
                 self._held.move_to_end(key)
             return self._held.get(key)
 
-    def put(self, key: int, single: Single) -> None:
+    def put(self, key: int, single: LandCoverImage) -> None:
         size = single.picture.nbytes + single.classes.nbytes
         with self._lock:
             if key in self._held or size > self.limit:
@@ -127,12 +127,12 @@ class MaskFolder:
     entries: tuple[MaskEntry, ...]
     encoding: LabelEncoding
     faults: tuple[Fault, ...] = ()
-    _shelf: _Shelf = field(default_factory=_Shelf, repr=False, compare=False)
+    _cache: _ImageCache = field(default_factory=_ImageCache, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, index: int) -> Single:
+    def __getitem__(self, index: int) -> LandCoverImage:
         """Read an image and its mask; treat both as read-only.
 
         Raises:
@@ -140,7 +140,7 @@ class MaskFolder:
             UnknownLabels: the mask holds what the encoding does not know.
             InputError: image and mask differ in size.
         """
-        held = self._shelf.get(index)
+        held = self._cache.get(index)
         if held is not None:
             return held
         entry = self.entries[index]
@@ -155,8 +155,8 @@ class MaskFolder:
         classes = decode(entry.mask, raw, self.encoding)
         if valid is not None:
             classes = np.where(valid, classes, np.uint8(NO_LABEL))
-        single = Single(picture, classes)
-        self._shelf.put(index, single)
+        single = LandCoverImage(picture, classes)
+        self._cache.put(index, single)
         return single
 
     @property
@@ -212,7 +212,7 @@ class MaskFolder:
         """
         if not entries:
             raise UsageError(f"{self.root}: nothing is left on one side of the split; hold back fewer groups")
-        return replace(self, entries=tuple(entries), _shelf=_Shelf(self._shelf.limit))
+        return replace(self, entries=tuple(entries), _cache=_ImageCache(self._cache.limit))
 
     def check(self) -> tuple[Fault, ...]:
         """All that is wrong, after reading every file."""
@@ -248,7 +248,7 @@ class MaskFolder:
 
 
 def open_masks(path: Path, *, encoding: str | None = None, strict: bool = True) -> MaskFolder:
-    """Look at a folder of images with masks (or a masks.yaml) and say how to read it.
+    """Rendering at a folder of images with masks (or a masks.yaml) and say how to read it.
 
     Args:
         path: the folder.
@@ -272,7 +272,7 @@ def open_masks(path: Path, *, encoding: str | None = None, strict: bool = True) 
 
 
 def _looked_for(root: Path, encoding: str | None) -> MaskFolder:
-    listing = look_around(root)
+    listing = list_files(root)
     placed: dict[tuple[str, str], dict[str, PurePosixPath]] = defaultdict(dict)
     for path in listing.rasters:
         for i, part in reversed(list(enumerate(path.parts[:-1]))):
@@ -298,7 +298,7 @@ def _described(file: Path, encoding: str | None) -> MaskFolder:
         lines = [said(one, tuple(MaskDescription.model_fields)) for one in error.errors()]
         raise DatasetError(f"{file}: {'; '.join(lines)}") from None
     root = file.parent
-    listing = look_around(root)
+    listing = list_files(root)
     placed: dict[tuple[str, str], dict[str, PurePosixPath]] = defaultdict(dict)
     for kind, pattern in (("image", description.image), ("mask", description.mask)):
         fits = compiled(pattern)

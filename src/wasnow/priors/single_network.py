@@ -1,7 +1,7 @@
 """What maskers of a single network have in common: weights, one threshold, a tokenizer.
 
-folder or name ─ Found ─┬─ digest          ─┐
-                        ├─ preparation      ├─> OneNetwork ─ find (of the network itself) ─> pieces
+folder or name ─ WeightsFolder ─┬─ digest          ─┐
+                        ├─ preparation      ├─> SingleNetworkMasker ─ find (of the network itself) ─> pieces
                         ├─ network          │
                         └─ tokenizer ──────-┘   score: what counts
 """
@@ -11,15 +11,15 @@ from __future__ import annotations
 from typing import ClassVar, Self
 
 from wasnow.errors import UsageError
-from wasnow.priors.pieces import Key, Masker
 from wasnow.priors.prepare import Preparation
-from wasnow.priors.weights import FAMILIES, Found, find_weights, load_network, load_tokenizer
+from wasnow.priors.regions import Key, Masker
+from wasnow.priors.weights import FAMILIES, WeightsFolder, find_weights, load_network, load_tokenizer
 
 SCORE = 0.5
 """The published threshold of both networks."""
 
 
-class OneNetwork(Masker):
+class SingleNetworkMasker(Masker):
     """A `Masker` of one network, but for `find`.
 
     Args:
@@ -34,12 +34,12 @@ class OneNetwork(Masker):
     family: ClassVar[str]
     preparation: ClassVar[Preparation]
 
-    def __init__(self, found: Found, *, score: float = SCORE, device: str = "cpu") -> None:
+    def __init__(self, found: WeightsFolder, *, score: float = SCORE, device: str = "cpu") -> None:
         if not 0 <= score < 1:
             raise UsageError(f"--score {score} is no score; give a number from 0 to below 1, such as {SCORE}")
         self.score, self.device = score, device
         self.digest = found.digest()
-        self.prepare = self.preparation.told_by(found.preprocessor())
+        self.prepare = self.preparation.configured_by(found.preprocessor())
         self.network = load_network(found, device)
         self._tokenizer = load_tokenizer(found)
 

@@ -32,7 +32,7 @@ def change_between(before: Codes, after: Codes) -> Codes:
     return np.where(silent, np.uint8(NO_LABEL), (before != after).astype(np.uint8))
 
 
-class CoverSamples(FileSamples):
+class LandCoverSamples(FileSamples):
     """`FileSamples` of a dense dataset that keep the class of unchanged pixels too."""
 
     def __getitem__(self, index: int) -> Sample:
@@ -50,16 +50,16 @@ class CoverSamples(FileSamples):
         return replace(sample, before_classes=before, after_classes=after)
 
 
-def open_covers(path: Path) -> Mapping[str, CoverSamples]:
+def open_land_cover(path: Path) -> Mapping[str, LandCoverSamples]:
     """The splits of a dense dataset, classes everywhere.
 
     Raises:
         DatasetError: no dataset, faults in it, or its labels name classes at changed pixels only.
     """
-    return {name: covers_of(one) for name, one in open_dataset(path).splits.items()}
+    return {name: with_land_cover(one) for name, one in open_dataset(path).splits.items()}
 
 
-def covers_of(samples: FileSamples) -> CoverSamples:
+def with_land_cover(samples: FileSamples) -> LandCoverSamples:
     """The same pairs, read as they are opened already, with classes everywhere.
 
     Raises:
@@ -70,7 +70,7 @@ def covers_of(samples: FileSamples) -> CoverSamples:
             f"{samples.root}: its labels do not name the class of what is unchanged; read it with open_dataset, or "
             "give labels that have a class at every pixel"
         )
-    return CoverSamples(samples.entries, samples.coding, samples.root)
+    return LandCoverSamples(samples.entries, samples.coding, samples.root)
 
 
 def is_dense(samples: FileSamples) -> bool:

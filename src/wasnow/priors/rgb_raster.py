@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wasnow.errors import UsageError
-from wasnow.priors.pieces import Mask
+from wasnow.priors.regions import Mask
 from wasnow.raster.radiometry import Stretch
 from wasnow.raster.read import RasterReader, RasterSource, gdal_settings, probe
 from wasnow.raster.survey import sample_windows
@@ -28,7 +28,7 @@ _SAMPLES = 2**20
 
 
 @dataclass(frozen=True)
-class RasterPicture:
+class RgbRaster:
     """A raster and how it is shown.
 
     Attributes:
@@ -48,7 +48,7 @@ class RasterPicture:
         *,
         assume_crs: str | None = None,
         allow_indirect: bool = False,
-    ) -> RasterPicture:
+    ) -> RgbRaster:
         """Look at a raster.
 
         Args:

@@ -1,6 +1,6 @@
 """What a masker finds: pieces of a picture, each a mask cut to its bounding window.
 
-    picture (H, W, 3), words ──Masker.find──> per word: Piece, Piece, ...      objects, where the masker knows objects
+    picture (H, W, 3), words ──Masker.find──> per word: Region, Region, ...      objects, where the masker knows objects
                                               └─ union ─> (H, W) bool          else the connected parts of its mask
 
 Boxes are (x0, y0, x1, y1) in pixels, x along columns; 0 is the left edge of the first pixel. Nothing here opens a file
@@ -25,7 +25,7 @@ _CORNERS_TOUCH = np.ones((3, 3), np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class Region:
     """One object, or one connected part of a mask.
 
     Attributes:
@@ -39,7 +39,7 @@ class Piece:
     score: float = 1.0
 
     @classmethod
-    def of(cls, mask: Mask, score: float = 1.0) -> Piece | None:
+    def of(cls, mask: Mask, score: float = 1.0) -> Region | None:
         """From a mask of the whole picture, ``(H, W)``; None where it is empty."""
         rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
@@ -52,10 +52,10 @@ class Piece:
         """How many it covers."""
         return int(self.mask.sum())
 
-    def moved(self, rows: int, cols: int) -> Piece:
+    def moved(self, rows: int, cols: int) -> Region:
         """The same piece further down and to the right."""
         at = self.window
-        return Piece(Window(at.row + rows, at.col + cols, at.height, at.width), self.mask, self.score)
+        return Region(Window(at.row + rows, at.col + cols, at.height, at.width), self.mask, self.score)
 
     def within(self, window: Window) -> Mask:
         """Its mask on a window, ``(h, w)``; False where it does not reach."""
@@ -65,14 +65,14 @@ class Piece:
             seen[window_slices(common, window)] = self.mask[window_slices(common, self.window)]
         return seen
 
-    def clipped(self, window: Window) -> Piece | None:
+    def clipped(self, window: Window) -> Region | None:
         """The part of it inside a window; None where there is none."""
         common = self.window.intersect(window)
         if common == self.window:
             return self
         if not common.size:
             return None
-        inside = Piece.of(self.mask[window_slices(common, self.window)], self.score)
+        inside = Region.of(self.mask[window_slices(common, self.window)], self.score)
         return inside and inside.moved(common.row, common.col)
 
 
@@ -89,16 +89,16 @@ class Masker(Protocol):
         """Plain values that change whenever its answers may: model, digest of the weights, thresholds."""
         ...
 
-    def find(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> tuple[tuple[Piece, ...], ...]:
+    def find(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> tuple[tuple[Region, ...], ...]:
         """Per word its pieces in a picture ``(H, W, 3)`` uint8. What is found of one word does not depend on others."""
         ...
 
     def masks(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> Mask:
         """Per word the union of its pieces, ``(len(words), H, W)`` bool."""
-        return masks_of(self.find(rgb, words), (rgb.shape[0], rgb.shape[1]))
+        return union_masks(self.find(rgb, words), (rgb.shape[0], rgb.shape[1]))
 
 
-def masks_of(found: Sequence[Iterable[Piece]], shape: tuple[int, int]) -> Mask:
+def union_masks(found: Sequence[Iterable[Region]], shape: tuple[int, int]) -> Mask:
     """What `Masker.find` found as masks, ``(len(found), H, W)`` bool."""
     masks = np.zeros((len(found), *shape), np.bool_)
     for mask, pieces in zip(masks, found, strict=True):
@@ -107,7 +107,7 @@ def masks_of(found: Sequence[Iterable[Piece]], shape: tuple[int, int]) -> Mask:
     return masks
 
 
-def parts(mask: Mask) -> tuple[Piece, ...]:
+def parts(mask: Mask) -> tuple[Region, ...]:
     """The connected parts of a mask ``(H, W)``; pixels that touch at a corner are connected."""
     from scipy import ndimage  # a tenth of the time to start a run, and most runs have no masks
 
@@ -116,11 +116,11 @@ def parts(mask: Mask) -> tuple[Piece, ...]:
     for label, at in enumerate(ndimage.find_objects(labels, count), 1):
         rows, cols = at
         window = Window(rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start)
-        found.append(Piece(window, labels[at] == label))
+        found.append(Region(window, labels[at] == label))
     return tuple(found)
 
 
-def distinct_boxes(boxes: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]], iou: float) -> list[int]:
+def suppress_boxes(boxes: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]], iou: float) -> list[int]:
     """Greedy non-maximum suppression: which of ``(N, 4)`` boxes stay, best score first.
 
     A box goes if one that stays overlaps it by more than ``iou`` (intersection over union). Equal scores keep the order
@@ -141,7 +141,7 @@ def distinct_boxes(boxes: NDArray[np.floating[Any]], scores: NDArray[np.floating
     return kept
 
 
-def corners(boxes: NDArray[np.floating[Any]], shape: tuple[int, int]) -> NDArray[np.float32]:
+def boxes_to_pixels(boxes: NDArray[np.floating[Any]], shape: tuple[int, int]) -> NDArray[np.float32]:
     """Relative ``(cx, cy, w, h)`` in 0..1 to corners in pixels of a picture ``(H, W)``, clipped to it; ``(N, 4)``."""
     height, width = shape
     centre, half = np.asarray(boxes, np.float64)[:, :2], np.asarray(boxes, np.float64)[:, 2:] / 2

@@ -62,7 +62,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SpectralBands:
     """The bands of one date, ``(H, W)`` float32 in any unit that is proportional to light; NaN where missing.
 
     Attributes:
@@ -86,7 +86,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Covers:
+class SpectralLabels:
     """What the indices of one date say, and by which limits.
 
     Attributes:
@@ -167,7 +167,7 @@ def thirds(values: Values) -> Limits:
     return Limits(float(low), float(high))
 
 
-def covers_of(seen: Seen) -> Covers:
+def label_spectrally(seen: SpectralBands) -> SpectralLabels:
     """Where one date clearly shows water, plants, or neither; see the head of this module.
 
     Raises:
@@ -182,16 +182,16 @@ def covers_of(seen: Seen) -> Covers:
         vegetation = land & (vegetation_index >= by_plants.high)
         # Soil reflects more red than green, whatever the camera's infrared is worth.
         bare = land & (vegetation_index <= by_plants.low) & (seen.red > seen.green)
-    return Covers(water, land, vegetation, bare, by_water, by_plants)
+    return SpectralLabels(water, land, vegetation, bare, by_water, by_plants)
 
 
-def wide(mask: Mask, width: int) -> Mask:
+def open_mask(mask: Mask, width: int) -> Mask:
     """The parts of a mask that a square of ``width`` pixels fits into: fields stay, tracks and yards go."""
     opened: Mask = ndimage.binary_opening(mask, np.ones((width, width), np.bool_))
     return opened
 
 
-def as_codes(masks: dict[int, Mask]) -> NDArray[np.uint8]:
+def label_map(masks: dict[int, Mask]) -> NDArray[np.uint8]:
     """Masks by class code as one label map, ``(H, W)`` uint8; 255 where none speaks, or several do."""
     stack = np.stack(list(masks.values()))
     codes = np.full(stack.shape[1:], NO_LABEL, np.uint8)

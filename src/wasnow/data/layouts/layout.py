@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from wasnow.data.encodings import LabelEncoding
 from wasnow.data.faults import Fault
-from wasnow.data.images import Look
+from wasnow.data.images import Rendering
 from wasnow.data.samples import Entry
 from wasnow.data.vectors import VECTOR_SUFFIXES, Columns
 
@@ -25,7 +25,7 @@ _SPLITS = (
 
 
 @dataclass(frozen=True)
-class Found:
+class Layout:
     """A dataset as it lies on disk, before any pixel is understood.
 
     Attributes:
@@ -37,7 +37,7 @@ class Found:
         change: the encoding of change labels, likewise.
         words: class words in code order, where a description gives them.
         columns: of polygon files.
-        look: how pictures are shown.
+        rendering: how pictures are shown.
         tile: side of the tiles that the description or the layout wants.
     """
 
@@ -49,7 +49,7 @@ class Found:
     change: LabelEncoding | None = None
     words: tuple[str, ...] | None = None
     columns: Columns | None = None
-    look: Look = field(default_factory=Look)
+    rendering: Rendering = field(default_factory=Rendering)
     tile: int | None = None
 
     @property
@@ -71,7 +71,7 @@ class Listing:
         return self.root / path
 
 
-def look_around(root: Path) -> Listing:
+def list_files(root: Path) -> Listing:
     """All rasters, polygon files and lists under ``root``; hidden folders and files are passed over."""
     rasters: list[PurePosixPath] = []
     vectors: list[PurePosixPath] = []

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wasnow.data.covers import change_between, covers_of, open_covers
 from wasnow.data.dataset import open_dataset
 from wasnow.data.images import write_png
+from wasnow.data.land_cover import change_between, open_land_cover, with_land_cover
 from wasnow.errors import DatasetError
 from wasnow.training.feed import target_of
 from wasnow.training.losses import NO_CLASS
@@ -51,7 +51,7 @@ def test_change_is_where_covers_differ_and_unknown_where_either_is(first: np.nda
 
 def test_covers_come_back_as_they_were_written_with_the_change_of_the_from_to_reading(tmp_path: Path) -> None:
     first, second = dataset(tmp_path)
-    sample, plain = open_covers(tmp_path)["train"][0], open_dataset(tmp_path).splits["train"][0]
+    sample, plain = open_land_cover(tmp_path)["train"][0], open_dataset(tmp_path).splits["train"][0]
     assert sample.before_classes is not None
     assert sample.after_classes is not None
     np.testing.assert_array_equal(sample.before_classes, first)
@@ -63,7 +63,7 @@ def test_covers_come_back_as_they_were_written_with_the_change_of_the_from_to_re
 
 def test_training_is_told_the_class_of_unchanged_pixels(tmp_path: Path) -> None:
     first, second = dataset(tmp_path)
-    target = target_of([open_covers(tmp_path)["train"][0]])
+    target = target_of([open_land_cover(tmp_path)["train"][0]])
     for told, cover in ((target.before, first), (target.after, second)):
         expected = np.where(cover == NO_LABEL, NO_CLASS, cover.astype(np.int64) - 1)
         np.testing.assert_array_equal(np.asarray(told)[0], expected)
@@ -74,13 +74,13 @@ def test_training_is_told_the_class_of_unchanged_pixels(tmp_path: Path) -> None:
 def test_labels_that_only_say_what_changed_are_refused_with_advice(tmp_path: Path) -> None:
     dataset(tmp_path, dense=False)
     with pytest.raises(DatasetError, match="read it with open_dataset"):
-        open_covers(tmp_path)
+        open_land_cover(tmp_path)
 
 
 def test_a_dataset_that_is_open_already_is_read_as_it_was_opened(tmp_path: Path) -> None:
     first, _ = dataset(tmp_path)
     opened = open_dataset(tmp_path, tile=16).splits["train"]
-    covers = covers_of(opened)
+    covers = with_land_cover(opened)
     assert covers.names == opened.names
     assert len(covers) > 1
     place = covers.names.index("a@16,16")

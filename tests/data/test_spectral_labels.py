@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from wasnow.data.bands import Limits, Seen, as_codes, covers_of, normalised_difference, thirds, valley, wide
+from wasnow.data.spectral_labels import (
+    Limits,
+    SpectralBands,
+    label_map,
+    label_spectrally,
+    normalised_difference,
+    open_mask,
+    thirds,
+    valley,
+)
 from wasnow.errors import InputError
 from wasnow.vocabulary import NO_LABEL
 
@@ -21,7 +30,7 @@ def drawn(seed: int, *parts: tuple[float, float, int]) -> np.ndarray:
     return np.concatenate([rng.normal(mean, spread, n) for mean, spread, n in parts]).astype(np.float32)
 
 
-def place(seed: int = 0) -> tuple[Seen, np.ndarray]:
+def place(seed: int = 0) -> tuple[SpectralBands, np.ndarray]:
     """A lake, fields and ploughed soil with some noise, in bands; and which is which: 1, 2, 3."""
     truth = np.full((120, 120), 2, np.uint8)
     truth[20:60, 20:80] = 1
@@ -32,7 +41,7 @@ def place(seed: int = 0) -> tuple[Seen, np.ndarray]:
     for code, values in light.items():
         bands[:, truth == code] = np.array(values, np.float32)[:, None]
     bands *= np.random.default_rng(seed).normal(1, 0.04, bands.shape).astype(np.float32)
-    return Seen(*bands), truth
+    return SpectralBands(*bands), truth
 
 
 # ---------------------------------------------------------------------------------------------------------------- index
@@ -120,7 +129,7 @@ def test_limits_that_fall_are_refused() -> None:
 
 def test_a_lake_fields_and_soil_are_told_apart_and_never_confused() -> None:
     seen, truth = place()
-    found = covers_of(seen)
+    found = label_spectrally(seen)
     for code, mask in ((1, found.water), (2, found.vegetation), (3, found.bare)):
         assert (truth[mask] == code).all()
         assert mask[truth == code].mean() > 0.9
@@ -133,7 +142,10 @@ def test_a_lake_fields_and_soil_are_told_apart_and_never_confused() -> None:
 def test_labels_do_not_depend_on_exposure(stops: int, seed: int) -> None:
     seen, _ = place(seed)
     factor = np.float32(2.0**stops)
-    one, other = covers_of(seen), covers_of(Seen(seen.red * factor, seen.green * factor, seen.nir * factor))
+    one, other = (
+        label_spectrally(seen),
+        label_spectrally(SpectralBands(seen.red * factor, seen.green * factor, seen.nir * factor)),
+    )
     for name in ("water", "land", "vegetation", "bare"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
@@ -141,7 +153,7 @@ def test_labels_do_not_depend_on_exposure(stops: int, seed: int) -> None:
 def test_nothing_is_said_of_pixels_that_are_missing() -> None:
     seen, _ = place()
     seen.nir[30:50] = np.nan
-    found = covers_of(seen)
+    found = label_spectrally(seen)
     assert not (found.water | found.land | found.vegetation | found.bare)[30:50].any()
     assert found.water[20:30, 20:80].mean() > 0.9
 
@@ -150,11 +162,11 @@ def test_a_roof_as_bright_as_water_in_infrared_is_no_water_where_there_is_a_shor
     seen, truth = place()
     roof = (slice(2, 14), slice(90, 118))
     seen.green[roof], seen.nir[roof] = 0.30, 0.10
-    assert covers_of(seen).water[roof].all()
+    assert label_spectrally(seen).water[roof].all()
     swir = np.select([truth == 1, truth == 2], [0.01, 0.2], 0.4).astype(np.float32)
     swir[roof] = 0.35
     swir *= np.random.default_rng(5).normal(1, 0.04, swir.shape).astype(np.float32)
-    found = covers_of(Seen(seen.red, seen.green, seen.nir, swir))
+    found = label_spectrally(SpectralBands(seen.red, seen.green, seen.nir, swir))
     assert not found.water[roof].any()
     assert found.water[20:60, 20:80].mean() > 0.9
 
@@ -163,7 +175,7 @@ def test_a_roof_as_bright_as_water_in_infrared_is_no_water_where_there_is_a_shor
 def test_what_a_square_fits_into_stays_and_only_that(seed: int, width: int) -> None:
     rng = np.random.default_rng(seed)
     mask = ndimage.gaussian_filter(rng.standard_normal((40, 50)), 2) > 0
-    kept = wide(mask, width)
+    kept = open_mask(mask, width)
     expected = np.zeros_like(mask)
     for row, col in np.ndindex(40 - width + 1, 50 - width + 1):
         if mask[row : row + width, col : col + width].all():
@@ -173,4 +185,4 @@ def test_what_a_square_fits_into_stays_and_only_that(seed: int, width: int) -> N
 
 def test_where_two_masks_speak_none_is_believed() -> None:
     first, second = np.array([[True, True, False]]), np.array([[False, True, False]])
-    assert as_codes({3: first, 4: second}).tolist() == [[3, NO_LABEL, NO_LABEL]]
+    assert label_map({3: first, 4: second}).tolist() == [[3, NO_LABEL, NO_LABEL]]

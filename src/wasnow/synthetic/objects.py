@@ -20,7 +20,7 @@ Rgb = tuple[int, int, int]
 """A colour, 0 to 255 per band."""
 
 
-class When(IntFlag):
+class Presence(IntFlag):
     """At which of the two dates an item is there."""
 
     BEFORE = 1
@@ -34,7 +34,7 @@ class Ground:
 
     polygon: Points
     cover: str
-    when: When = When.BOTH
+    when: Presence = Presence.BOTH
     angle: float = 0.0
     spacing_m: float = 1.5
     tone: float = 1.0
@@ -47,7 +47,7 @@ class Road:
     line: Points
     kind: str
     half_width_m: float
-    when: When = When.BOTH
+    when: Presence = Presence.BOTH
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Line:
     line: Points
     kind: str
     half_width_m: float
-    when: When = When.BOTH
+    when: Presence = Presence.BOTH
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Building:
     roof: str
     color: Rgb
     extras: int
-    when: When = When.BOTH
+    when: Presence = Presence.BOTH
 
     @property
     def area_m2(self) -> float:
@@ -97,7 +97,7 @@ class Tree:
     height_m: float
     kind: str
     hue: float
-    when: When = When.BOTH
+    when: Presence = Presence.BOTH
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ class Pond:
     radius_m: float
     wobble: NDArray[np.float64]
     phase: NDArray[np.float64]
-    when: When = When.BOTH
+    when: Presence = Presence.BOTH
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ class River:
     line: Points
     half_width_m: float
     bed: bool = False
-    when: When = When.BOTH
+    when: Presence = Presence.BOTH
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ class Parking:
     centre: Point
     angle: float
     share_taken: float
-    when: When = When.BOTH
+    when: Presence = Presence.BOTH
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ class Plan:
     trees: tuple[Tree, ...]
     parkings: tuple[Parking, ...]
 
-    def at(self, date: When) -> Plan:
+    def at(self, date: Presence) -> Plan:
         """Of all this, what is there at one date."""
         return Plan(
             self.warp,
@@ -160,11 +160,11 @@ class Plan:
 
 class _Item(Protocol):
     @property
-    def when(self) -> When: ...
+    def when(self) -> Presence: ...
 
 
 _AnItem = TypeVar("_AnItem", bound=_Item)
 
 
-def _there(items: Iterable[_AnItem], date: When) -> tuple[_AnItem, ...]:
+def _there(items: Iterable[_AnItem], date: Presence) -> tuple[_AnItem, ...]:
     return tuple(item for item in items if item.when & date)

@@ -1,8 +1,8 @@
 """A plan in the making.
 
-    Draft       the things placed so far, in their order
+    PlanBuilder       the things placed so far, in their order
     Occupancy   which square metres are taken: keeps trees off roads and houses out of each other
-    Ledger      how many square metres may still change
+    ChangeBudget      how many square metres may still change
 
 The steps of `make_plan` write into these, one after the other.
 """
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from wasnow.synthetic.objects import Building, Ground, Line, Parking, Plan, Pond, Presence, Rgb, River, Road, Tree
 from wasnow.synthetic.plan.land import Land
 from wasnow.synthetic.shapes import Point, Points, axes, contains, direction, resample
-from wasnow.synthetic.things import Building, Ground, Line, Parking, Plan, Pond, Rgb, River, Road, Tree, When
 
 
 @dataclass(eq=False)
-class Ledger:
+class ChangeBudget:
     """The change area still to be spent, in square metres."""
 
     total: float
@@ -75,7 +75,7 @@ class Occupancy:
         return slice(int(top), int(bottom)), slice(int(left), int(right))
 
 
-class Draft:
+class PlanBuilder:
     """The things of one plan, collected step by step.
 
     Args:
@@ -107,7 +107,7 @@ class Draft:
             tuple(self.parkings),
         )
 
-    def lay_road(self, line: Points, kind: str, half_width: float, when: When = When.BOTH) -> None:
+    def lay_road(self, line: Points, kind: str, half_width: float, when: Presence = Presence.BOTH) -> None:
         """A road along a world polyline; it takes its pavements too."""
         self.roads.append(Road(line, kind, half_width, when))
         self.occupancy.take(line, half_width + (1.8 if kind != "track" else 0.3))
@@ -121,7 +121,7 @@ class Draft:
         height: float,
         roof: str,
         color: Rgb,
-        when: When = When.BOTH,
+        when: Presence = Presence.BOTH,
         spaced: bool = True,
     ) -> None:
         """Put a building up, unless the river runs there.
@@ -133,7 +133,7 @@ class Draft:
             height: of the eaves, metres.
             roof: gable, hip or flat.
             color: of the roof.
-            when: see `When`.
+            when: see `Presence`.
             spaced: whether it takes its ground; a wing stands on ground that is taken.
         """
         length, width = size
@@ -144,7 +144,9 @@ class Draft:
             self.occupancy.take_box(centre, angle, length + 2, width + 2)
         self.buildings.append(Building(centre, angle, length, width, height, roof, color, extras, when))
 
-    def plant(self, world: Point, radius: float, kind: str, when: When = When.BOTH, *, take: bool = True) -> None:
+    def plant(
+        self, world: Point, radius: float, kind: str, when: Presence = Presence.BOTH, *, take: bool = True
+    ) -> None:
         """A tree, unless a road, a house or water is in its way."""
         if not self.occupancy.free(world, radius * 0.55):
             return
