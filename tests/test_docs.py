@@ -193,7 +193,7 @@ def test_every_error_is_listed_with_its_exit_code():
         for name, value in vars(errors).items()
         if isinstance(value, type) and issubclass(value, errors.WasnowError)
     }
-    assert {name: int(code) for name, code, *_ in rows(DOCS / "errors.md", "The tree")} == real
+    assert {name: int(code) for name, code, *_ in rows(DOCS / "errors.md", "Exceptions")} == real
 
 
 def test_every_option_of_detect_is_explained():

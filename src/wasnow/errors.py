@@ -1,33 +1,34 @@
-"""Every error that wasnow raises on purpose.
+"""The exceptions that wasnow raises on purpose, and the exit code of each.
 
     WasnowError
-    ├── UsageError            the request cannot be meant as written          exit 2
+    ├── UsageError            an option or argument is invalid                exit 2
     │   ├── TilingError         tile, margin and stride do not fit together
     │   ├── UnknownModel        no model of that name
-    │   ├── VocabularyError     class words empty, repeated, or not known to the model
-    │   ├── TrainingDiverged    the loss or a gradient is no longer a number
-    │   └── OutOfMemory         a batch does not fit; says which setting to lower
-    ├── InputError            a file is not what it must be                   exit 3
+    │   └── VocabularyError     class words empty, repeated, or unknown to the model
+    ├── InputError            an input file or folder is invalid              exit 3
     │   ├── RasterUnreadable    missing, truncated, damaged, or not a raster
     │   ├── RasterUnsuitable    readable, but complex, empty, without georeference, ...
-    │   ├── BandsUnclear        which bands to use cannot be told
+    │   ├── BandsUnclear        the bands to use are ambiguous
     │   ├── CheckpointError     a checkpoint is missing, damaged, or of another format
-    │   ├── PairsError          a list of pairs has rows that cannot be carried out (all of them listed)
-    │   ├── DatasetError        a folder is no dataset, or one with faults (all of them listed)
-    │   │   └── SingleDated       images with masks of one date: pairs can be made of them
-    │   ├── UnknownLabels       a label file holds values that its encoding does not have
-    │   ├── GridMismatch        the two rasters share no ground
-    │   ├── DownloadFailed      the network or a server does not give a file
-    │   └── WorkersLost         workers or their scheduler cannot be reached, do not fit, or went away
-    ├── OutputError           the result folder cannot be written             exit 4
-    │   ├── OutputLocked        another run is writing there
-    │   ├── ResumeRefused       the folder holds a run with other inputs or options
-    │   └── DiskFull            no room left; what is finished stays
-    └── Interrupted           Ctrl-C or SIGTERM; run the command again        exit 130
+    │   ├── PairsError          rows of a list of pairs are invalid (all of them listed)
+    │   ├── DatasetError        a folder is not a dataset, or has faults (all of them listed)
+    │   │   └── SingleDated       images with masks of one date; pairs can be made from them
+    │   ├── UnknownLabels       a label file has values that its encoding does not define
+    │   └── GridMismatch        the two rasters do not overlap
+    ├── OutputError           the output folder cannot be written             exit 4
+    │   ├── OutputLocked        another process is writing to it
+    │   ├── ResumeRefused       it holds a run with other inputs or options
+    │   └── DiskFull            no space left; finished work is kept
+    ├── ResourceError         memory, network or workers are not available    exit 8
+    │   ├── OutOfMemory         a batch does not fit; names the setting to lower
+    │   ├── DownloadFailed      the network or a server does not deliver a file
+    │   └── WorkersLost         workers or their scheduler are unreachable, incompatible, or lost
+    ├── TrainingDiverged      the loss or a gradient is not finite            exit 9
+    └── Interrupted           Ctrl-C or SIGTERM; the same command resumes     exit 130
 
-A run that finishes with flagged tiles (``--keep-going``) is no error: it returns, and the command line exits with 5.
-Neither is a folder that ``wasnow verify`` finds faults in (6), nor a list of pairs of which some failed (7).
-Each message is one line: what was found, what was wanted, what to do.
+Three outcomes are exit codes without an exception: a run with flagged parts (5, ``--keep-going``), faults found by
+``wasnow verify`` (6), and a list of pairs of which some failed (7).
+Each message is one line: what was found, what is required, what to do.
 """
 
 from __future__ import annotations
@@ -44,28 +45,30 @@ EXIT_OUTPUT = 4
 EXIT_PARTIAL = 5
 EXIT_UNSOUND = 6
 EXIT_SOME_FAILED = 7
+EXIT_RESOURCES = 8
+EXIT_DIVERGED = 9
 EXIT_INTERRUPTED = 130
 
 
 class WasnowError(Exception):
-    """The root: catch this to catch everything that wasnow raises on purpose."""
+    """Base class of all exceptions that wasnow raises on purpose."""
 
     exit_code: ClassVar[int] = EXIT_BUG
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Pickle would call the class with the finished message, and some take the facts that it is made of.
-        return _as_it_was, (type(self), self.args, dict(self.__dict__))
+        # By default, pickle calls the class with the finished message, which some constructors do not accept.
+        return _unpickle, (type(self), self.args, dict(self.__dict__))
 
 
-def _as_it_was(kind: type[WasnowError], args: tuple[Any, ...], facts: dict[str, Any]) -> WasnowError:
-    """An error that came from another process."""
+def _unpickle(kind: type[WasnowError], args: tuple[Any, ...], attributes: dict[str, Any]) -> WasnowError:
+    """Restore an exception that another process raised, without calling its constructor."""
     error = kind.__new__(kind, *args)
-    error.__dict__.update(facts)
+    error.__dict__.update(attributes)
     return error
 
 
 class UsageError(WasnowError):
-    """The request cannot be meant as it is written."""
+    """An option or argument is invalid."""
 
     exit_code = EXIT_USAGE
 
@@ -78,29 +81,26 @@ class UnknownModel(UsageError):
     """No model of that name."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
-        super().__init__(f"no model is called {name!r}; known are {', '.join(known)}{did_you_mean(name, known)}")
+        super().__init__(f"unknown model {name!r}; choose one of {', '.join(known)}{did_you_mean(name, known)}")
 
 
 class VocabularyError(UsageError):
     """Class words that are empty, repeated, or unknown to the model."""
 
 
-class TrainingDiverged(UsageError):
-    """The loss or a gradient is no longer a number; the last good state is kept."""
-
-
-class OutOfMemory(UsageError):
-    """A batch does not fit into memory with these settings."""
-
-
 class InputError(WasnowError):
-    """A file is not what it must be."""
+    """An input file or folder is invalid."""
 
     exit_code = EXIT_INPUT
 
 
 class RasterUnreadable(InputError):
-    """A raster is missing, truncated, damaged, or no raster at all."""
+    """A raster is missing, truncated, damaged, or not a raster.
+
+    Attributes:
+        path: of the raster.
+        reason: what is wrong with it.
+    """
 
     def __init__(self, path: str | os.PathLike[str], reason: str, advice: str = "") -> None:
         self.path = os.fspath(path)
@@ -109,15 +109,20 @@ class RasterUnreadable(InputError):
 
 
 class RasterUnsuitable(RasterUnreadable):
-    """A raster can be read, but not used: complex values, no bands, no georeference."""
+    """A raster can be read but not used: complex values, no bands, no georeference."""
 
 
 class BandsUnclear(InputError):
-    """Which bands of a raster to use cannot be told."""
+    """The bands of a raster to use are ambiguous or do not exist."""
 
 
 class CheckpointError(InputError):
-    """A checkpoint is missing, damaged, or of a format that this version does not read."""
+    """A checkpoint is missing, damaged, or of a format that this version does not read.
+
+    Attributes:
+        path: of the checkpoint.
+        reason: what is wrong with it.
+    """
 
     def __init__(self, path: str | os.PathLike[str], reason: str, advice: str = "") -> None:
         self.path = os.fspath(path)
@@ -126,10 +131,10 @@ class CheckpointError(InputError):
 
 
 class PairsError(InputError):
-    """A list of pairs has rows that cannot be carried out as written; nothing was done.
+    """Rows of a list of pairs are invalid; no pair was processed.
 
     Attributes:
-        faults: all of them, each with its row.
+        faults: one text per invalid row.
     """
 
     SHOWN: ClassVar[int] = 10
@@ -141,10 +146,10 @@ class PairsError(InputError):
 
 
 class DatasetError(InputError):
-    """A folder is no dataset, or one with faults.
+    """A folder is not a dataset, or a dataset with faults.
 
     Attributes:
-        faults: all that were found; empty where the folder is not understood at all.
+        faults: all faults; empty if the layout was not recognised.
     """
 
     def __init__(self, message: str, faults: Sequence[object] = ()) -> None:
@@ -153,11 +158,11 @@ class DatasetError(InputError):
 
 
 class SingleDated(DatasetError):
-    """A folder of images with masks of one date: no dataset of pairs, but pairs can be made of it."""
+    """A folder of images with masks of one date, not a dataset of pairs; pairs can be made from it."""
 
 
 class UnknownLabels(InputError):
-    """A label file holds values that its encoding does not know."""
+    """A label file has values that its encoding does not define."""
 
     def __init__(self, path: str | os.PathLike[str], values: Mapping[str, int], encoding: str) -> None:
         self.path = path
@@ -166,35 +171,31 @@ class UnknownLabels(InputError):
         more = f" and {len(values) - 4} more" if len(values) > 4 else ""
         kind = "colours" if any("," in value for value in values) else "values"
         super().__init__(
-            f"{os.fspath(path)}: unknown label {kind} {shown}{more}: {encoding} does not have them; "
+            f"{os.fspath(path)}: unknown label {kind} {shown}{more}, which {encoding} does not define; "
             "correct the file, choose another --encoding, or describe the values in a dataset.yaml"
         )
 
 
 class GridMismatch(InputError):
-    """The two rasters share no ground."""
-
-
-class DownloadFailed(InputError):
-    """The network, or the server at its end, does not give a file."""
-
-
-class WorkersLost(InputError):
-    """Workers, or their scheduler, cannot be reached, do not fit, or went away; the run can go on later."""
+    """The two rasters do not overlap, or have different shapes and no CRS."""
 
 
 class OutputError(WasnowError):
-    """The result folder cannot be written."""
+    """The output folder cannot be written."""
 
     exit_code = EXIT_OUTPUT
 
 
 class OutputLocked(OutputError):
-    """Another run is writing to this result folder."""
+    """Another process is writing to this output folder."""
 
 
 class ResumeRefused(OutputError):
-    """The result folder holds a run with other inputs, options or model."""
+    """The output folder holds a run with other inputs, options or model.
+
+    Attributes:
+        differences: one text per difference.
+    """
 
     def __init__(self, folder: str | os.PathLike[str], differences: Sequence[str]) -> None:
         self.differences = tuple(differences)
@@ -205,17 +206,41 @@ class ResumeRefused(OutputError):
 
 
 class DiskFull(OutputError):
-    """No room left on the disk; finished blocks are kept."""
+    """No space left on the disk; finished work is kept."""
+
+
+class ResourceError(WasnowError):
+    """Memory, network or workers are not available; the same command can succeed elsewhere or later."""
+
+    exit_code = EXIT_RESOURCES
+
+
+class OutOfMemory(ResourceError):
+    """A batch does not fit into memory with these settings."""
+
+
+class DownloadFailed(ResourceError):
+    """The network or a server does not deliver a file."""
+
+
+class WorkersLost(ResourceError):
+    """Workers or their scheduler are unreachable, incompatible, or lost; the same command resumes the run."""
+
+
+class TrainingDiverged(WasnowError):
+    """The loss or a gradient is not finite; the last good state is kept."""
+
+    exit_code = EXIT_DIVERGED
 
 
 class Interrupted(WasnowError):
-    """The run was interrupted; everything finished so far is kept."""
+    """The run was interrupted; finished work is kept."""
 
     exit_code = EXIT_INTERRUPTED
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """``; did you mean 'x'?`` for the nearest known word, or nothing when none is near."""
+    """Return ``; did you mean 'x'?`` for the nearest known word, or an empty string if none is near."""
     import difflib
 
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)

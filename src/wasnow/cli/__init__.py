@@ -1,15 +1,17 @@
 """The command line: one file per verb, glue only. Everything heavy is imported inside a verb, so ``--help`` is instant.
 
 Exit codes:
-    0    done
+    0    success
     1    a bug in wasnow (please report it with --debug)
-    2    the command cannot be meant as written
+    2    an option or argument is invalid
     3    an input file is missing, damaged or unsuitable
-    4    the result folder cannot be written, is locked, or holds another run
-    5    finished, but parts could not be read and are flagged (--keep-going)
-    6    verify: something is missing, changed or not valid
-    7    --pairs: some pairs failed, the others are done
-    130  interrupted; run the same command again to go on
+    4    the output folder cannot be written, is locked, or holds another run
+    5    finished with flagged parts that could not be read (--keep-going)
+    6    verify: missing, changed or invalid results
+    7    --pairs: some pairs failed, the others are finished
+    8    out of memory, no network, or no workers
+    9    a training diverged
+    130  interrupted; the same command resumes the run
 """
 
 from __future__ import annotations
