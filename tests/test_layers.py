@@ -22,6 +22,7 @@ FORBIDDEN = {
     "raster": {"torch"},
     "output": {"torch"},
     "storage": {"torch"},
+    "areas": {"torch", "rasterio", "pyogrio"},
     "_system": {"torch", "rasterio", "numpy"},
     "vocabulary": {"torch", "rasterio"},
     "errors": {"torch", "rasterio", "numpy"},
@@ -29,6 +30,7 @@ FORBIDDEN = {
 """Libraries that a package or module must not import."""
 
 ALLOWED = {
+    "areas": {"errors"},
     "errors": set(),
     "_system": set(),
     "vocabulary": {"errors"},
