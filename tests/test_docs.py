@@ -14,9 +14,9 @@ import typer
 from wasnow import errors
 from wasnow.cli import app
 from wasnow.cli.rio import wasnow as rio_wasnow
+from wasnow.output.layout import OUTPUTS
 from wasnow.output.record import RunRecord
 from wasnow.output.vector.files import ATTRIBUTES, LAYER
-from wasnow.output.writer import OUTPUTS
 from wasnow.pipeline.plan import Options
 from wasnow.raster.pair import Reason
 

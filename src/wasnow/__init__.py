@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ChangeLogits": "wasnow.models.contract",
-    "ChangeMap": "wasnow.output.writer",
+    "ChangeMap": "wasnow.output.change_map",
     "ChangeModel": "wasnow.models.contract",
     "ModelCard": "wasnow.models.contract",
     "Options": "wasnow.pipeline.plan",
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from wasnow.errors import WasnowError
     from wasnow.models.checkpoint import load
     from wasnow.models.contract import ChangeLogits, ChangeModel, ModelCard, SceneModel
-    from wasnow.output.writer import ChangeMap
+    from wasnow.output.change_map import ChangeMap
     from wasnow.pipeline.plan import Options, make_plan
     from wasnow.pipeline.run import detect
     from wasnow.vocabulary import Vocabulary

@@ -16,11 +16,12 @@ import wasnow
 from making import Toy, pair, write_raster
 from wasnow.batch import PairOutcome, detect_pairs, read_pairs, run
 from wasnow.batch.summary import as_csv, as_page
-from wasnow.batch.table import folded, name_fault
+from wasnow.batch.table import OWN_FILES
 from wasnow.cli import app
 from wasnow.errors import DiskFull, InputError, Interrupted, OutputError, OutputLocked, PairsError, UnknownModel
 from wasnow.output.verify import verify
 from wasnow.storage.journal import workspace
+from wasnow.storage.names import folded, folder_name_fault
 
 
 @pytest.fixture
@@ -63,8 +64,8 @@ def test_the_same_call_again_does_what_is_left_and_no_more(place, monkeypatch):
     detect_pairs(listed(place, THREE), output=place / "out", model=Toy())
     shutil.copy(place / "after.tif", place / "gone.tif")
     made = []
-    answered = run.engine.writer.assemble
-    monkeypatch.setattr(run.engine.writer, "assemble", lambda *given: made.append(1) or answered(*given))
+    answered = run.engine.write_results
+    monkeypatch.setattr(run.engine, "write_results", lambda *given: made.append(1) or answered(*given))
     summary = detect_pairs(listed(place, THREE), output=place / "out", model=Toy())
     assert summary.complete
     assert len(made) == 1
@@ -280,7 +281,7 @@ def test_all_faults_are_told_with_their_rows(tmp_path):
     ],
 )
 def test_a_name_that_is_no_plain_folder_is_refused(name):
-    assert name_fault(name) is not None
+    assert folder_name_fault(name, OWN_FILES) is not None
     with pytest.raises(PairsError, match="row 1"):
         read_pairs([{"before": "a", "after": "b", "name": name}])
 
@@ -293,7 +294,7 @@ def test_derived_names_are_plain_and_all_different(files):
     except PairsError:
         return
     names = [row.name for row in found]
-    assert all(name_fault(name) is None for name in names)
+    assert all(folder_name_fault(name, OWN_FILES) is None for name in names)
     assert len({folded(name) for name in names}) == len(names)
 
 
@@ -321,7 +322,7 @@ def test_no_file_is_more_than_refused(tmp_path, data):
             rows = read_pairs(listed(tmp_path, text))
         except InputError:
             continue
-        assert all(name_fault(row.name) is None for row in rows)
+        assert all(folder_name_fault(row.name, OWN_FILES) is None for row in rows)
 
 
 # --- the summary ------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from making import ToyEncoding, pair
 from wasnow.cli import app
 from wasnow.cli.detect import parse_thresholds
 from wasnow.errors import UsageError
-from wasnow.output.writer import ChangeMap
+from wasnow.output.change_map import ChangeMap
 from wasnow.pipeline import plan
 
 

@@ -25,12 +25,13 @@ from wasnow.data.layouts.described import read_description
 from wasnow.data.vectors import read_polygons
 from wasnow.models import checkpoint
 from wasnow.models.published import convert
-from wasnow.output.record import RECORD_NAME, BlockRecord
+from wasnow.output.change_map import ChangeMap
+from wasnow.output.folder import finished_record
+from wasnow.output.layout import RECORD_NAME
 from wasnow.output.report.style import aux_xml, qml
 from wasnow.output.vector.qgis import qgis_style
-from wasnow.output.writer import ChangeMap, finished
 from wasnow.storage.checksums import given_sums
-from wasnow.storage.journal import workspace
+from wasnow.storage.journal import BlockRecord, workspace
 from wasnow.training.config import from_yaml, to_yaml, with_settings
 from wasnow.training.recipes import RECIPES, recipe
 from wasnow.vocabulary import Vocabulary
@@ -124,7 +125,7 @@ def _record_seeds(folder: Path) -> list[bytes]:
 
 def _record(content: bytes, folder: Path) -> object:
     (folder / RECORD_NAME).write_bytes(content)
-    finished(folder)
+    finished_record(folder)
     found = ChangeMap.open(folder)
     return found.summary(), found._repr_html_(), found.vocabulary
 

@@ -22,7 +22,8 @@ from wasnow.cli import app
 from wasnow.errors import CheckpointError, InputError, WasnowError
 from wasnow.models import checkpoint, clip_weights
 from wasnow.models.published.convert import read_weights
-from wasnow.output.writer import ChangeMap, finished
+from wasnow.output.change_map import ChangeMap
+from wasnow.output.folder import finished_record
 from wasnow.priors.store import MANIFEST, Manifest
 from wasnow.training.start import find_start
 
@@ -264,7 +265,7 @@ def test_a_record_that_names_files_outside_its_folder_is_no_finished_run(tmp_pat
     from making import Toy, pair
 
     result = wasnow.detect(*pair(tmp_path, height=48, width=48), output=tmp_path / "out", model=Toy(), tile=48)
-    assert finished(result.folder) is not None
+    assert finished_record(result.folder) is not None
     outside = tmp_path / "outside.txt"
     outside.write_text("mine", encoding="utf-8")
     record = json.loads((result.folder / "run.json").read_text(encoding="utf-8"))
@@ -273,7 +274,7 @@ def test_a_record_that_names_files_outside_its_folder_is_no_finished_run(tmp_pat
         (result.folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
         with pytest.raises(InputError, match=r"run\.json is not a record .*outputs"):
             ChangeMap.open(result.folder)
-        assert finished(result.folder) is None
+        assert finished_record(result.folder) is None
     assert outside.read_text(encoding="utf-8") == "mine"
 
 

@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 import wasnow
 from making import Toy, pair
 from wasnow.errors import VocabularyError
+from wasnow.output.change_map import ChangeMap
 from wasnow.output.report.style import aux_xml, qml
 from wasnow.output.vector.qgis import qgis_style
-from wasnow.output.writer import ChangeMap
 from wasnow.vocabulary import MAX_WORD_CHARACTERS, Vocabulary
 
 WORDS = (

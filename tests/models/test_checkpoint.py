@@ -185,7 +185,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
         raise OSError("No space left on device")
 
     monkeypatch.setattr("wasnow.models.checkpoint.save_file", fails)
-    with pytest.raises(OutputError, match="no room left on the disk"):
+    with pytest.raises(OutputError, match="no space left on the disk"):
         saved(path)
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["a.safetensors"]

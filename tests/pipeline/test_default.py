@@ -26,7 +26,7 @@ from wasnow.models import checkpoint, registry
 from wasnow.models.contract import ChangeLogits, ModelCard
 from wasnow.models.registry import DEFAULT, MODELS
 from wasnow.nn import sentence
-from wasnow.output.writer import ChangeMap
+from wasnow.output.change_map import ChangeMap
 from wasnow.pipeline import plan
 from wasnow.pipeline.plan import Options, make_plan
 from wasnow.pipeline.run import detect

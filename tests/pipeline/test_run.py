@@ -24,8 +24,9 @@ from wasnow.errors import (
     WasnowError,
 )
 from wasnow.output import writer
+from wasnow.output.change_map import ChangeMap
+from wasnow.output.layout import OUTPUTS
 from wasnow.output.record import RunRecord
-from wasnow.output.writer import OUTPUTS, ChangeMap
 from wasnow.pipeline.run import detect
 
 
@@ -371,7 +372,7 @@ def test_an_unknown_option_is_answered_with_the_nearest(tmp_path):
 
 
 def test_a_record_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no finished result folder"):
+    with pytest.raises(InputError, match="not a finished result folder"):
         RunRecord.read(tmp_path)
     (tmp_path / "run.json").write_text('{"format": 1}')
     with pytest.raises(InputError, match="not a record"):

@@ -12,8 +12,9 @@ from rio_cogeo.cogeo import cog_validate
 
 from making import Toy, pair
 from wasnow.errors import Interrupted, ResumeRefused, UsageError
+from wasnow.output.change_map import ChangeMap
+from wasnow.output.layout import LANDCOVER, LANDCOVER_OUTPUTS, OUTPUTS
 from wasnow.output.record import RunRecord
-from wasnow.output.writer import LANDCOVER, LANDCOVER_OUTPUTS, OUTPUTS, ChangeMap
 from wasnow.pipeline.run import detect
 
 MANY = tuple(f"class {number}" for number in range(1, 21))

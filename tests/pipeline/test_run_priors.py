@@ -29,7 +29,7 @@ from wasnow.errors import InputError, Interrupted, ResumeRefused, UsageError, Vo
 from wasnow.models.checkpoint import save
 from wasnow.models.contract import ChangeLogits, Guided, wanted_priors
 from wasnow.models.sam_cd import SAMCD
-from wasnow.output.writer import ChangeMap
+from wasnow.output.change_map import ChangeMap
 from wasnow.pipeline.acceleration import OpenVinoModel
 from wasnow.pipeline.block import Feed, Rules, answer_block
 from wasnow.pipeline.plan import Options, make_plan

@@ -21,7 +21,7 @@ from wasnow.priors.files import MaskFiles
 from wasnow.priors.make import PriorRequest, make_dataset, make_pair
 from wasnow.raster.grid import Grid
 from wasnow.raster.tiles import Window
-from wasnow.raster.write import sha256
+from wasnow.storage.hashing import file_sha256
 
 WORDS = ("red", "blue")
 
@@ -103,10 +103,10 @@ def test_some_words_can_be_picked_in_another_order(rasters, tmp_path):
 def test_priors_know_the_image_they_are_of(rasters, tmp_path):
     make_pair(*rasters, tmp_path / "out", way())
     priors = open_priors(tmp_path / "out")
-    priors.check("before", sha256(rasters[0]))
+    priors.check("before", file_sha256(rasters[0]))
     priors.check("before", None)
     with pytest.raises(InputError, match="another before image"):
-        priors.check("before", sha256(rasters[1]))
+        priors.check("before", file_sha256(rasters[1]))
     with pytest.raises(UsageError, match="before or after"):
         priors.check("between", None)
     with pytest.raises(UsageError, match="wasnow priors FOLDER"):

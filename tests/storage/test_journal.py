@@ -14,9 +14,9 @@ import pytest
 from filelock import Timeout
 
 from wasnow.errors import OutputError, OutputLocked, ResumeRefused
-from wasnow.output.record import BlockRecord
-from wasnow.storage import journal
-from wasnow.storage.journal import differences, how_far, under_way, workspace, write_atomically
+from wasnow.storage import lock
+from wasnow.storage.atomic import write_atomically
+from wasnow.storage.journal import BlockRecord, current_writer, differences, finished_blocks, workspace
 
 
 def record(block: int, outcome: str = "done") -> BlockRecord:
@@ -144,7 +144,7 @@ def test_a_lock_that_outlives_its_holder_is_told_apart(tmp_path, monkeypatch):
     def held(self, **options):
         raise Timeout("lock")
 
-    monkeypatch.setattr(journal.FileLock, "acquire", held)
+    monkeypatch.setattr(lock.FileLock, "acquire", held)
     with pytest.raises(OutputLocked, match=r"process 4194305 on .* which has ended.*fuser"), workspace(tmp_path):
         pass
 
@@ -169,7 +169,7 @@ def test_a_holder_that_died_on_this_machine_is_no_hindrance(tmp_path):
 
 
 def test_a_holder_on_another_machine_that_still_signs_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal, "WATCHED_S", 30.0)
+    monkeypatch.setattr(lock, "WATCH_S", 30.0)
     path = left_by(tmp_path, "node7")
     over = threading.Event()
 
@@ -189,14 +189,14 @@ def test_a_holder_on_another_machine_that_still_signs_is_named(tmp_path, monkeyp
 
 @pytest.mark.parametrize("age_s", [0.0, 1e4])
 def test_a_holder_on_another_machine_that_signs_no_more_is_dead(tmp_path, monkeypatch, age_s):
-    monkeypatch.setattr(journal, "WATCHED_S", 0.3 if age_s == 0 else 1e6)
+    monkeypatch.setattr(lock, "WATCH_S", 0.3 if age_s == 0 else 1e6)
     left_by(tmp_path, "node7", age_s=age_s)
     with workspace(tmp_path) as space:
         assert json.loads((space.folder / "holder.json").read_text())["pid"] == os.getpid()
 
 
 def test_a_writer_signs_while_it_writes_and_no_longer(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal, "BEAT_S", 0.02)
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.02)
     with workspace(tmp_path) as space:
         path = space.folder / "holder.json"
         first = path.stat().st_mtime_ns
@@ -204,32 +204,32 @@ def test_a_writer_signs_while_it_writes_and_no_longer(tmp_path, monkeypatch):
         while path.stat().st_mtime_ns == first and time.monotonic() < until:
             time.sleep(0.02)
         assert path.stat().st_mtime_ns > first
-        assert str(under_way(tmp_path)).startswith(f"process {os.getpid()} on ")
+        assert str(current_writer(tmp_path)).startswith(f"process {os.getpid()} on ")
     assert not path.exists()
-    assert under_way(tmp_path) is None
+    assert current_writer(tmp_path) is None
 
 
 def test_a_disk_without_locks_is_refused_and_not_trusted(tmp_path, monkeypatch):
     def no_locks(self, **options):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(journal.FileLock, "acquire", no_locks)
+    monkeypatch.setattr(lock.FileLock, "acquire", no_locks)
     with pytest.raises(OutputError, match="has no locks"), workspace(tmp_path):
         pass
 
 
 def test_how_far_a_run_is_can_be_read_from_outside(tmp_path):
     filled(tmp_path, blocks=3)
-    assert how_far(tmp_path) == (3, None)
+    assert finished_blocks(tmp_path) == (3, None)
     with workspace(tmp_path) as space:
         space.begin({"tile": 512})
         space.expect(7)
     with (tmp_path / ".wasnow" / "journal.jsonl").open("ab") as file:
         file.write(b'{"crc": 1, "rec')
-    assert how_far(tmp_path) == (3, 7)
+    assert finished_blocks(tmp_path) == (3, 7)
     with workspace(tmp_path) as space:
         space.clear()
-    assert how_far(tmp_path) == (0, None)
+    assert finished_blocks(tmp_path) == (0, None)
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):

@@ -28,10 +28,10 @@ from wasnow.batch.table import PairRow, read_pairs
 from wasnow.errors import DiskFull, Interrupted, OutputError, WasnowError, WorkersLost
 from wasnow.models.contract import ChangeModel, SceneModel
 from wasnow.models.registry import DEFAULT
-from wasnow.output.writer import ChangeMap
+from wasnow.output.change_map import ChangeMap
 from wasnow.pipeline import run as engine
 from wasnow.pipeline.plan import named_model
-from wasnow.raster.write import failures_named
+from wasnow.storage.atomic import append_line
 from wasnow.storage.journal import Workspace, workspace
 
 JOURNAL = "pairs.jsonl"
@@ -214,12 +214,7 @@ class _Run:
         self._append({"bug": row.name, "traceback": "".join(traceback.format_exception(error))})
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        path = self.space.folder / JOURNAL
-        with failures_named(path), path.open("ab") as journal:
-            # A line torn by a kill spoils only itself.
-            journal.write(b"\n" * (journal.tell() > 0) + json.dumps(entry).encode())
-            journal.flush()
-            os.fsync(journal.fileno())
+        append_line(self.space.folder / JOURNAL, json.dumps(entry).encode())
 
 
 def _waiting(row: PairRow) -> PairOutcome:

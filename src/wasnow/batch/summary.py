@@ -22,9 +22,10 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import wasnow
-from wasnow.storage.journal import write_atomically
+from wasnow.output.layout import PAIRS_SUMMARY
+from wasnow.storage.atomic import write_atomically
 
-SUMMARY, TABLE, PAGE = "summary.json", "summary.csv", "index.html"
+SUMMARY, TABLE, PAGE = PAIRS_SUMMARY, "summary.csv", "index.html"
 FORMAT = 1
 
 State = Literal["waiting", "done", "partial", "failed"]

@@ -27,18 +27,15 @@ from wasnow.errors import InputError, PairsError, UsageError, did_you_mean
 from wasnow.pipeline.parsing import parse_bands, parse_flag, parse_list, parse_number, parse_thresholds
 from wasnow.pipeline.plan import Options
 from wasnow.priors.store import WITHOUT
+from wasnow.storage.names import folded, folder_name_fault
 from wasnow.vocabulary import Vocabulary
 
 LARGEST_BYTES = 2**26
-LONGEST_NAME = 120
-"""Bytes of a name in UTF-8: file systems take 255, and paths have more parts."""
 
 OWN_COLUMNS = ("before", "after", "name", "classes", "model", "threshold")
 FOR_ALL = ("workers", "scheduler", "allow_indirect")
 """Options that say how the whole list is worked through, or how far it is trusted: the list itself cannot."""
 
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-_FORBIDDEN = re.compile(r'[/\\<>:"|?*]')
 _ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|/vsi|[A-Za-z][A-Za-z0-9_]+:")
 """Beginnings of what is no path beside the list: an address, a file inside GDAL's file systems, a part of a file."""
 
@@ -217,7 +214,7 @@ def _row(number: int, cells: Mapping[str, Any], folder: Path, common: Mapping[st
         classes = classes.strip() if isinstance(classes, str) else tuple(classes)
         Vocabulary.parse(classes)
     name = str(given.get("name", ""))
-    if (fault := name_fault(name)) and name:
+    if (fault := folder_name_fault(name, OWN_FILES)) and name:
         raise UsageError(f"name {name[:60]!r} {fault}")
     model = given.get("model")
     if model is not None:
@@ -271,36 +268,8 @@ def _kinds(name: str) -> tuple[Any, ...]:
 # --- names ------------------------------------------------------------------------------------------------------
 
 
-def name_fault(name: str) -> str | None:
-    """Why a name cannot be that of a folder inside another, on any file system; None where it can."""
-    if not name.strip() or name != name.strip():
-        return "is empty, or begins or ends with a blank"
-    if name in (".", "..") or _FORBIDDEN.search(name):
-        return 'is no plain name: a folder inside the output folder, without / \\ : * ? " < > |'
-    if any(unicodedata.category(letter) in ("Cc", "Cs", "Co", "Cn") for letter in name) or _hides(name):
-        return "holds characters that cannot be seen"
-    if name.startswith(".") or name.endswith("."):
-        return "begins or ends with a dot"
-    if _RESERVED.fullmatch(name) or folded(name) in _OURS:
-        return "is reserved"
-    if len(name.encode()) > LONGEST_NAME:
-        return f"has {len(name.encode())} bytes; use at most {LONGEST_NAME}"
-    return None
-
-
-_OURS = frozenset(("summary.csv", "summary.json", "index.html"))
-_UNSEEN = frozenset("\u200b\u200e\u200f\u2028\u2029\u2060\ufeff\u00ad") | frozenset(
-    chr(code) for start, stop in ((0x202A, 0x202F), (0x2066, 0x206A)) for code in range(start, stop)
-)
-
-
-def _hides(name: str) -> bool:
-    return any(letter in _UNSEEN for letter in name)
-
-
-def folded(name: str) -> str:
-    """What a file system that knows no case, and one that knows only one way to write é, make of a name."""
-    return unicodedata.normalize("NFKC", name).casefold()
+OWN_FILES = frozenset(("summary.csv", "summary.json", "index.html"))
+"""Files of the folder of pairs, which no result folder may be called."""
 
 
 def _named(rows: list[PairRow]) -> tuple[list[PairRow], list[str]]:
@@ -337,4 +306,4 @@ def _derived(row: PairRow) -> str:
         stem = unicodedata.normalize("NFC", last.rsplit(".", 1)[0] if "." in last[1:] else last)
         stems.append(re.sub(r"[^\w.-]+", "-", stem)[:40].strip("-._") or "image")
     name = f"{stems[0]}-to-{stems[1]}"
-    return name if name_fault(name) is None else f"pair-{row.key[:8]}"
+    return name if folder_name_fault(name, OWN_FILES) is None else f"pair-{row.key[:8]}"

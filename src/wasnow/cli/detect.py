@@ -25,7 +25,7 @@ from wasnow.models.registry import DEFAULT
 from wasnow.pipeline.parsing import parse_bands, parse_thresholds
 
 if TYPE_CHECKING:
-    from wasnow.output.writer import ChangeMap
+    from wasnow.output.change_map import ChangeMap
 
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"

@@ -22,7 +22,7 @@ from wasnow.data.images import write_png
 from wasnow.data.layouts.described import FILE_NAME, NO_LABEL_WORD, UNCHANGED_WORD
 from wasnow.data.samples import Samples
 from wasnow.errors import OutputError, UsageError
-from wasnow.raster.write import failures_named
+from wasnow.storage.atomic import output_errors
 from wasnow.vocabulary import NO_LABEL
 
 Progress = Callable[[str, int, int], None]
@@ -63,7 +63,7 @@ def export_second(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
         raise OutputError(f"{folder} is not empty; choose a new folder, or pass --overwrite")
     described = folder / FILE_NAME
-    with failures_named(folder):
+    with output_errors(folder):
         described.unlink(missing_ok=True)
         for split in splits:
             for role in ("im1", "im2", "label1", "label2"):
@@ -83,7 +83,7 @@ def export_second(
         }
         for role, values in files.items():
             path = folder / split / role / f"{sample.name.replace('/', '_')}.png"
-            with failures_named(path):
+            with output_errors(path):
                 write_png(path, np.asarray(values))
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -101,6 +101,6 @@ def export_second(
     }
     notes = [f"# {key}: {value}" for key, value in (provenance or {}).items()]
     text = "\n".join([*notes, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)])
-    with failures_named(described):
+    with output_errors(described):
         described.write_text(text, encoding="utf-8")
     return described

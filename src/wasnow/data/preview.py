@@ -23,7 +23,7 @@ from wasnow.data.dataset import Dataset, LabelCounts
 from wasnow.data.samples import Codes, Labels, Sample, Samples
 from wasnow.errors import InputError
 from wasnow.output.report.pictures import HATCH, Rgba, data_uri, paletted_png, photo_jpeg, picture_shape
-from wasnow.raster.write import failures_named
+from wasnow.storage.atomic import output_errors
 from wasnow.vocabulary import CHANGED, CHANGED_COLOR, NO_CHANGE_COLOR, NO_LABEL, Vocabulary
 
 SHOWN = 12
@@ -125,7 +125,7 @@ def write_preview(
         legend=_legend(dataset.vocabulary, rows),
         style=Markup(resources.files("wasnow.output.report").joinpath("report.css").read_text(encoding="utf-8")),
     )
-    with failures_named(path):
+    with output_errors(path):
         path.write_text(text, encoding="utf-8")
     return path
 

@@ -6,7 +6,7 @@ import numpy as np
 import rasterio
 
 from wasnow.evaluation.metrics import Confusion, Scores
-from wasnow.output.writer import ChangeMap
+from wasnow.output.change_map import ChangeMap
 from wasnow.synthetic import CLASSES, Acquisition, Scene, render_scene
 from wasnow.vocabulary import Vocabulary
 

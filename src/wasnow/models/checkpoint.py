@@ -27,10 +27,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from wasnow.errors import CheckpointError, DiskFull, OutputError, UsageError
+from wasnow.errors import CheckpointError, UsageError
 from wasnow.evaluation.calibration import Calibration
 from wasnow.models.contract import ChangeModel
 from wasnow.models.registry import MODELS, build, shipped
+from wasnow.storage.atomic import atomic_path, output_errors, sync_folder
 
 FORMAT = 1
 """Counts up whenever a file could not be read as before."""
@@ -112,22 +113,15 @@ def write_sealed(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
             storages.add(pointer)
     digest = _digest(own, header)
     text = _canonical({**header, "digest": digest})
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with output_errors(path, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # As readable as any file that is written here; safetensors would keep it from everybody else.
-        partial.touch()
-        mode = partial.stat().st_mode
-        save_file(own, partial, metadata={"wasnow": text})
-        partial.chmod(mode)
-        _flush(partial)
-        partial.replace(path)
-        _flush(path.parent)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        if "No space left" in str(error) or "os error 28" in str(error):
-            raise DiskFull(f"no room left on the disk for {path}; free some and run the command again") from error
-        raise OutputError(f"{path} cannot be written ({error}); check the folder and its permissions") from error
+        with atomic_path(path) as temporary:
+            # safetensors makes files that only their owner can read; these get the default permissions.
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            save_file(own, temporary, metadata={"wasnow": text})
+            temporary.chmod(mode)
+        sync_folder(path.parent)
     return digest
 
 
@@ -187,15 +181,6 @@ def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
         if tensor.numel():
             sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Ask the system to bring a file, or the names in a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _refuse_others(path: Path) -> None:

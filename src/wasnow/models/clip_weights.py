@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import math
 import os
@@ -34,7 +33,8 @@ from wasnow.errors import CheckpointError, DiskFull, DownloadFailed, OutputError
 from wasnow.models import checkpoint
 from wasnow.models.published.convert import read_weights
 from wasnow.nn.clip import ACTIVATIONS, Activation, Clip, ClipConfig
-from wasnow.storage.cache import folder
+from wasnow.storage.cache import cache_folder
+from wasnow.storage.hashing import file_sha256
 
 KIND = "clip"
 PREFIX = "clip."
@@ -145,7 +145,7 @@ class Stored:
 
 def cache() -> Path:
     """The folder of converted weights."""
-    return folder("weights")
+    return cache_folder("weights")
 
 
 def stored() -> list[Stored]:
@@ -432,8 +432,7 @@ def _source(published: Published) -> str:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise CheckpointError(path, f"cannot be read ({error.strerror})", "check the path") from None
 

@@ -1,7 +1,7 @@
-"""``run.json``: what a run did, to what, with what outcome. The only description of a result folder; reports read it.
+"""``run.json``: inputs, options, model and outcome of a run. Reports, verification and Python read nothing else.
 
-Paths are as the user gave them. Every count is in pixels of the result grid, every area in square metres on the
-ellipsoid (None where the rasters have no georeference).
+Paths are recorded as the user gave them. Counts are in pixels of the result grid, areas in square metres on the
+ellipsoid (None without georeference).
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-RECORD_NAME = "run.json"
+from wasnow.errors import InputError
+from wasnow.output.layout import RECORD_NAME
+from wasnow.storage.journal import BlockRecord
+
 FORMAT = 1
-
-BlockOutcome = Literal["done", "empty", "failed"]
 
 
 class _Strict(BaseModel):
@@ -22,7 +23,7 @@ class _Strict(BaseModel):
 
 
 class FileSum(_Strict):
-    """One file as it was read or written: name, bytes, and SHA-256 (None for remote files)."""
+    """A file that was read or written: name, size in bytes, SHA-256 (both None for a remote file)."""
 
     name: str
     size: int | None
@@ -30,9 +31,9 @@ class FileSum(_Strict):
 
 
 class GridRecord(_Strict):
-    """A grid in words that any tool understands; ``transform`` is (a, b, c, d, e, f) as in GDAL-rasterio order."""
+    """A grid; ``transform`` is (a, b, c, d, e, f) as in rasterio: x = a col + b row + c, y = d col + e row + f."""
 
-    crs: str | None = Field(description="AUTHORITY:CODE where there is one, else WKT; None for pixel coordinates")
+    crs: str | None = Field(description="AUTHORITY:CODE if there is one, else WKT; None for pixel coordinates")
     transform: tuple[float, float, float, float, float, float]
     width: int
     height: int
@@ -40,7 +41,7 @@ class GridRecord(_Strict):
 
 
 class InputRecord(_Strict):
-    """One of the two rasters, and how it was brought onto the working grid."""
+    """One of the two input rasters, and how it was brought onto the working grid."""
 
     path: str
     files: tuple[FileSum, ...]
@@ -50,29 +51,29 @@ class InputRecord(_Strict):
     bands: tuple[int, ...] = Field(description="1-based, in the order given to the model")
     band_names: tuple[str, ...]
     nodata: tuple[float | None, ...] = Field(description="NaN is written as the string 'nan' in JSON")
-    mask: str = Field(description="where validity comes from: nodata, alpha, mask, none")
+    mask: str = Field(description="source of the valid pixels: nodata, alpha, mask, none")
     date: str | None
-    alignment: str = Field(description="how its pixels reach the working grid, in words")
+    alignment: str = Field(description="how it is resampled to the working grid, in words")
     overview: int | None = Field(description="decimation of the overview that was read; None for full resolution")
     stretch: tuple[tuple[float, float], ...] | None = Field(description="per band (low, high) for display scaling")
 
 
 class CalibrationRecord(_Strict):
-    """The temperatures of a calibrated model, and how far its confidence was off before and after, each 0..1."""
+    """Temperatures of a calibrated model, and its expected calibration error (ECE, 0..1) before and after."""
 
     change_temperature: float = Field(gt=0, description="divides the log-odds of change")
     class_temperature: float = Field(gt=0, description="divides the class logits")
-    ece_change_before: float | None = Field(default=None, description="expected calibration error on that split")
+    ece_change_before: float | None = Field(default=None, description="expected calibration error on ``split``")
     ece_change_after: float | None = None
     ece_class_before: float | None = None
     ece_class_after: float | None = None
     split: str
     pairs: int
-    for_these_classes: bool = Field(default=True, description="whether it was fitted with the words of this run")
+    for_these_classes: bool = Field(default=True, description="whether it was fitted with the class words of this run")
 
 
 class ModelRecord(_Strict):
-    """Which model, fed how, fitted how."""
+    """The model, its thresholds, and its fit."""
 
     name: str
     summary: str
@@ -81,16 +82,23 @@ class ModelRecord(_Strict):
     classes: tuple[str, ...]
     threshold: float
     threshold_from: str = Field(description="'model default', 'model default, calibrated' or 'option'")
-    class_thresholds: dict[str, float] = Field(default_factory=dict, description="by word; above the common one only")
+    class_thresholds: dict[str, float] = Field(
+        default_factory=dict, description="by class word; only those above the common one have an effect"
+    )
     calibration: CalibrationRecord | None = None
-    about: str | None = Field(default=None, description="what its weights were trained on and where they fall short")
-    gsd_range_m: tuple[float, float] | None = Field(default=None, description="pixel sides that it was measured at")
-    other_words: tuple[str, ...] = Field(default=(), description="what the class 'other' stands for, if there is one")
-    fit: dict[str, Any] | None = Field(default=None, description="diagnostics of a scene model")
+    about: str | None = Field(
+        default=None, description="training data and limits of its weights, as its checkpoint describes them"
+    )
+    gsd_range_m: tuple[float, float] | None = Field(default=None, description="pixel sizes at which it was evaluated")
+    other_words: tuple[str, ...] = Field(
+        default=(), description="the classes that 'other' stands for, if there is such a class"
+    )
+    fit: dict[str, Any] | None = Field(default=None, description="diagnostics of a model that is fitted to the scene")
+    shipped: bool = Field(default=False, description="whether its weights are part of the wasnow package")
 
 
 class ShiftRecord(_Strict):
-    """Estimated displacement of after against before, by phase correlation over sampled windows."""
+    """Displacement of after relative to before, estimated by phase correlation over sampled windows."""
 
     rows_px: float
     cols_px: float
@@ -99,7 +107,7 @@ class ShiftRecord(_Strict):
 
 
 class TransitionRecord(_Strict):
-    """One row of the from-to table; only transitions that occur are listed."""
+    """One row of the table of transitions; only transitions that occur are listed."""
 
     code: int
     before: str | None
@@ -111,7 +119,7 @@ class TransitionRecord(_Strict):
 
 
 class LandcoverRecord(_Strict):
-    """What one class covers (before, after) in the two unmasked class maps; every class has such a row."""
+    """Pixels and area of one class (before, after) in the unmasked class maps; every class has a row."""
 
     code: int
     word: str
@@ -121,7 +129,7 @@ class LandcoverRecord(_Strict):
 
 
 class FeaturesRecord(_Strict):
-    """Image features kept on disk: tiles that were answered from them, and tiles that had to be encoded."""
+    """Cached image features: tiles that were predicted from them, and tiles that had to be encoded."""
 
     folder: str
     limit_gb: float
@@ -130,41 +138,27 @@ class FeaturesRecord(_Strict):
 
 
 class PriorsRecord(_Strict):
-    """The masks that a model was told: of which words, made by what, and which they are."""
+    """The prior masks that a model was given: their words, what made them, and their digest."""
 
     words: tuple[str, ...]
-    masker: dict[str, Any] = Field(description="its name, and what else its answers depend on")
-    digest: str | None = Field(default=None, description="of every mask; None where they were made on the way")
-
-
-class BlockRecord(_Strict):
-    """What became of one block of the result grid."""
-
-    block: int
-    row: int
-    col: int
-    height: int
-    width: int
-    outcome: BlockOutcome
-    seconds: float
-    not_processed: dict[str, int] = Field(default_factory=dict, description="reason -> pixels")
-    error: str | None = None
-    tiles_reused: int = Field(default=0, description="answered from kept features")
-    tiles_encoded: int = Field(default=0, description="encoded while features were kept")
+    masker: dict[str, Any] = Field(description="its name, and everything else that its masks depend on")
+    digest: str | None = Field(default=None, description="of all masks; None if they were made during the run")
 
 
 class ExecutorRecord(_Strict):
-    """Who answered the blocks of the last command: no part of what a run is, since all give the same."""
+    """The processes that computed the blocks of the last command; the result does not depend on them."""
 
     kind: Literal["this process", "processes", "dask"]
-    scheduler: str | None = Field(default=None, description="its address; None without one")
-    workers: tuple[str, ...] = Field(default=(), description="addresses, or process numbers, of all that took part")
-    threads: int | None = Field(default=None, description="of each worker, for the network; None: as each has them")
-    lost: int = Field(default=0, description="workers that died or left; their blocks were tried anew")
+    scheduler: str | None = Field(default=None, description="address of the dask scheduler; None without one")
+    workers: tuple[str, ...] = Field(default=(), description="addresses or process ids of all workers")
+    threads: int | None = Field(
+        default=None, description="threads of each worker for the network; None: its own default"
+    )
+    lost: int = Field(default=0, description="workers that died or left; their blocks were computed again")
 
 
 class PixelRecord(_Strict):
-    """Where every pixel of the result grid went: changed + unchanged + all not_processed = total."""
+    """Pixels of the result grid by outcome: changed + unchanged + all not_processed = total."""
 
     total: int
     changed: int
@@ -173,7 +167,7 @@ class PixelRecord(_Strict):
 
 
 class AreaRecord(_Strict):
-    """The same in square metres."""
+    """Areas by outcome, in square metres."""
 
     total: float
     changed: float
@@ -182,7 +176,7 @@ class AreaRecord(_Strict):
 
 
 class RunRecord(_Strict):
-    """The whole of run.json."""
+    """The content of run.json."""
 
     format: int = FORMAT
     wasnow: str
@@ -194,7 +188,7 @@ class RunRecord(_Strict):
     before: InputRecord
     after: InputRecord
     grid: GridRecord = Field(description="the grid of the result rasters")
-    working_grid: GridRecord = Field(description="the grid that the model saw")
+    working_grid: GridRecord = Field(description="the grid on which the model ran")
     options: dict[str, Any]
     model: ModelRecord
     shift: ShiftRecord | None
@@ -204,8 +198,8 @@ class RunRecord(_Strict):
     polygons: int
     blocks: tuple[BlockRecord, ...]
     landcover: tuple[LandcoverRecord, ...] = Field(default=(), description="empty without class maps")
-    features: FeaturesRecord | None = Field(default=None, description="None where none were kept")
-    priors: PriorsRecord | None = Field(default=None, description="None for a model that wants no masks")
+    features: FeaturesRecord | None = Field(default=None, description="None if none were cached")
+    priors: PriorsRecord | None = Field(default=None, description="None for a model that takes no prior masks")
     executor: ExecutorRecord | None = Field(default=None, description="None in records of earlier versions")
     warnings: tuple[str, ...]
     timings_s: dict[str, float]
@@ -214,40 +208,35 @@ class RunRecord(_Strict):
     @field_validator("outputs")
     @classmethod
     def _in_the_folder(cls, outputs: tuple[FileSum, ...]) -> tuple[FileSum, ...]:
-        # Whoever reads a folder of somebody else's must not be led out of it.
+        # A record from elsewhere must not name files outside its folder.
         for each in outputs:
             if each.name in ("", ".", "..") or set(each.name) & set("/\\\0"):
-                raise ValueError(f"{each.name!r} is no file of the folder")
+                raise ValueError(f"{each.name!r} is not a plain file name")
         return outputs
 
     def write(self, path: Path) -> None:
-        """Write as indented JSON; the caller renames it into place."""
+        """Write as indented JSON; the caller renames the file into place."""
         path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
-        """The record of a finished result folder.
+        """Return the record of a finished result folder.
 
         Raises:
-            InputError: there is none, or it is not one that this version reads.
+            InputError: there is none, or this version cannot read it.
         """
-        from pydantic import ValidationError
-
-        from wasnow.errors import InputError
-
         path = Path(folder) / RECORD_NAME
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(
-                f"{folder} is no finished result folder: it has no {RECORD_NAME}; run wasnow detect"
+                f"{folder} is not a finished result folder: it has no {RECORD_NAME}; run wasnow detect"
             ) from None
         except (ValidationError, UnicodeDecodeError) as error:
-            first = (
-                str(error).splitlines()[0]
-                if not isinstance(error, ValidationError)
-                else (f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}")
-            )
+            if isinstance(error, ValidationError):
+                first = f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
+            else:
+                first = str(error).splitlines()[0]
             raise InputError(
-                f"{path} is not a record that this version reads ({first}); run wasnow detect again"
+                f"{path} is not a record that this version can read ({first}); run wasnow detect again"
             ) from None

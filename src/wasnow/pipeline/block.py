@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from wasnow.models.contract import ChangeModel, ask
+from wasnow.output.layout import CONFIDENCE_MISSING, CONFIDENCE_SCALE
 from wasnow.raster.blend import Blender, halo, scale_matrix, scaled_range
 from wasnow.raster.pair import PairWindow, Reason
 from wasnow.raster.radiometry import Stretch
@@ -30,8 +31,6 @@ from wasnow.vocabulary import Vocabulary
 
 Array = NDArray[np.float32]
 Masks = NDArray[np.uint8]
-CONFIDENCE_SCALE = 254
-CONFIDENCE_MISSING = 255
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 import wasnow
 from wasnow.errors import OutputError, UsageError
 from wasnow.models.contract import ChangeLogits, ChangeModel, Encoding, ModelCard
+from wasnow.storage.atomic import atomic_path
 
 Features = tuple[Tensor, ...]
 
@@ -45,7 +46,7 @@ OF_WORDS = ("classes", "synonyms", "templates")
 """Options of a network that speak of its words; they change with what it is bound to, and no encoder sees them."""
 
 _NAME = re.compile(r"tile-[0-9a-f]{40}\.safetensors")
-_PART = re.compile(r"\.tile-[0-9a-f]{40}\.\d+\.part")
+_PART = re.compile(r"\.tile-[0-9a-f]{40}\.safetensors\.[0-9a-f]+\.part")
 
 
 class FeatureStore:
@@ -196,15 +197,13 @@ class FeatureStore:
         self._full = self._bytes + size > self.limit_bytes
 
     def _write(self, path: Path, data: bytes) -> None:
-        aside = path.with_name(f".{path.stem}.{os.getpid()}.part")
         try:
-            # No fsync: a file that a power cut tore is told by its digest, and costs one tile.
-            aside.write_bytes(data)
-            os.utime(aside, ns=(now := time.time_ns(), now))
-            replaced = path.stat().st_size if path.exists() else 0
-            aside.replace(path)
+            # Not durable: a file that a power cut damaged is found by its digest and costs one tile.
+            with atomic_path(path, durable=False, shared=True) as temporary:
+                temporary.write_bytes(data)
+                os.utime(temporary, ns=(now := time.time_ns(), now))
+                replaced = path.stat().st_size if path.exists() else 0
         except OSError as error:
-            aside.unlink(missing_ok=True)
             self._leave_out(f"could not be written: {error.strerror}")
             return
         self._bytes += len(data) - replaced

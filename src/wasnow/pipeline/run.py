@@ -30,10 +30,13 @@ from wasnow._system import kept_memory
 from wasnow.errors import Interrupted, OutputError, UsageError, did_you_mean
 from wasnow.evaluation.calibration import moved_threshold
 from wasnow.models.contract import ChangeModel, SceneModel
-from wasnow.models.registry import DEFAULT
-from wasnow.output import writer
-from wasnow.output.record import FileSum, PriorsRecord
-from wasnow.output.writer import ChangeMap
+from wasnow.models.registry import DEFAULT, MODELS
+from wasnow.output.change_map import ChangeMap
+from wasnow.output.facts import OutlineOptions, RunFacts
+from wasnow.output.folder import finished_record, remove_results
+from wasnow.output.layout import CHANGE
+from wasnow.output.record import FileSum, ModelRecord, PriorsRecord
+from wasnow.output.writer import write_results
 from wasnow.pipeline.acceleration import OPENVINO
 from wasnow.pipeline.backends import Executor, executor_for
 from wasnow.pipeline.block import Feed, Rules
@@ -159,11 +162,11 @@ def run(
         clock.add("checksums", at)
         if overwrite:
             space.clear()
-            writer.remove(output)
-        elif space.plan is None and (output / writer.CHANGE).exists():
-            raise OutputError(f"{output} already holds a {writer.CHANGE} that no run here made; choose another folder")
+            remove_results(output)
+        elif space.plan is None and (output / CHANGE).exists():
+            raise OutputError(f"{output} already holds a {CHANGE} that no run here made; choose another folder")
         resumed = space.begin(_identity(plan, inputs, source))
-        if resumed and (finished := writer.finished(output)) is not None and finished.status == "complete":
+        if resumed and (finished := finished_record(output)) is not None and finished.status == "complete":
             return ChangeMap(output, finished, reused=True)
         space.expect(len(plan.tiling))
         space.prepare()
@@ -183,8 +186,8 @@ def run(
                 with plan.pair.open() as reader:
                     found = _surveyed(plan, space, reader, tell, clock)
                 _answer_blocks(plan, space, executor, _order(plan, found, priors, store), store, tell, clock)
-            finding = _finding(plan, found, source, store, executor, inputs, started, command)
-            record = writer.assemble(finding, space, tell, clock.seconds)
+            facts = _run_facts(plan, found, source, store, executor, inputs, started, command)
+            record = write_results(facts, space, tell, clock.seconds)
         except KeyboardInterrupt:
             done = len(space.done)
             raise Interrupted(
@@ -473,7 +476,7 @@ def shift_warnings(plan: Plan, shift: Shift | None) -> Iterator[str]:
     )
 
 
-def _finding(
+def _run_facts(
     plan: Plan,
     found: _Found,
     source: _MaskSource | None,
@@ -482,14 +485,28 @@ def _finding(
     inputs: tuple[tuple[FileSum, ...], tuple[FileSum, ...]],
     started: datetime,
     command: Sequence[str] | None,
-) -> writer.Finding:
+) -> RunFacts:
     left_out = store.warning() if store is not None else None
-    return writer.Finding(
-        plan=plan,
-        stretches=(found.stretch_before, found.stretch_after),
-        threshold=found.threshold,
+    options, display = plan.options, plan.card.scaling == "display"
+    return RunFacts(
+        vocabulary=plan.vocabulary,
+        pair=plan.pair,
+        result=plan.result,
+        dates=plan.dates,
+        blocks=len(plan.tiling),
+        landcover=options.landcover,
+        outlines=OutlineOptions(options.min_area, options.connectivity, options.simplify),
+        model=_model_record(plan, found),
+        options={
+            **dataclasses.asdict(options),
+            "classes": list(plan.words),
+            "class_thresholds": dict(plan.class_thresholds),
+            "tile": plan.tiling.tile,
+            "margin": plan.tiling.margin,
+        },
+        feature_cache=None if options.keep_features is None else (str(options.keep_features), options.features_limit),
+        stretches=(found.stretch_before, found.stretch_after) if display else (None, None),
         shift=found.shift,
-        fit=found.diagnostics,
         inputs=inputs,
         warnings=(
             *plan.warnings,
@@ -498,12 +515,35 @@ def _finding(
             *([left_out] if left_out else []),
             *executor.warnings,
         ),
-        fingerprint=_fingerprint(plan),
         started=started,
         command=tuple(command) if command is not None else (),
         environment=_environment(),
         priors=None if source is None else PriorsRecord.model_validate(source.origin),
         executor=executor.record,
+    )
+
+
+def _model_record(plan: Plan, found: _Found) -> ModelRecord:
+    card, entry = plan.card, MODELS.get(plan.card.name)
+    if plan.threshold is not None:
+        threshold_from = "option"
+    else:
+        threshold_from = "model default, calibrated" if plan.calibration is not None else "model default"
+    return ModelRecord(
+        name=card.name,
+        summary=card.summary,
+        source=card.source,
+        fingerprint=_fingerprint(plan),
+        classes=card.classes,
+        threshold=found.threshold,
+        threshold_from=threshold_from,
+        class_thresholds=dict(plan.class_thresholds),
+        calibration=plan.calibration,
+        about=plan.about,
+        gsd_range_m=card.gsd_range_m,
+        other_words=plan.other_words,
+        fit=found.diagnostics,
+        shipped=entry is not None and entry.shipped is not None,
     )
 
 

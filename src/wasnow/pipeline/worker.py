@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 import wasnow
 from wasnow.errors import UsageError, WasnowError, WorkersLost
 from wasnow.models.contract import ChangeModel
-from wasnow.output.record import BlockRecord
 from wasnow.pipeline.acceleration import OPENVINO, Precision, accelerated
 from wasnow.pipeline.block import BlockAnswer, Feed, Masks, Rules, answer_block
 from wasnow.pipeline.feature_cache import FeatureStore, Remembering
@@ -34,6 +33,7 @@ from wasnow.priors.store import Priors
 from wasnow.raster.pair import Pair, PairReader, PairWindow, PlacedSource, Reason
 from wasnow.raster.read import gdal_settings
 from wasnow.raster.tiles import Block, Tiling
+from wasnow.storage.journal import BlockRecord
 
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")

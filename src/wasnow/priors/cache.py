@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import struct
 import time
 import zlib
@@ -32,8 +31,8 @@ from numpy.typing import NDArray
 from wasnow.errors import OutputError
 from wasnow.priors.regions import Key, Masker, Region
 from wasnow.raster.tiles import Window
-from wasnow.raster.write import as_output_error
-from wasnow.storage.cache import folder as cache_folder
+from wasnow.storage.atomic import output_errors, write_atomically
+from wasnow.storage.cache import cache_folder
 
 MAGIC = b"wasnow prior 1\n"
 _SUM_BYTES = 32
@@ -111,15 +110,9 @@ class PriorCache:
         """
         path = self.path(picture, word, key)
         data = _packed(_canonical(picture, word, key), pieces)
-        # By chance, for the number of a process is no name: two containers that share a folder have the same.
-        aside = path.with_name(f".{path.stem}.{secrets.token_hex(6)}.part")
-        try:
+        with output_errors(path):
             path.parent.mkdir(exist_ok=True)
-            aside.write_bytes(data)
-            aside.replace(path)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise as_output_error(path, error) from error
+        write_atomically(path, data, durable=False, shared=True)
 
 
 class CachedMasker(Masker):

@@ -39,7 +39,7 @@ from wasnow.raster.grid import Grid
 from wasnow.raster.read import open_raster
 from wasnow.raster.tiles import Window
 from wasnow.raster.trust import check_vector
-from wasnow.raster.write import sha256
+from wasnow.storage.hashing import file_sha256
 from wasnow.vocabulary import join_words
 
 COLUMNS = ("class", "word", "label", "category", "type", "landcover", "name")
@@ -96,7 +96,7 @@ class MaskFiles:
     @property
     def key(self) -> dict[str, Any]:
         """What these masks are, for the record: names of the sources, digests where they are files."""
-        told = [{"name": path.name, "sha256": sha256(path) if path.is_file() else None} for path in self.sources]
+        told = [{"name": path.name, "sha256": file_sha256(path) if path.is_file() else None} for path in self.sources]
         return {"masker": "files", "sources": told, "column": self.column}
 
     def file_of(self, date: int, split: str, names: Sequence[str]) -> Path:

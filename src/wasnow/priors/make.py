@@ -43,7 +43,9 @@ from wasnow.priors.tiles import MARGIN, TILE, MaskCounts, find_tiled
 from wasnow.raster.grid import Grid
 from wasnow.raster.read import gdal_settings
 from wasnow.raster.tiles import Window
-from wasnow.raster.write import BLOCK, failures_named, sha256, to_cog
+from wasnow.raster.write import BLOCK, raster_output_errors, to_cog
+from wasnow.storage.atomic import atomic_path
+from wasnow.storage.hashing import file_sha256
 from wasnow.vocabulary import Vocabulary
 
 Progress = Callable[[str, int, int], None]
@@ -140,7 +142,7 @@ def make_pair(
             covered[date] = _write_raster(output / f"{date}.tif", picture, way, masker, index, progress)
             main = Path(picture.source.files[0])
             dates[date] = DateRecord(
-                path=os.fspath((before, after)[index]), sha256=sha256(main) if main.is_file() else None
+                path=os.fspath((before, after)[index]), sha256=file_sha256(main) if main.is_file() else None
             )
             pixels += grid.width * grid.height
         manifest = _manifest(way, masker, "pair", covered, dates=dates)
@@ -207,7 +209,6 @@ def _write_raster(
 ) -> dict[str, WordRecord]:
     grid = picture.source.grid
     plain = path.with_name(f".{path.name}.{os.getpid()}.plain.part")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     profile = {
         "driver": "GTiff",
         "width": grid.width,
@@ -229,7 +230,7 @@ def _write_raster(
         progress(f"finding masks {DATES[date]}", done, total)
 
     try:
-        with gdal_settings(), failures_named(path):
+        with gdal_settings(), raster_output_errors(path):
             with rasterio.open(plain, "w+", **profile) as raster:
                 for band, word in enumerate(way.words, 1):
                     raster.set_band_description(band, word)
@@ -257,11 +258,10 @@ def _write_raster(
                 for window in _windows(grid.shape):
                     at = RasterioWindow(window.col, window.row, window.width, window.height)
                     pixels += raster.read(window=at).sum(axis=(1, 2), dtype=np.int64)
-            to_cog(plain, aside, overviews="nearest", predictor=False)
-            aside.replace(path)
+            with atomic_path(path, shared=True) as temporary:
+                to_cog(plain, temporary, overviews="nearest", predictor=False)
     finally:
         plain.unlink(missing_ok=True)
-        aside.unlink(missing_ok=True)
     return _covered(way, pixels, tally.seen, tally.objects if masker else None)
 
 

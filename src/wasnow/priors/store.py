@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import re
-import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +35,9 @@ from wasnow.priors.nearest import grid_of, read_nearest
 from wasnow.raster.grid import Grid
 from wasnow.raster.read import gdal_settings, open_raster
 from wasnow.raster.tiles import Window
-from wasnow.raster.write import failures_named, sha256
+from wasnow.raster.write import raster_output_errors
+from wasnow.storage.atomic import atomic_path, write_atomically
+from wasnow.storage.hashing import file_sha256
 from wasnow.vocabulary import join_words
 
 MANIFEST = "priors.json"
@@ -93,10 +94,7 @@ class Manifest(_Strict):
 
     def write(self, folder: Path) -> None:
         """Put it into a folder, whole or not at all."""
-        aside = folder / f".{MANIFEST}.{os.getpid()}.part"
-        with failures_named(folder / MANIFEST):
-            aside.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            aside.replace(folder / MANIFEST)
+        write_atomically(folder / MANIFEST, f"{self.model_dump_json(indent=1)}\n".encode())
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -187,7 +185,7 @@ class Priors:
         names = [f"{split}/{name}.tif" for split, pairs in self.manifest.pictures.items() for name in pairs]
         for name in names if self.manifest.kind == "dataset" else [f"{date}.tif" for date in DATES]:
             try:
-                digest.update(f"{name} {sha256(self.folder / name)}\n".encode())
+                digest.update(f"{name} {file_sha256(self.folder / name)}\n".encode())
             except OSError as error:
                 raise InputError(
                     f"{self.folder / name} cannot be read ({error.strerror}); make the priors again"
@@ -388,13 +386,14 @@ def write_pair_masks(path: Path, words: Sequence[str], masks: Masks) -> None:
         OutputError, DiskFull: they cannot be written.
     """
     flat = np.ascontiguousarray(masks.reshape(-1, *masks.shape[2:]))
-    aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-    with failures_named(path), rasterio.Env(GDAL_PAM_ENABLED="NO"), warnings.catch_warnings():
+    with raster_output_errors(path), rasterio.Env(GDAL_PAM_ENABLED="NO"), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with rasterio.open(
-                aside,
+        with (
+            # A cache: a damaged file is noticed on reading.
+            atomic_path(path, durable=False, shared=True) as temporary,
+            rasterio.open(
+                temporary,
                 "w",
                 driver="GTiff",
                 count=len(flat),
@@ -404,10 +403,8 @@ def write_pair_masks(path: Path, words: Sequence[str], masks: Masks) -> None:
                 nbits=1,
                 compress="deflate",
                 interleave="band",
-            ) as raster:
-                raster.write(flat)
-                for band, (date, word) in enumerate(((d, w) for d in DATES for w in words), 1):
-                    raster.set_band_description(band, f"{date}: {word}")
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+            ) as raster,
+        ):
+            raster.write(flat)
+            for band, (date, word) in enumerate(((d, w) for d in DATES for w in words), 1):
+                raster.set_band_description(band, f"{date}: {word}")

@@ -24,7 +24,7 @@ from typing import Any
 from torch import nn
 
 from wasnow.errors import CheckpointError, did_you_mean
-from wasnow.storage.cache import folder as cache_folder
+from wasnow.storage.cache import cache_folder
 
 CONFIG, WEIGHTS, INDEX, PREPROCESSOR = (
     "config.json",

@@ -5,11 +5,8 @@ Neither step holds more than a few blocks, whatever the size of the raster. Call
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +19,11 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from wasnow.errors import DiskFull, OutputError
 from wasnow.raster.grid import Grid
 from wasnow.raster.tiles import Window
+from wasnow.storage.atomic import output_errors
 
 BLOCK = 512
-NEARLY_FULL_BYTES = 2**24
 
 
 class RasterWriter:
@@ -65,7 +61,7 @@ def writing(
     }
     if grid.georeferenced:
         profile |= {"crs": grid.crs, "transform": grid.transform}
-    with failures_named(path), rasterio.open(path, "w", **profile) as dataset:
+    with raster_output_errors(path), rasterio.open(path, "w", **profile) as dataset:
         dataset.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * (len(bands) - 1)
         for index, name in enumerate(bands, 1):
             dataset.set_band_description(index, name)
@@ -79,7 +75,7 @@ def to_cog(source: Path, target: Path, *, overviews: str, predictor: bool) -> No
     Raises:
         OutputError, DiskFull: it cannot be written.
     """
-    with failures_named(target):
+    with raster_output_errors(target):
         rasterio.shutil.copy(
             source,
             target,
@@ -104,11 +100,11 @@ def reading_back(path: Path) -> Iterator[Callable[[Window, NDArray[Any]], None]]
         OutputError, DiskFull: by that function, too: the raster holds something else, or cannot be read.
     """
     with ExitStack() as stack:
-        with failures_named(path):
+        with raster_output_errors(path):
             raster = stack.enter_context(rasterio.open(path))
 
         def check(window: Window, values: NDArray[Any]) -> None:
-            with failures_named(path):
+            with raster_output_errors(path):
                 found = raster.read(window=RasterioWindow(window.col, window.row, window.width, window.height))
                 if not np.array_equal(found, values):
                     raise RasterioError(
@@ -119,35 +115,9 @@ def reading_back(path: Path) -> Iterator[Callable[[Window, NDArray[Any]], None]]
         yield check
 
 
-@contextmanager
-def failures_named(path: Path) -> Iterator[None]:
-    """Turn what GDAL and the system say of a failed write into one line; half-written files stay for the caller."""
-    try:
-        yield
-    except (OSError, RasterioError, CPLE_BaseError) as error:
-        # Not everything that GDAL says reaches us as an error of rasterio: its own come out of closing a file.
-        raise as_output_error(path, error) from error
+def raster_output_errors(path: Path) -> AbstractContextManager[None]:
+    """Turn failed writes of rasters into `DiskFull` or `OutputError`; incomplete files stay for the caller.
 
-
-def as_output_error(path: Path, error: BaseException) -> OutputError:
-    """`DiskFull` where the disk is, else `OutputError`, each with the advice that helps."""
-    text = " ".join(str(error.__cause__ or error).split())
-    # GDAL's own errors have an errno too, and mean something else by it.
-    number = error.errno if isinstance(error, OSError) else None
-    full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text
-    if not full and number is None:
-        with suppress(OSError):
-            status = os.statvfs(path.parent)
-            # GDAL does not say why it could not write; little room left is the likeliest reason.
-            full = status.f_bavail * status.f_frsize < NEARLY_FULL_BYTES
-    if full:
-        return DiskFull(f"{path}: no space left on the disk; free some and run the same command again to go on")
-    if isinstance(error, PermissionError):
-        return OutputError(f"{path}: may not be written (permission denied); choose another output folder")
-    return OutputError(f"{path}: cannot be written: {text}")
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    Errors of GDAL while a file is closed reach Python as its own classes, not as errors of rasterio.
+    """
+    return output_errors(path, RasterioError, CPLE_BaseError)

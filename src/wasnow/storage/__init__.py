@@ -1,1 +1,1 @@
-"""Files of a run on disk: atomic writes, checksums, locks, journal, caches."""
+"""Files on disk, for every other package: atomic writes, digests, locks, the journal of a run, cache folders."""

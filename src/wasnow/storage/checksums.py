@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from wasnow.errors import RasterUnreadable
+from wasnow.storage.hashing import file_digests
 
 MAX_BYTES = 2**24
 """Lists and items larger than this are not read."""
@@ -34,7 +35,6 @@ _HASHES: Mapping[int, str] = {
 
 _LINE = re.compile(r"\\?([0-9a-fA-F]{64})(?:\s+\*?(.+?))?\s*\Z")
 _BSD_LINE = re.compile(r"SHA256 \((.+)\) = ([0-9a-fA-F]{64})\s*\Z")
-_PIECE = 2**20
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def checked_sha256(path: Path) -> str:
                 f"is not the file that {each.where.name} describes: {each.size} bytes wanted, {size} found",
                 _ADVICE,
             )
-    found = _digests(path, {"sha256", *(each.algorithm for each in given)})
+    found = file_digests(path, {"sha256", *(each.algorithm for each in given)})
     for each in given:
         if each.digest and each.digest != found[each.algorithm]:
             raise RasterUnreadable(
@@ -91,15 +91,6 @@ def checked_sha256(path: Path) -> str:
 
 
 _ADVICE = "Copy or download it again, or remove that checksum if it is of an older file"
-
-
-def _digests(path: Path, names: set[str]) -> dict[str, str]:
-    hashes = {name: hashlib.new(name) for name in sorted(names)}
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            for each in hashes.values():
-                each.update(piece)
-    return {name: each.hexdigest() for name, each in hashes.items()}
 
 
 def _sidecars(path: Path) -> Iterator[GivenSum]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wasnow.storage.atomic import atomic_path
 from wasnow.synthetic.camera import Acquisition
 from wasnow.synthetic.classes import CLASSES
 from wasnow.synthetic.scene import Scene
@@ -67,10 +68,10 @@ def _write(
     from rasterio.transform import from_origin
 
     height, width, bands = pixels.shape
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with rasterio.open(
-            partial,
+    with (
+        atomic_path(path) as temporary,
+        rasterio.open(
+            temporary,
             "w",
             driver="GTiff",
             height=height,
@@ -86,14 +87,12 @@ def _write(
             predictor=2 if bands == 3 else 1,
             photometric="RGB" if bands == 3 else "MINISBLACK",
             interleave="pixel",
-        ) as raster:
-            raster.write(np.moveaxis(pixels, -1, 0))
-            if colors is None:
-                raster.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-            else:
-                raster.write_colormap(1, colors)
-                raster.set_band_description(1, "class")
-            raster.update_tags(TIFFTAG_DATETIME=f"{look.date:%Y:%m:%d} 11:30:00", **tags)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        ) as raster,
+    ):
+        raster.write(np.moveaxis(pixels, -1, 0))
+        if colors is None:
+            raster.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        else:
+            raster.write_colormap(1, colors)
+            raster.set_band_description(1, "class")
+        raster.update_tags(TIFFTAG_DATETIME=f"{look.date:%Y:%m:%d} 11:30:00", **tags)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,11 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from torch import Tensor
 
-from wasnow.errors import CheckpointError, OutputError, OutputLocked, ResumeRefused
+from wasnow.errors import CheckpointError, OutputError, ResumeRefused
 from wasnow.models.checkpoint import BEST, LAST, read_sealed, write_sealed
+from wasnow.storage.atomic import output_errors, write_atomically
+from wasnow.storage.lock import locked_folder
 
 STATE_FORMAT = 2
 KEPT = 2
@@ -78,20 +78,8 @@ class RunFolder:
             OutputLocked: another run is writing there.
             OutputError: the folder cannot be made.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise OutputLocked(
-                f"another run is writing to {self.path}; wait for it, or choose another folder"
-            ) from None
-        except OSError as error:
-            raise OutputError(f"{self.path} cannot be made ({error.strerror}); choose another folder with -o") from None
-        try:
+        with locked_folder(self.path / ".wasnow", self.path):
             yield
-        finally:
-            lock.release()
 
     @property
     def record(self) -> dict[str, Any] | None:
@@ -146,16 +134,9 @@ class RunFolder:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all."""
         path = self.path / name
-        partial = path.with_name(f".{path.name}.partial")
-        try:
+        with output_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written ({error.strerror}); make room and resume") from error
+        write_atomically(path, content)
 
     def save(self, state: State) -> None:
         """Write a state and drop all but the last two."""

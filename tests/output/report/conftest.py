@@ -18,7 +18,6 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from wasnow.output.record import (
     AreaRecord,
-    BlockRecord,
     FileSum,
     GridRecord,
     InputRecord,
@@ -28,6 +27,7 @@ from wasnow.output.record import (
     ShiftRecord,
     TransitionRecord,
 )
+from wasnow.storage.journal import BlockRecord
 from wasnow.vocabulary import Vocabulary
 
 UTM = "EPSG:32633"

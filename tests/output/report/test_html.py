@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from making import REAL
-from wasnow.output.record import BlockRecord, RunRecord
+from wasnow.output.record import RunRecord
 from wasnow.output.report.html import about_model, block_paths, curves, other_text, scale_bar, unit_for, write_report
 from wasnow.output.report.stac import write_item
+from wasnow.storage.journal import BlockRecord
 
 WORDS = ("water", "building", "field")
 VOID = {"meta", "link", "img", "input", "br", "hr"}
@@ -260,7 +261,12 @@ def test_what_is_there_never_reads_as_nothing():
 
 def of_small_model(record: RunRecord, **changes: Any) -> RunRecord:
     """The record as a run with the model that comes with wasnow would leave it."""
-    told = {"name": "semantic-cd-mini", "about": "Trained on eight tiles.\nNever saw snow.", "gsd_range_m": (0.2, 5.0)}
+    told = {
+        "name": "semantic-cd-mini",
+        "shipped": True,
+        "about": "Trained on eight tiles.\nNever saw snow.",
+        "gsd_range_m": (0.2, 5.0),
+    }
     return record.model_copy(update={"model": record.model.model_copy(update=told | changes)})
 
 
@@ -286,7 +292,7 @@ def test_a_model_that_says_nothing_of_itself_gets_no_box(make_run: Any, tmp_path
 
 
 def test_weights_of_somebody_else_speak_for_themselves_and_no_larger_ones_are_proposed(make_run: Any, tmp_path: Path):
-    record = of_small_model(make_run(), name="fake", gsd_range_m=None)
+    record = of_small_model(make_run(), shipped=False, gsd_range_m=None)
     text = box(write_report(tmp_path, record, photo(), photo(seed=1)))
     assert text == "About this model Trained on eight tiles. Never saw snow."
 

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from making import Toy, pair, textured, write_raster
 from wasnow.cli import app
 from wasnow.errors import InputError, Interrupted
+from wasnow.output.layout import LANDCOVER_OUTPUTS, OUTPUTS
 from wasnow.output.record import RunRecord
 from wasnow.output.verify import verify
-from wasnow.output.writer import LANDCOVER_OUTPUTS, OUTPUTS
 from wasnow.pipeline.run import detect
 from wasnow.storage.journal import workspace
 

@@ -9,7 +9,6 @@ Converting changes names and nothing else: the network then answers what the pub
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -27,6 +26,7 @@ from wasnow.models import checkpoint
 from wasnow.models.contract import ChangeModel
 from wasnow.models.published.names import UPSTREAMS, Names, Upstream
 from wasnow.nn.resnet import ResNet34
+from wasnow.storage.hashing import file_sha256
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
 """Where a training script may have put the weights among other things."""
@@ -84,8 +84,7 @@ def convert(
     network = checkpoint.make(upstream.network or model, words, options)
     fit(weights, network, theirs, upstream.names, called=model)
     converted = cast(ChangeModel, network.eval())
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(weights)
     checkpoint.save(
         output,
         converted,

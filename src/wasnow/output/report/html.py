@@ -35,11 +35,11 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
-from wasnow.models.registry import MODELS
-from wasnow.output.record import BlockRecord, CalibrationRecord, GridRecord, InputRecord, RunRecord, TransitionRecord
+from wasnow.output.record import CalibrationRecord, GridRecord, InputRecord, RunRecord, TransitionRecord
 from wasnow.output.report import pictures
 from wasnow.output.report.ground import Lay, lay, to_lonlat
 from wasnow.output.report.sheet import package_text
+from wasnow.storage.journal import BlockRecord
 from wasnow.vocabulary import Vocabulary, join_words
 
 REPORT_NAME = "report.html"
@@ -358,8 +358,7 @@ def about_model(record: RunRecord) -> About | None:
     if model.gsd_range_m is not None:
         here = f"; here it saw {seen:.3g} m" if seen is not None else "; how large these are is not known"
         sentences.append(f"It was measured at pixels of {model.gsd_range_m[0]:g} to {model.gsd_range_m[1]:g} m{here}.")
-    entry = MODELS.get(model.name)
-    if entry is None or entry.shipped is None:
+    if not model.shipped:
         return About("About this model", tuple(sentences), ())
     own = model.classes[: -1 if model.other_words else None]
     again = ["wasnow", "detect", record.before.path, record.after.path, "-o", "out-larger", "--model", LARGER_RUN]

@@ -14,7 +14,6 @@ processing as its ``datetime`` and says so in ``wasnow:datetime_is``, because ST
 from __future__ import annotations
 
 import calendar
-import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -24,9 +23,11 @@ from typing import Any
 
 from pyproj import CRS
 
-from wasnow.output.record import RECORD_NAME, FileSum, GridRecord, InputRecord, RunRecord
+from wasnow.output.layout import RECORD_NAME
+from wasnow.output.record import FileSum, GridRecord, InputRecord, RunRecord
 from wasnow.output.report.ground import bbox, footprint, geojson
 from wasnow.output.report.style import NO_CHANGE, NOT_PROCESSED, NOT_PROCESSED_COLOR
+from wasnow.storage.hashing import file_sha256
 from wasnow.vocabulary import NO_CHANGE_COLOR, Vocabulary
 
 ITEM_NAME = "item.json"
@@ -315,6 +316,4 @@ def _item_id(record: RunRecord) -> str:
 
 
 def _sum(path: Path) -> FileSum:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return FileSum(name=path.name, size=path.stat().st_size, sha256=digest)
+    return FileSum(name=path.name, size=path.stat().st_size, sha256=file_sha256(path))

@@ -18,18 +18,17 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from wasnow.batch.summary import SUMMARY
-from wasnow.batch.table import name_fault
 from wasnow.errors import InputError
-from wasnow.output.record import RECORD_NAME, InputRecord, RunRecord
+from wasnow.output.layout import GEOPACKAGE, OUTPUTS, PAIRS_SUMMARY, RECORD_NAME, SUMS, output_names
+from wasnow.output.record import InputRecord, RunRecord
 from wasnow.output.verify.finding import Finding, Verdict
 from wasnow.output.verify.rasters import check_rasters
 from wasnow.output.verify.texts import check_texts
 from wasnow.output.verify.vectors import check_polygons, reviewed
-from wasnow.output.writer import GEOPACKAGE, OUTPUTS, SUMS, outputs_of
 from wasnow.raster.read import gdal_settings
-from wasnow.raster.write import sha256
-from wasnow.storage.journal import WORKSPACE, how_far, under_way
+from wasnow.storage.hashing import file_sha256
+from wasnow.storage.journal import WORKSPACE, current_writer, finished_blocks
+from wasnow.storage.names import folder_name_fault
 
 __all__ = ["Finding", "Verdict", "verify"]
 
@@ -59,7 +58,7 @@ def verify(folder: str | os.PathLike[str], *, inputs: bool = False, progress: Pr
     if not place.is_dir():
         raise InputError(f"{place}: no such folder; give the folder that wasnow detect wrote with -o")
     with gdal_settings():
-        if (place / SUMMARY).is_file():
+        if (place / PAIRS_SUMMARY).is_file():
             return _of_pairs(place, inputs, tell)
         return _of_run(place, inputs, tell)
 
@@ -85,7 +84,7 @@ def _of_run(folder: Path, inputs: bool, tell: Progress) -> Verdict:
     if record is not None:
         sums, faults = _agreed_sums(sums, record)
         findings += faults
-    expected = outputs_of(bool(record.landcover)) if record is not None else OUTPUTS
+    expected = output_names(landcover=bool(record.landcover)) if record is not None else OUTPUTS
     findings += _compare(folder, expected, sums, record, tell)
     findings += _side_files(folder, {*expected, *sums}, notes)
     if record is not None:
@@ -97,7 +96,7 @@ def _of_run(folder: Path, inputs: bool, tell: Progress) -> Verdict:
             notes.append(f"parts could not be read and are flagged ({lost}); the same command tries them again")
         if inputs:
             findings += _input_faults(record, notes, tell)
-    if (holder := under_way(folder)) is not None:
+    if (holder := current_writer(folder)) is not None:
         notes.append(f"{holder} writes to this folder right now: look again when it is done")
     if findings and record is not None and record.command:
         notes.append(f"to make it anew, remove {folder} and run: {shlex.join(record.command)}")
@@ -108,9 +107,9 @@ def _of_run(folder: Path, inputs: bool, tell: Progress) -> Verdict:
 
 def _how_far(folder: Path) -> str:
     """What became of a run that has no results yet, and how to go on."""
-    done, total = how_far(folder)
+    done, total = finished_blocks(folder)
     amount = f"{done:,} blocks are done" if total is None else f"{done:,} of {total:,} blocks are done"
-    holder = under_way(folder)
+    holder = current_writer(folder)
     if holder is not None:
         return f"{amount}, and {holder} is at work: look again when it is done"
     return f"{amount}, and nobody is at work: run the same wasnow detect command again to go on"
@@ -176,7 +175,7 @@ def _compare(
 
 def _changed(path: Path, digest: str) -> list[Finding]:
     try:
-        found = sha256(path)
+        found = file_sha256(path)
     except OSError as error:
         return [Finding(path.name, "not valid", f"cannot be read: {error.strerror}")]
     if found == digest:
@@ -210,18 +209,20 @@ def _side_files(folder: Path, known: set[str], notes: list[str]) -> list[Finding
 def _of_pairs(folder: Path, inputs: bool, tell: Progress) -> Verdict:
     """The verdict of a folder that ``wasnow detect --pairs`` wrote, and of every result folder in it."""
     try:
-        rows = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["pairs"]
+        rows = json.loads((folder / PAIRS_SUMMARY).read_text(encoding="utf-8"))["pairs"]
         listed = [(str(row["name"]), str(row["state"]), str(row["reason"] or "")) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         detail = f"cannot be read ({' '.join(str(error).split())}); run the same wasnow detect command again"
-        return Verdict(folder, (), (Finding(SUMMARY, "not valid", detail),))
+        return Verdict(folder, (), (Finding(PAIRS_SUMMARY, "not valid", detail),))
     findings: list[Finding] = []
     notes: list[str] = []
     verdicts: list[Verdict] = []
     for number, (name, state, reason) in enumerate(listed):
         tell("pairs", number, len(listed))
-        if name_fault(name) is not None or (folder / name).is_symlink():
-            findings.append(Finding(SUMMARY, "not valid", f"names {name[:60]!r}, which is no folder within this one"))
+        if folder_name_fault(name) is not None or (folder / name).is_symlink():
+            findings.append(
+                Finding(PAIRS_SUMMARY, "not valid", f"names {name[:60]!r}, which is no folder within this one")
+            )
         elif state == "failed":
             findings.append(Finding(name, "failed", reason))
         elif state == "waiting":
@@ -234,7 +235,7 @@ def _of_pairs(folder: Path, inputs: bool, tell: Progress) -> Verdict:
             except InputError as error:
                 findings.append(Finding(name, "missing", str(error)))
     tell("pairs", len(listed), len(listed))
-    if (holder := under_way(folder)) is not None:
+    if (holder := current_writer(folder)) is not None:
         notes.append(f"{holder} works through the list right now")
     names = {name for name, _, _ in listed}
     left = sorted(each.name for each in folder.iterdir() if (each / RECORD_NAME).is_file() and each.name not in names)
@@ -260,7 +261,7 @@ def _input_faults(record: RunRecord, notes: list[str], tell: Progress) -> list[F
         path = Path(source.path).parent / each.name
         if not path.is_file():
             findings.append(Finding(label, "missing", f"no such file: {path} (paths are as they were typed)"))
-        elif (found := sha256(path)) != each.sha256:
+        elif (found := file_sha256(path)) != each.sha256:
             findings.append(Finding(label, "changed", f"SHA-256 {found[:12]}..., {each.sha256[:12]}... in the run"))
     tell("inputs", len(files), len(files))
     return findings

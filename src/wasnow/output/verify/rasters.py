@@ -23,10 +23,9 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from wasnow.output.areas import PixelAreas, TransitionTable
+from wasnow.output.layout import CHANGE, CLASS_BANDS, CONFIDENCE, CONFIDENCE_MISSING, LANDCOVER
 from wasnow.output.record import GridRecord, RunRecord
 from wasnow.output.verify.finding import Finding
-from wasnow.output.writer import CHANGE, CLASS_BANDS, CONFIDENCE, LANDCOVER
-from wasnow.pipeline.block import CONFIDENCE_MISSING
 from wasnow.raster.tiles import Window
 from wasnow.vocabulary import Vocabulary
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from wasnow.output.layout import ATTRIBUTES, ITEM, LANDCOVER, REPORT, STYLE
 from wasnow.output.record import RunRecord
 from wasnow.output.report.style import transition_counts
 from wasnow.output.verify.finding import Finding
-from wasnow.output.writer import ATTRIBUTES, ITEM, LANDCOVER, REPORT, STYLE
 from wasnow.vocabulary import Vocabulary
 
 LARGEST = 2**28

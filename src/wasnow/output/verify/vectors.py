@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyogrio.raw import open_arrow
 
+from wasnow.output.layout import GEOPACKAGE, GEOPARQUET
 from wasnow.output.record import RunRecord
 from wasnow.output.vector.files import ATTRIBUTES, LAYER
 from wasnow.output.verify.finding import Finding
-from wasnow.output.writer import GEOPACKAGE, GEOPARQUET
 from wasnow.vocabulary import Vocabulary
 
 BATCH = 4096
