@@ -6,7 +6,7 @@
 GDAL opens two hundred formats, and a good part of them are not pictures but directions to pictures: a VRT, a WMS
 description, a tile index, a STAC item. Whoever sends such a file decides what this machine reads next, files of others
 and servers on the inside of a firewall included. So formats are allowed by name, not forbidden by name
-(docs/decisions/0014-what-may-be-opened.md); ``--allow-indirect`` opens all of them, for files that one made oneself.
+(docs/decisions/0014-allowed-formats.md); ``--allow-indirect`` opens all of them, for files that one made oneself.
 """
 
 from __future__ import annotations
