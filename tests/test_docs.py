@@ -106,9 +106,14 @@ def test_every_page_is_reached_from_the_readme():
 # --- commands ---------------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def root_command():
+    return typer.main.get_command(app)
+
+
 def verb_of(words):
     """The command named by the words after ``wasnow``, and its arguments."""
-    command, rest = typer.main.get_command(app), list(words)
+    command, rest = root_command(), list(words)
     while rest and rest[0] in getattr(command, "commands", {}):
         command = command.commands[rest.pop(0)]
     if hasattr(command, "commands") and rest:
@@ -144,7 +149,7 @@ def test_every_wasnow_command_parses(page):
 
 @each_page
 def test_every_verb_and_option_in_the_prose_exists(page):
-    known = {name for command in (*all_verbs(), rio_wasnow) for name in options_of(command)}
+    known = known_options()
     for span in spans(page):
         words = span.split()
         if words[0] == "wasnow" and len(words) > 1:
@@ -153,8 +158,13 @@ def test_every_verb_and_option_in_the_prose_exists(page):
             assert words[0].partition("=")[0] in known, f"{page.name}: no verb has an option {words[0]}"
 
 
+@functools.cache
+def known_options():
+    return {name for command in (*all_verbs(), rio_wasnow) for name in options_of(command)}
+
+
 def all_verbs(command=None):
-    command = command or typer.main.get_command(app)
+    command = command or root_command()
     yield command
     for each in getattr(command, "commands", {}).values():
         yield from all_verbs(each)
