@@ -61,7 +61,7 @@ def answer(model: ChangeModel, before: Rgb, after: Rgb) -> NDArray[np.float32]:
     """``(1 + 2K, H, W)``: probability of change, and of each class at both dates; tile by tile, calibrated."""
     height, width = before.shape[:2]
     found: NDArray[np.float32] | None = None
-    scale = getattr(model, "calibration", None)
+    scale = model.card.weights.calibration
     heat = (1.0, 1.0) if scale is None else (scale.change_temperature, scale.class_temperature)
     for top in range(0, max(1, height - 2 * MARGIN), SIDE - 2 * MARGIN):
         for left in range(0, max(1, width - 2 * MARGIN), SIDE - 2 * MARGIN):
@@ -161,9 +161,9 @@ def france(model: ChangeModel, data: Path, *, factors: tuple[float, ...] = (1, 2
 
 def own_threshold(model: ChangeModel) -> float:
     """The change probability above which the model calls a pixel changed, unless told otherwise, after calibration."""
-    from wasnow.evaluation.calibration import moved_threshold
+    from wasnow.models.calibration import moved_threshold
 
-    scale = getattr(model, "calibration", None)
+    scale = model.card.weights.calibration
     return moved_threshold(model.card.threshold, 1.0 if scale is None else scale.change_temperature)
 
 

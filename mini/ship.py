@@ -20,6 +20,7 @@ from make_data import MIXES
 from measure import GRID, answer, dubai, f1, scales, score, spoilt
 from wasnow.data.dataset import open_dataset
 from wasnow.models.checkpoint import load, read_header, save, set_calibration
+from wasnow.models.contract import WeightsInfo
 from wasnow.models.semantic_cd_mini import SemanticCDMini
 from wasnow.nn.terms import TermTable
 
@@ -78,7 +79,7 @@ def main() -> None:
     assert isinstance(model, SemanticCDMini)
     # The table of terms may have grown since: what words mean in it does not change.
     model.terms = TermTable()
-    calibration, model.calibration = header.calibration, None  # type: ignore[assignment]
+    calibration, model.weights_info = header.calibration, WeightsInfo()
     found_scales = scales(model)
     finest = float(max(found_scales, key=lambda side: found_scales[side]))
     print(f"building change on rendered scenes by pixel side: {found_scales}; finest to be seen: {finest:g} m")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wasnow.errors import VocabularyError
-from wasnow.models.contract import ChangeLogits, ModelCard
+from wasnow.models.contract import ChangeLogits, ModelCard, WeightsInfo
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -70,6 +70,9 @@ def pair(folder: Path, *, height: int = 96, width: int = 128, seed: int = 0, **p
     return paths
 
 
+UNKNOWN, FINGERPRINTED = WeightsInfo(), WeightsInfo(fingerprint="toy 1")
+
+
 @dataclass(frozen=True)
 class Toy:
     """A convolutional model with classes: seeded, tiny, with a known receptive field of ``radius`` pixels."""
@@ -81,6 +84,8 @@ class Toy:
     tile: int = 48
     seed: int = 0
     threshold: float = 0.5
+    wants_priors: tuple[str, ...] = ()
+    weights: WeightsInfo = UNKNOWN
 
     @property
     def card(self) -> ModelCard:
@@ -94,6 +99,8 @@ class Toy:
             tile=self.tile,
             margin=self.radius + (-self.radius) % self.stride,
             threshold=self.threshold,
+            wants_priors=self.wants_priors,
+            weights=self.weights,
         )
 
     def bind(self, classes: Sequence[str]) -> Toy:
@@ -148,7 +155,7 @@ TINY_SEMANTIC_CD: dict[str, Any] = {
 class ToyEncoding(Toy):
     """A `Toy` that looks at the images once and answers any words from what it saw; counts the tiles it looked at."""
 
-    fingerprint: str = "toy 1"
+    weights: WeightsInfo = FINGERPRINTED
     seen: list[int] = field(default_factory=list, compare=False)
     encoder_parts: tuple[str, ...] = ("encoder",)
 

@@ -39,7 +39,7 @@ ALLOWED = {
     "nn": {"errors", "vocabulary"},
     "synthetic": {"errors", "vocabulary", "storage"},
     "output": {"errors", "vocabulary", "storage", "raster"},
-    "models": {"errors", "vocabulary", "nn", "storage", "evaluation"},
+    "models": {"errors", "vocabulary", "nn", "storage"},
     "data": {"errors", "vocabulary", "storage", "raster", "output"},
     "priors": {"errors", "vocabulary", "storage", "raster", "data", "models"},
     "pipeline": {
@@ -52,7 +52,6 @@ ALLOWED = {
         "models",
         "priors",
         "output",
-        "evaluation",
     },
     "batch": {"errors", "vocabulary", "storage", "output", "models", "priors", "pipeline"},
     "evaluation": {"errors", "vocabulary", "synthetic", "output", "models"},

@@ -48,7 +48,9 @@ class Wide(Named):
 class Guided(Named):
     """A network that wants masks of water, and does not look at them."""
 
-    wants_priors = ("water",)
+    @property
+    def card(self) -> ModelCard:
+        return replace(super().card, wants_priors=("water",))
 
     def forward(
         self, before: Tensor, after: Tensor, valid: Tensor | None = None, priors: Tensor | None = None

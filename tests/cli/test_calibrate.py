@@ -16,17 +16,10 @@ from training.tiny import Blobs, Tiny, TinyChange, register
 from wasnow.cli import calibrate, evaluate
 from wasnow.data.dataset import open_dataset
 from wasnow.errors import CheckpointError
-from wasnow.models.checkpoint import (
-    Provenance,
-    describe,
-    load,
-    read_header,
-    read_sealed,
-    save,
-    set_calibration,
-    write_sealed,
-)
+from wasnow.models.checkpoint import Provenance, load, read_header, save, set_calibration
+from wasnow.models.model_card import describe
 from wasnow.models.registry import shipped
+from wasnow.models.sealed import read_sealed, write_sealed
 
 PALETTE = np.array([[255, 255, 255], [0, 0, 255], [128, 128, 128], [0, 128, 0]], np.uint8)
 SECOND_WORDS = ("water", "ground", "low vegetation", "tree", "building", "playground")
@@ -98,8 +91,8 @@ def test_a_run_is_calibrated_on_its_validation_pairs_and_its_maps_stay(second: P
     again, _ = read_sealed(run / "best.safetensors")
     assert all(torch.equal(one, again[name]) for name, one in weights.items())
     model = load(run)
-    assert model.calibration == header.calibration
-    assert model.fingerprint == header.digest != plain.digest
+    assert model.card.weights.calibration == header.calibration
+    assert model.card.weights.fingerprint == header.digest != plain.digest
 
     after = json.loads(wasnow("evaluate", run, "--data", data, "--json").stdout)
     assert after["scores"] == before["scores"]

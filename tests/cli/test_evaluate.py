@@ -20,7 +20,7 @@ from training.tiny import Blobs, Tiny
 from wasnow.cli import evaluate
 from wasnow.errors import UsageError
 from wasnow.models.checkpoint import save
-from wasnow.models.contract import ModelCard, keep_words
+from wasnow.models.contract import ModelCard, require_own_classes
 from wasnow.models.registry import ModelEntry
 
 PALETTE = np.array([[255, 255, 255], [0, 0, 255], [128, 128, 128], [0, 128, 0]], np.uint8)
@@ -53,7 +53,7 @@ class TinyFixed(Tiny):
         return ModelCard(name="tiny-fixed", summary="a test network", source="tests", classes=self._classes, stride=4)
 
     def bind(self, classes: Sequence[str]) -> TinyFixed:
-        keep_words(self.card, classes)
+        require_own_classes(self.card, classes)
         return self
 
 

@@ -6,7 +6,7 @@ import torch
 
 from making import Toy, textured
 from wasnow.errors import VocabularyError
-from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
+from wasnow.models.contract import ChangeLogits, ModelCard, checked_classes, require_own_classes
 from wasnow.pipeline.block import Feed, Rules, answer_block
 from wasnow.raster.pair import PairWindow
 from wasnow.raster.radiometry import Stretch
@@ -57,15 +57,15 @@ def test_a_map_never_shows_the_unchanged_channel():
 
 def test_a_fixed_vocabulary_takes_its_own_words_in_any_case_and_no_others():
     card = ModelCard("x", "", "", classes=("water", "low vegetation"))
-    keep_words(card, ["Water", " low  vegetation"])
+    require_own_classes(card, ["Water", " low  vegetation"])
     for other in (["low vegetation", "water"], ["water"], ["water", "low vegetation", "road"], []):
         with pytest.raises(VocabularyError, match="x was trained with the classes water, low vegetation"):
-            keep_words(card, other)
+            require_own_classes(card, other)
 
 
 def test_a_network_that_answers_with_classes_needs_some():
-    assert some_words(["water", "road"]) == ("water", "road")
+    assert checked_classes(["water", "road"]) == ("water", "road")
     with pytest.raises(VocabularyError, match="name at least one"):
-        some_words([])
+        checked_classes([])
     with pytest.raises(VocabularyError, match="twice"):
-        some_words(["water", "Water"])
+        checked_classes(["water", "Water"])

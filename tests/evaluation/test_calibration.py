@@ -16,7 +16,6 @@ from wasnow.errors import InputError
 from wasnow.evaluation.calibration import (
     COLDEST,
     HOTTEST,
-    Calibration,
     Reliability,
     Reservoir,
     at_an_end,
@@ -26,6 +25,7 @@ from wasnow.evaluation.calibration import (
     sigmoid,
     surest,
 )
+from wasnow.models.calibration import Calibration
 
 PROBABILITIES = arrays.arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 1))
 TEMPERATURES = st.floats(0.1, 8)

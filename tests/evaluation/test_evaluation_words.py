@@ -17,12 +17,12 @@ from training.tiny import Blobs, Tiny
 from wasnow.data.samples import Sample
 from wasnow.errors import InputError, UsageError, VocabularyError
 from wasnow.evaluation import calibrate, evaluate, write_evaluation
-from wasnow.evaluation.calibration import Calibration
 from wasnow.evaluation.calibration import ece as plain_ece
 from wasnow.evaluation.metrics import word_scores
 from wasnow.evaluation.page import calibration_page
 from wasnow.evaluation.rows import ece_rows, synonym_rows, word_rows
-from wasnow.models.contract import ChangeLogits, Encoding, ModelCard
+from wasnow.models.calibration import Calibration
+from wasnow.models.contract import ChangeLogits, FeatureModel, ModelCard, WeightsInfo
 from wasnow.vocabulary import Vocabulary
 
 WORDS = ("water", "building", "field")
@@ -41,7 +41,15 @@ class Open:
 
     @property
     def card(self) -> ModelCard:
-        return ModelCard(name="open", summary="", source="", classes=self.classes, stride=4, threshold=0.4)
+        return ModelCard(
+            name="open",
+            summary="",
+            source="",
+            classes=self.classes,
+            stride=4,
+            threshold=0.4,
+            weights=WeightsInfo(calibration=self.calibration),
+        )
 
     def bind(self, classes: Sequence[str]) -> Open:
         strange = [word for word in classes if word not in MEANINGS]
@@ -69,7 +77,7 @@ class Open:
 
 @dataclass(frozen=True)
 class Slow:
-    """The same without `Encoding`: it must look again for every list of words."""
+    """The same without `FeatureModel`: it must look again for every list of words."""
 
     inner: Open = field(default_factory=Open)
 
@@ -179,7 +187,7 @@ def test_a_word_without_pixels_says_why_and_is_never_nan_in_json():
 
 def test_a_model_looks_at_each_pair_once_however_many_words_it_is_asked():
     model = Open()
-    assert isinstance(model, Encoding)
+    assert isinstance(model, FeatureModel)
     evaluate(model, Scenes(4), synonyms={"building": ["house", "shed"], "water": ["lake"]}, resamples=0)
     assert model.seen.count("encode") == 4
     assert model.seen.count("answer") == 4 * 4

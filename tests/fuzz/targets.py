@@ -23,7 +23,7 @@ from making import pair, write_raster
 from training.tiny import Tiny, register
 from wasnow.data.layouts.described import read_description
 from wasnow.data.vectors import read_polygons
-from wasnow.models import checkpoint
+from wasnow.models import checkpoint, model_card, sealed
 from wasnow.models.published import convert
 from wasnow.output.change_map import ChangeMap
 from wasnow.output.folder import finished_record
@@ -141,27 +141,27 @@ def _checkpoint_seeds(folder: Path) -> list[bytes]:
 def _checkpoint(content: bytes, folder: Path) -> object:
     path = folder / "c.safetensors"
     path.write_bytes(content)
-    checkpoint.describe(path)
+    model_card.describe(path)
     return checkpoint.load(path)
 
 
 def _resealed(content: bytes, folder: Path) -> object:
     """A header that is as long as it says and whose digest is right: what an attacker makes, and no accident."""
     path = folder / "c.safetensors"
-    tensors, _ = checkpoint.read_sealed(checkpoint.save(path, Tiny(width=4), provenance={"origin": "x"}))
+    tensors, _ = sealed.read_sealed(checkpoint.save(path, Tiny(width=4), provenance={"origin": "x"}))
     try:
         header = json.loads(content)
-        checkpoint.write_sealed(path, tensors, {name: each for name, each in header.items() if name != "digest"})
+        sealed.write_sealed(path, tensors, {name: each for name, each in header.items() if name != "digest"})
     except (ValueError, AttributeError, RecursionError):
         return None
-    checkpoint.describe(path)
+    model_card.describe(path)
     return checkpoint.load(path)
 
 
 def _header_seeds(folder: Path) -> list[bytes]:
     register()
     path = checkpoint.save(folder / "c.safetensors", Tiny(width=4), provenance={"origin": "made for fuzzing"})
-    return [json.dumps(checkpoint.read_sealed_header(path)).encode()]
+    return [json.dumps(sealed.read_sealed_header(path)).encode()]
 
 
 def _weights_seeds(folder: Path) -> list[bytes]:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from training.tiny import Tiny, register
 from wasnow.cli import app
 from wasnow.errors import CheckpointError, InputError, WasnowError
-from wasnow.models import checkpoint, clip_weights
+from wasnow.models import checkpoint, clip_weights, model_card, sealed
 from wasnow.models.published.convert import read_weights
 from wasnow.output.change_map import ChangeMap
 from wasnow.output.folder import finished_record
@@ -75,8 +75,8 @@ def test_no_pickle_runs_whichever_way_it_comes_in(kind: str, suffix: str, fallen
     path.write_bytes(PICKLES[kind](Bomb(fallen)))
     ways: tuple[Callable[[], object], ...] = (
         lambda: checkpoint.load(path),
-        lambda: checkpoint.describe(path),
-        lambda: checkpoint.read_sealed(path),
+        lambda: model_card.describe(path),
+        lambda: sealed.read_sealed(path),
         lambda: read_weights(path),
         lambda: find_start(str(path)),
         lambda: clip_weights.find(str(path)),
@@ -174,7 +174,7 @@ BOMBS: dict[str, bytes] = {
 def test_a_header_that_lies_is_one_line(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     path.write_bytes(BOMBS[kind])
-    for read in (checkpoint.load, checkpoint.describe, checkpoint.read_header, read_weights):
+    for read in (checkpoint.load, model_card.describe, checkpoint.read_header, read_weights):
         if read is read_weights and kind.startswith(("metadata", "nested")):
             continue
         with pytest.raises(CheckpointError) as caught:
@@ -236,10 +236,10 @@ def test_headers_that_promise_gigabytes_are_refused_before_memory_is_taken(tmp_p
 def test_options_that_make_no_network_are_one_line(options: dict[str, Any], tmp_path: Path) -> None:
     register()
     path = checkpoint.save(tmp_path / "c.safetensors", Tiny(width=4), provenance={"origin": "x"})
-    tensors, header = checkpoint.read_sealed(path)
+    tensors, header = sealed.read_sealed(path)
     header.pop("digest")
     header["model"]["options"] = {**header["model"]["options"], **options}
-    checkpoint.write_sealed(path, tensors, header)
+    sealed.write_sealed(path, tensors, header)
     with pytest.raises(CheckpointError) as caught:
         checkpoint.load(path)
     assert "\n" not in str(caught.value)

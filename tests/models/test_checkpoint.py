@@ -14,20 +14,11 @@ from safetensors.torch import save_file
 
 from training.tiny import Tiny, register
 from wasnow.errors import CheckpointError, OutputError, UsageError
-from wasnow.evaluation.calibration import Calibration
-from wasnow.models.checkpoint import (
-    FORMAT,
-    Provenance,
-    describe,
-    load,
-    read_header,
-    read_sealed,
-    read_sealed_header,
-    save,
-    set_calibration,
-    write_sealed,
-)
+from wasnow.models.calibration import Calibration
+from wasnow.models.checkpoint import FORMAT, Provenance, load, read_header, save, set_calibration
+from wasnow.models.model_card import describe
 from wasnow.models.registry import build
+from wasnow.models.sealed import read_sealed, read_sealed_header, write_sealed
 
 CALIBRATION = Calibration(change_temperature=2.0, ece_change_before=0.2, ece_change_after=0.1, split="val", pairs=3)
 MADE_HERE = Provenance(origin="made in a test", seed=7, data="blobs", trained_on="train (6 pairs)")
@@ -222,11 +213,11 @@ def test_the_card_says_what_a_person_asks_of_a_model(tmp_path: Path):
 def test_what_a_checkpoint_says_of_itself_is_kept_told_and_survives_calibration(tmp_path: Path):
     path = tmp_path / "a.safetensors"
     saved(path)
-    assert load(path).about is None
+    assert load(path).card.weights.about is None
     assert "about" not in describe(path)
     saved(path, about="Learned from blobs.\nKnows no clouds.")
     set_calibration(path, CALIBRATION)
-    assert load(path).about == read_header(path).about == "Learned from blobs.\nKnows no clouds."
+    assert load(path).card.weights.about == read_header(path).about == "Learned from blobs.\nKnows no clouds."
     assert list(describe(path)["about"].values()) == ["Learned from blobs. Knows no clouds."]
 
 

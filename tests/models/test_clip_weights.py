@@ -19,7 +19,7 @@ from parity.fill import fill
 from parity.fill import load as load_fixture
 from parity.published import FOLDER, images
 from wasnow.errors import CheckpointError, DiskFull, DownloadFailed, OutputError, UsageError
-from wasnow.models import checkpoint, clip_weights
+from wasnow.models import clip_weights, sealed
 from wasnow.models.clip_weights import KNOWN, Published
 from wasnow.nn.clip import Clip
 from wasnow.nn.clip_words import tokenize
@@ -131,7 +131,7 @@ def test_a_folder_as_transformers_writes_it_answers_what_transformers_answers(ac
 
 def test_every_number_arrives_and_none_is_added(tmp_path):
     clip_weights.get("tiny", file=save_open_clip(tmp_path / "theirs"))
-    tensors, _ = checkpoint.read_sealed(clip_weights.find("tiny"))
+    tensors, _ = sealed.read_sealed(clip_weights.find("tiny"))
     ours = torch.cat([each.flatten() for each in tensors.values()]).sort().values
     theirs = torch.cat([each.flatten() for each in their_weights().values()]).sort().values
     assert torch.equal(ours, theirs)
@@ -145,7 +145,7 @@ def test_the_file_is_the_state_of_a_network_that_has_a_clip(tmp_path):
             super().__init__()
             self.clip = Clip(made.config)
 
-    tensors, header = checkpoint.read_sealed(made.path)
+    tensors, header = sealed.read_sealed(made.path)
     Network().load_state_dict(tensors)
     assert header["kind"] == "clip"
     assert header["name"] == "tiny"
@@ -373,7 +373,7 @@ def test_weights_as_others_publish_them_are_not_taken_for_converted_ones(tmp_pat
 
 
 def test_a_trained_model_is_not_taken_for_weights(tmp_path):
-    checkpoint.write_sealed(tmp_path / "best.safetensors", {"x": torch.zeros(1)}, {"format": 1})
+    sealed.write_sealed(tmp_path / "best.safetensors", {"x": torch.zeros(1)}, {"format": 1})
     with pytest.raises(CheckpointError, match="holds no CLIP weights, but a trained model"):
         clip_weights.find(tmp_path / "best.safetensors")
 

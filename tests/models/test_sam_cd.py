@@ -61,7 +61,7 @@ def ask(model, priors=None, **size):
 )
 def test_it_says_whose_masks_it_wants(options, wanted):
     model = SAMCD(**{**SMALL, **options})
-    assert model.wants_priors == wanted
+    assert model.card.wants_priors == wanted
     assert isinstance(model, ChangeModel)
 
 
@@ -351,7 +351,7 @@ def test_with_its_norms_folded_it_answers_the_same():
             norm.running_var.uniform_(0.5, 2)
     quick = fused(model)
     assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in quick.modules())
-    assert quick.wants_priors == model.wants_priors
+    assert quick.card.wants_priors == model.card.wants_priors
     one, other = ask(quick, masks(2)), ask(model, masks(2))
     assert torch.allclose(one.change, other.change, atol=1e-4)
     assert torch.allclose(one.after, other.after, atol=1e-4)

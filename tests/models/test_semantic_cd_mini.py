@@ -45,14 +45,14 @@ def unsettled(model, *images):
 
 def test_its_own_words_are_the_five_kinds_of_ground(model):
     assert model.card.classes == WORDS
-    assert model.other_words == ()
+    assert model.card.other_words == ()
     assert model.bind(WORDS) is model
 
 
 def test_what_no_word_covers_is_other(model):
     asked = model.bind(["building", "water"])
     assert asked.card.classes == ("building", "water", OTHER)
-    assert asked.other_words == ("road", "vegetation", "bare ground")
+    assert asked.card.other_words == ("road", "vegetation", "bare ground")
     assert model.card.classes == WORDS
 
 

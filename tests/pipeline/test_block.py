@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from making import Toy, textured
-from wasnow.evaluation.calibration import moved_threshold
+from wasnow.models.calibration import moved_threshold
 from wasnow.models.contract import ChangeLogits
 from wasnow.pipeline.block import Feed, Rules, answer_block
 from wasnow.raster.pair import PairWindow, Reason

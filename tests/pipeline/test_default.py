@@ -22,7 +22,7 @@ from making import Toy, pair, textured, write_raster
 from wasnow.cli import app
 from wasnow.errors import BandsUnclear, CheckpointError, Interrupted, ResumeRefused, VocabularyError
 from wasnow.evaluation.demo import render, score
-from wasnow.models import checkpoint, registry
+from wasnow.models import checkpoint, model_card, registry
 from wasnow.models.contract import ChangeLogits, ModelCard
 from wasnow.models.registry import DEFAULT, MODELS
 from wasnow.nn import sentence
@@ -371,8 +371,8 @@ def test_what_a_checkpoint_says_of_itself_reaches_card_record_and_report(paths, 
     path = checkpoint.save(
         tmp_path / "a.safetensors", registry.ready(DEFAULT), provenance={"origin": "made in a test"}, about=about
     )
-    assert checkpoint.load(path).about == checkpoint.read_header(path).about == about
-    assert "snow & ice" in checkpoint.describe(path)["about"][""]
+    assert checkpoint.load(path).card.weights.about == checkpoint.read_header(path).about == about
+    assert "snow & ice" in model_card.describe(path)["about"][""]
     monkeypatch.setattr(registry, "shipped", lambda name: path if name == DEFAULT else None)
     result = detect(*paths, output=tmp_path / "out", classes="building, water")
     assert result.record.model.about == about

@@ -15,6 +15,8 @@ from torch import nn
 
 from making import Toy, ToyEncoding, pair
 from wasnow.errors import Interrupted, OutputError, ResumeRefused, UsageError
+from wasnow.models import network
+from wasnow.models.contract import WeightsInfo
 from wasnow.models.semantic_cd import SemanticCD
 from wasnow.pipeline import feature_cache
 from wasnow.pipeline.feature_cache import FREE_BYTES, FeatureStore, Remembering, model_identity
@@ -158,7 +160,7 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path):
 # --- the network ------------------------------------------------------------------------------------------------
 
 
-class Network(nn.Module):
+class Network(network.Network):
     """Encoder and head with weights, to be told apart by them."""
 
     encoder_parts = ("encoder",)
@@ -186,7 +188,7 @@ def test_networks_are_told_apart_by_their_encoders_and_options_not_by_heads_or_w
 
 
 def test_a_model_that_nothing_tells_from_others_is_refused():
-    with pytest.raises(UsageError, match="attribute fingerprint"):
+    with pytest.raises(UsageError, match="put a fingerprint"):
         model_identity(ToyEncoding(), None)
 
 
@@ -255,7 +257,7 @@ def test_a_second_run_with_other_words_encodes_nothing_and_the_same_words_give_t
 @pytest.mark.parametrize(
     ("model", "options"),
     [
-        (ToyEncoding(fingerprint="toy 2"), {}),
+        (ToyEncoding(weights=WeightsInfo(fingerprint="toy 2")), {}),
         (ToyEncoding(), {"stretch": "0,300"}),
         (ToyEncoding(), {"gsd": 3.0}),
         (ToyEncoding(), {"bands": (3, 2, 1)}),

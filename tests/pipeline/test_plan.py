@@ -1,5 +1,6 @@
 """What a run will do is decided from headers, and said in words."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from rasterio.enums import ColorInterp
 
 from making import Toy, pair, textured, write_raster
 from wasnow.errors import BandsUnclear, RasterUnsuitable, UnknownModel, UsageError, VocabularyError
+from wasnow.models.contract import WeightsInfo
 from wasnow.output.record import CalibrationRecord
 from wasnow.pipeline.plan import Options, make_plan
 
@@ -176,8 +178,9 @@ def test_a_calibration_stays_with_the_weights_and_says_when_the_words_are_others
     measured = SimpleNamespace(change_temperature=2.0, class_temperature=3.0, split="val", pairs=7, more=0, **errors)
 
     class Calibrated(Toy):
-        fingerprint = "digest"
-        calibration = measured
+        @property
+        def card(self):
+            return replace(super().card, weights=WeightsInfo(fingerprint="digest", calibration=measured))
 
         def bind(self, classes):
             return Toy(classes=tuple(classes))

@@ -2,8 +2,8 @@
 
 import itertools
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +12,8 @@ from rio_cogeo.cogeo import cog_validate
 
 from making import Toy, pair
 from wasnow.errors import Interrupted, ResumeRefused, UsageError
+from wasnow.models.calibration import Calibration
+from wasnow.models.contract import ModelCard, WeightsInfo
 from wasnow.output.change_map import ChangeMap
 from wasnow.output.layout import LANDCOVER, LANDCOVER_OUTPUTS, OUTPUTS
 from wasnow.output.record import RunRecord
@@ -23,17 +25,19 @@ MANY = tuple(f"class {number}" for number in range(1, 21))
 class Calibrated(Toy):
     """A toy whose confidence was mended."""
 
-    fingerprint = "toy, calibrated"
-    calibration = SimpleNamespace(
-        change_temperature=2.0,
-        class_temperature=1.5,
-        ece_change_before=0.081,
-        ece_change_after=0.0124,
-        ece_class_before=0.2,
-        ece_class_after=None,
-        split="val",
-        pairs=12,
-    )
+    @property
+    def card(self) -> ModelCard:
+        fitted = Calibration(
+            change_temperature=2.0,
+            class_temperature=1.5,
+            ece_change_before=0.081,
+            ece_change_after=0.0124,
+            ece_class_before=0.2,
+            ece_class_after=None,
+            split="val",
+            pairs=12,
+        )
+        return replace(super().card, weights=WeightsInfo(fingerprint="toy, calibrated", calibration=fitted))
 
 
 def read(path) -> np.ndarray:

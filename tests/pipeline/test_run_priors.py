@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from wasnow.cli import detect as verb
 from wasnow.cli.info import info
 from wasnow.errors import InputError, Interrupted, ResumeRefused, UsageError, VocabularyError
 from wasnow.models.checkpoint import save
-from wasnow.models.contract import ChangeLogits, Guided, wanted_priors
+from wasnow.models.contract import ChangeLogits, ModelCard, WeightsInfo
 from wasnow.models.sam_cd import SAMCD
 from wasnow.output.change_map import ChangeMap
 from wasnow.pipeline.acceleration import OpenVinoModel
@@ -56,8 +56,8 @@ class Told(Toy):
     words: tuple[str, ...] = ("building",)
 
     @property
-    def wants_priors(self) -> tuple[str, ...]:
-        return self.words
+    def card(self) -> ModelCard:
+        return replace(super().card, wants_priors=self.words)
 
     def __call__(
         self, before: Tensor, after: Tensor, valid: Tensor | None = None, priors: Tensor | None = None
@@ -185,7 +185,6 @@ def test_a_network_answers_a_tile_as_when_it_is_called_by_hand(rasters, folder, 
     with torch.no_grad():
         for each in network.parameters():
             each.add_(torch.randn_like(each) * 0.1)
-    assert isinstance(network, Guided)
     result = detect(*rasters, model=network, output=tmp_path / "out", priors=folder, tile=128, margin=0)
     without = detect(*rasters, model=network, output=tmp_path / "bare", priors="none", tile=128, margin=0)
     images = []
@@ -270,11 +269,9 @@ def test_a_run_does_not_go_on_with_other_masks(rasters, folder, tmp_path):
         detect(*rasters, model=Told(), output=tmp_path / "out", priors="none")
 
 
-def test_a_map_says_that_its_masks_are_of_another_kind_than_the_model_learned_from(
-    rasters, folder, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(Told, "learned_priors", {"masker": {"masker": "sam3"}}, raising=False)
-    result = detect(*rasters, model=Told(), output=tmp_path / "out", priors=folder)
+def test_a_map_says_that_its_masks_are_of_another_kind_than_the_model_learned_from(rasters, folder, tmp_path):
+    model = Told(weights=WeightsInfo(learned_priors={"masker": {"masker": "sam3"}}))
+    result = detect(*rasters, model=model, output=tmp_path / "out", priors=folder)
     assert any("learned from masks by sam3 and is given masks by files" in text for text in result.record.warnings)
 
 
@@ -335,7 +332,7 @@ def test_openvino_is_shown_masks_beside_the_images(monkeypatch):
     """Its wrapper hands on what it is given; the package itself need not be there."""
     network = SAMCD(words=["building"], **SMALL).eval()
     wrapped = OpenVinoModel(network)
-    assert wanted_priors(wrapped) == ("building",)
+    assert wrapped.card.wants_priors == ("building",)
     monkeypatch.setattr(wrapped, "_run", lambda what, function, inputs: function(*inputs))
     images, masks = torch.rand(2, 1, 3, 32, 32), torch.zeros(1, 2, 1, 32, 32, dtype=torch.bool)
     masks[:, 1, :, :9] = True

@@ -20,7 +20,8 @@ from torch import nn
 from making import TINY_SEMANTIC_CD
 from training.tiny import Blobs, Tiny, config, mirror, register, splits
 from wasnow.errors import CheckpointError, Interrupted, ResumeRefused, UsageError
-from wasnow.models.checkpoint import load, read_header, read_sealed, write_sealed
+from wasnow.models.checkpoint import load, read_header
+from wasnow.models.sealed import read_sealed, write_sealed
 from wasnow.models.semantic_cd import SemanticCD
 from wasnow.training.config import Augmentation, Stage, TrainConfig
 from wasnow.training.feed import Line, collate

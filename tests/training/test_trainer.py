@@ -21,8 +21,9 @@ import torch
 from training.tiny import Blobs, Tiny, config, mirror, process, register, splits
 from wasnow.errors import Interrupted, OutOfMemory, OutputError, ResumeRefused, TrainingDiverged, UsageError
 from wasnow.evaluation import evaluate
-from wasnow.models.checkpoint import load, read_header, read_sealed
+from wasnow.models.checkpoint import load, read_header
 from wasnow.models.contract import ChangeLogits
+from wasnow.models.sealed import read_sealed
 from wasnow.training.config import Stage
 from wasnow.training.devices import memory_advice
 from wasnow.training.logging import Lines, Progress, Silent, line

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import wasnow.models.registry
 from wasnow.data.samples import Sample
 from wasnow.models.contract import ChangeLogits, ModelCard
+from wasnow.models.network import Network
 from wasnow.models.registry import ModelEntry
 from wasnow.training.config import Optimizer, Schedule, Stage, TrainConfig, with_settings
 from wasnow.vocabulary import Vocabulary
@@ -30,7 +31,7 @@ WORDS = ("water", "building", "field")
 COLORS = np.array([[40, 90, 200], [200, 60, 60], [210, 190, 80]], np.float64)
 
 
-class Tiny(nn.Module):
+class Tiny(Network):
     """Two convolutions shared by the dates, and heads; stride 4 by declaration, though it needs none."""
 
     def __init__(
@@ -48,7 +49,14 @@ class Tiny(nn.Module):
 
     @property
     def card(self) -> ModelCard:
-        return ModelCard(name="tiny", summary="a test network", source="tests", classes=self._classes, stride=4)
+        return ModelCard(
+            name="tiny",
+            summary="a test network",
+            source="tests",
+            classes=self._classes,
+            stride=4,
+            weights=self.weights_info,
+        )
 
     def config(self) -> dict[str, Any]:
         return self._config
@@ -74,7 +82,9 @@ class TinyChange(Tiny):
 
     @property
     def card(self) -> ModelCard:
-        return ModelCard(name="tiny-change", summary="a test network", source="tests", stride=4)
+        return ModelCard(
+            name="tiny-change", summary="a test network", source="tests", stride=4, weights=self.weights_info
+        )
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
         return ChangeLogits(super().forward(before, after, valid).change)

@@ -42,7 +42,7 @@ from wasnow.benchmark.scene import PerPair
 from wasnow.errors import Interrupted, WasnowError
 from wasnow.evaluation import answering, answers, evaluate, predict, write_evaluation
 from wasnow.models import checkpoint, registry
-from wasnow.models.contract import ChangeModel, SceneModel, wanted_priors
+from wasnow.models.contract import ChangeModel, SceneModel
 from wasnow.output.report.codes import GAP, dates_png, palette
 from wasnow.output.report.pictures import paletted_png
 from wasnow.pipeline.plan import chosen_device
@@ -137,7 +137,7 @@ def train_and_score(job: Job) -> None:
         assert found.priors is not None
         masker = found.priors["masker"]["masker"]
         bound = ", an upper bound: on a new pair there are none" if masker == LABELS else ""
-        notes.append(f"masks of {join_words(wanted_priors(model))}: {masker}{bound}")
+        notes.append(f"masks of {join_words(model.card.wants_priors)}: {masker}{bound}")
     aside = job.folder / f".{EVALUATION_NAME}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     write_evaluation(found, aside)

@@ -182,9 +182,8 @@ def with_masks(
         UsageError: the model wants masks, and nothing says where they are.
         InputError: they are not of these pairs.
     """
-    from wasnow.models.contract import wanted_priors
 
-    if not wanted_priors(model):
+    if not model.card.wants_priors:
         return samples, None, [f"{model.card.name} takes no masks, so --priors is not looked at"] if said else []
     from wasnow.priors.samples import pair_masks, with_priors
     from wasnow.priors.store import other_masker

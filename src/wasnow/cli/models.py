@@ -51,7 +51,7 @@ def show(
     debug: bool = DEBUG,
 ) -> None:
     """Print the card of a checkpoint: what it answers, where it comes from, how it scored."""
-    from wasnow.models.checkpoint import describe
+    from wasnow.models.model_card import describe
 
     sections = describe(path)
     if as_json:

@@ -18,11 +18,11 @@ page           the pages of an evaluation and of a calibration
 Images are answered whole, at their own size, one at a time: no resizing, no tiles, no test-time augmentation. The
 counts are added over images before any score is taken (`wasnow.evaluation.metrics`).
 
-A model that wants masks (`wasnow.models.contract.Guided`) is told those of the samples, see `wasnow.priors.samples`.
+A model with prior masks (`wasnow.models.contract.GuidedModel`) gets those of the samples, see `wasnow.priors.samples`.
 
 A model of an open vocabulary is also asked in other words (``words``, ``synonyms``): it looks at each pair once, and
-answers from what it saw as often as it is asked (`wasnow.models.contract.Encoding`). How far its probabilities can be
-believed is measured alongside (`wasnow.evaluation.calibration`), and `calibrate` finds the temperatures that mend them.
+predicts from the same features for each list (`wasnow.models.contract.FeatureModel`). Expected calibration error is
+measured alongside (`wasnow.evaluation.calibration`), and `calibrate` fits temperatures.
 """
 
 from __future__ import annotations

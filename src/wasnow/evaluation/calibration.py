@@ -2,7 +2,7 @@
 
     reliability   of the pixels that the model calls 70 % sure, how many are right?     Reliability, ece
     temperature   softmax(logits / T), T where validation pixels are likeliest          fit_temperature
-    Calibration   both temperatures and what they did; kept in the checkpoint
+    Calibration   both temperatures and what they did: `wasnow.models.calibration`
 
       observed                    T > 1 flattens the logits of a network that is too sure of itself, T < 1 sharpens.
        1 |        o   '           It divides all logits of a pixel alike, so their order stays, and with it the class
@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from wasnow.errors import InputError
 
@@ -39,47 +38,6 @@ COLDEST, HOTTEST = 0.05, 20.0
 
 _CELLS = 1 << 20
 """Logits that are looked at in one step of the fit: 8 MiB of float64."""
-
-
-class Calibration(BaseModel):
-    """The temperatures of a checkpoint, and how well stated confidence was met before and after them.
-
-    The probability of change is sigmoid(logit / change_temperature); that of a class is
-    softmax(logits / class_temperature) over the words alone, "unchanged" left out. The errors (ECE) are fractions.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    change_temperature: float = Field(gt=0, description="divides the logit of change")
-    class_temperature: float = Field(default=1.0, gt=0, description="divides the logits of the class words")
-    ece_change_before: float | None
-    ece_change_after: float | None
-    ece_class_before: float | None = Field(default=None, description="None for a model without classes")
-    ece_class_after: float | None = None
-    split: str = Field(description="the pairs that it was fitted on")
-    pairs: int
-    data_fingerprint: str | None = None
-
-    def threshold(self, own: float) -> float:
-        """The probability after calibration that stands where ``own`` stood before."""
-        return moved_threshold(own, self.change_temperature)
-
-    def raw_threshold(self, calibrated: float) -> float:
-        """`threshold` undone: what a calibrated probability is in the model's own, uncalibrated numbers."""
-        return _tempered(calibrated, self.change_temperature)
-
-
-def moved_threshold(threshold: float, temperature: float) -> float:
-    """``sigmoid(logit(threshold) / temperature)``: marks the pixels that ``threshold`` marked before the division."""
-    return _tempered(threshold, 1 / temperature)
-
-
-def _tempered(probability: float, factor: float) -> float:
-    """sigmoid(factor * logit(probability)); 0 and 1 stay."""
-    if factor == 1 or not 0 < probability < 1:
-        return probability
-    logit = factor * math.log(probability / (1 - probability))
-    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
 
 
 # ---------------------------------------------------------------------------------------------------------- reliability

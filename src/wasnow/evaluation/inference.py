@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wasnow.errors import UsageError
 from wasnow.evaluation.metrics import IGNORE
-from wasnow.models.contract import ChangeLogits, Encoding, ask, wanted_priors
+from wasnow.models.contract import ChangeLogits, FeatureModel, infer
 from wasnow.vocabulary import join_words
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def answers(models: Sequence[ChangeModel], sample: Sample) -> Iterator[ChangeLog
     """What one model, bound to several lists of words, says of a pair; one answer ``(1, C, H, W)`` after another.
 
     The pair is padded below and at the right, by reflection, up to the model's stride, and the answers cropped back. A
-    model that is an `Encoding` looks at the pair once. Call it inside `answering`.
+    model that is an `FeatureModel` looks at the pair once. Call it inside `answering`.
 
     Raises:
         UsageError: the model wants masks, and the sample comes without.
@@ -108,13 +108,13 @@ def answers(models: Sequence[ChangeModel], sample: Sample) -> Iterator[ChangeLog
     valid = torch.zeros(1, 1, *padded, dtype=torch.bool)
     valid[..., :height, :width] = True
     masks = _masks(first, sample, padded)
-    once = len(models) > 1 and isinstance(first, Encoding) and masks is None
-    seen = first.encode(before, after, valid) if once and isinstance(first, Encoding) else None
+    once = len(models) > 1 and isinstance(first, FeatureModel) and masks is None
+    seen = first.encode(before, after, valid) if once and isinstance(first, FeatureModel) else None
     for model in models:
-        if seen is not None and isinstance(model, Encoding):
+        if seen is not None and isinstance(model, FeatureModel):
             answer = model.answer(seen, padded)
         else:
-            answer = ask(model, before, after, valid, masks)
+            answer = infer(model, before, after, valid, masks)
         dates = [None if one is None else one[..., :height, :width] for one in (answer.before, answer.after)]
         yield ChangeLogits(
             answer.change[..., :height, :width], dates[0], dates[1], unchanged_channel=answer.unchanged_channel
@@ -123,7 +123,7 @@ def answers(models: Sequence[ChangeModel], sample: Sample) -> Iterator[ChangeLog
 
 def _masks(model: ChangeModel, sample: Sample, padded: tuple[int, int]) -> Tensor | None:
     """``(1, 2, W, H, Wd)`` bool, empty where the pair was padded; None for a model that takes no masks."""
-    wanted = wanted_priors(model)
+    wanted = model.card.wants_priors
     if not wanted:
         return None
     if sample.priors is None:

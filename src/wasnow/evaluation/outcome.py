@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wasnow.evaluation.calibration import Calibration, Reliability
+from wasnow.evaluation.calibration import Reliability
 from wasnow.evaluation.metrics import Confusion, Interval, Scores, WordScores
+from wasnow.models.calibration import Calibration
 from wasnow.vocabulary import Vocabulary
 
 PROTOCOLS = {

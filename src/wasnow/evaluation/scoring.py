@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wasnow.errors import InputError, UsageError, VocabularyError, did_you_mean
-from wasnow.evaluation.calibration import Calibration, Reliability, sigmoid, surest
+from wasnow.evaluation.calibration import Reliability, sigmoid, surest
 from wasnow.evaluation.inference import Dates, Prediction, answering, answers, bound_to, likeliest, predict, read_off
 from wasnow.evaluation.labels import change_labels, labels, unlabelled
 from wasnow.evaluation.metrics import IGNORE, Confusion, bootstrap, protocol_scores, word_scores
 from wasnow.evaluation.outcome import Evaluation, ImageScores, SynonymScores
 from wasnow.evaluation.pixels import change_pixels, class_pixels
+from wasnow.models.calibration import Calibration
 from wasnow.models.contract import ChangeLogits
 from wasnow.vocabulary import Vocabulary, join_words
 
@@ -64,7 +65,7 @@ def evaluate(
         InputError: no pair has labels.
         UsageError: the threshold lies outside 0..1, or other words are asked for where there are no classes.
     """
-    calibration: Calibration | None = getattr(model, "calibration", None)
+    calibration = model.card.weights.calibration
     limit = _limit(model, threshold, calibration)
     shown = threshold if threshold is not None else calibration.threshold(limit) if calibration else limit
     vocabulary = samples.vocabulary if model.card.classes else Vocabulary()

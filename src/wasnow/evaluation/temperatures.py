@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wasnow.errors import InputError
-from wasnow.evaluation.calibration import Calibration, Reliability, Reservoir, fit_temperature, sigmoid, surest
+from wasnow.evaluation.calibration import Reliability, Reservoir, fit_temperature, sigmoid, surest
 from wasnow.evaluation.inference import answering, answers, bound_to
 from wasnow.evaluation.labels import unlabelled
 from wasnow.evaluation.pixels import change_pixels, class_pixels
+from wasnow.models.calibration import Calibration
 from wasnow.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

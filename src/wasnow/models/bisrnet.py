@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from wasnow.models.contract import ChangeLogits
-from wasnow.models.fixed_words import FixedWords
+from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
 from wasnow.models.sscd_l import SECOND_WORDS
 from wasnow.nn.resnet import initialise
 from wasnow.nn.three_branches import STRIDE, WIDTH, ChangeBranch, Encoder, class_head, enlarge
@@ -95,7 +95,7 @@ class CrossReasoning(nn.Module):
         return before + self.gamma_before * seen_before, after + self.gamma_after * seen_after
 
 
-class BiSRNet(FixedWords):
+class BiSRNet(FixedVocabularyNetwork):
     """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
 
     Args:
@@ -109,7 +109,6 @@ class BiSRNet(FixedWords):
     """
 
     name = "bisrnet"
-    summary = "SSCD-l with attention within each date and between the dates"
     source = "Ding et al. 2022, IEEE TGRS 60, doi:10.1109/TGRS.2022.3154390"
     stride = STRIDE
 

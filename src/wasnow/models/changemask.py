@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wasnow.models.contract import ChangeLogits
-from wasnow.models.fixed_words import FixedWords
+from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
 from wasnow.models.sscd_l import SECOND_WORDS
 from wasnow.nn.efficientnet import WIDTHS, EfficientNetB0
 
@@ -109,7 +109,7 @@ class Decoder(nn.Module):
         return x
 
 
-class ChangeMask(FixedWords):
+class ChangeMask(FixedVocabularyNetwork):
     """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
 
     Args:
@@ -122,7 +122,6 @@ class ChangeMask(FixedWords):
     """
 
     name = "changemask"
-    summary = "EfficientNet-B0 for both dates, change as a symmetric function of its maps, two U-Net decoders"
     source = "Zheng et al. 2022, ISPRS JPRS 183, doi:10.1016/j.isprsjprs.2021.10.015"
     stride = STRIDE
 

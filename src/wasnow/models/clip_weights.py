@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from wasnow.errors import CheckpointError, DiskFull, DownloadFailed, OutputError, UsageError, WasnowError, did_you_mean
-from wasnow.models import checkpoint
+from wasnow.models import sealed
 from wasnow.models.published.convert import read_weights
 from wasnow.nn.clip import ACTIVATIONS, Activation, Clip, ClipConfig
 from wasnow.storage.cache import cache_folder
@@ -200,7 +200,7 @@ def header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        found = checkpoint.read_sealed_header(path)
+        found = sealed.read_sealed_header(path)
     except CheckpointError as error:
         if "wasnow convert" not in str(error):
             raise
@@ -221,7 +221,7 @@ def load(name_or_path: str | os.PathLike[str]) -> Clip:
         CheckpointError: as `find`, or the file is damaged.
     """
     path = find(name_or_path)
-    tensors, found = checkpoint.read_sealed(path)
+    tensors, found = sealed.read_sealed(path)
     with torch.device("meta"):
         clip = Clip(_config_of(path, found))
     try:
@@ -550,7 +550,7 @@ def _convert(
     described = _describe(weights.parent / layout.description, layout)
     config = _config(weights, theirs, layout, described, activation)
     tensors = rename(weights, theirs, layout, config)
-    checkpoint.write_sealed(
+    sealed.write_sealed(
         target,
         {PREFIX + ours: tensor.float() for ours, tensor in tensors.items()},
         {

@@ -1,12 +1,15 @@
-"""What every model of wasnow takes and answers, whatever is inside it.
+"""The interface of every model: what it takes, what it returns and what it states about itself.
 
     before (B, Cb, H, W) ─┐
     after  (B, Ca, H, W) ─┼─> ChangeModel ──> ChangeLogits(change (B, 1, H, W), before, after (B, K, H, W) or None)
     valid  (B, 1, H, W)  ─┘
 
-Training, scoring and the engine know only this, and two kinds of model besides. One that is told beforehand where
-things are is `Guided`. One whose parameters come from the scene itself (IR-MAD) is a `SceneModel`: the engine shows it
-the scene's pixels once, and goes on with the fitted model that it returns.
+Training, evaluation and the pipeline depend only on this module. There are three special kinds of model:
+
+- `GuidedModel`: also takes prior masks.
+- `FeatureModel`: computes image features once and can then predict for any class words.
+- `SceneModel`: estimates its parameters from the scene (IR-MAD). The pipeline calls ``fit`` with the scene's pixels and
+  continues with the returned `FittedSceneModel`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wasnow.errors import VocabularyError
+from wasnow.models.calibration import Calibration
 from wasnow.vocabulary import Vocabulary
 
 PixelStream = Callable[[], Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]]
@@ -28,15 +32,15 @@ PixelStream = Callable[[], Iterator[tuple[NDArray[np.float32], NDArray[np.float3
 
 @dataclass(frozen=True, slots=True)
 class ChangeLogits:
-    """A model's answer, before any threshold or softmax.
+    """The output of a model, before any threshold or softmax.
 
-    Most published networks answer K + 1 channels for K words, channel 0 being "unchanged": labels never name it, yet it
-    stands in the denominator of the softmax that they were trained with. Losses need it; a map never shows it.
+    Most published networks return K + 1 channels for K class words; channel 0 is "unchanged". Labels never use this
+    channel, but it is part of the softmax of the training loss. Maps leave it out.
 
     Attributes:
-        change: ``(B, 1, H, W)``, log-odds that the ground changed.
-        before: ``(B, C, H, W)`` class logits of the first date, C = K or K + 1; None for a model without classes.
-        after: the same for the second date; None exactly where ``before`` is None.
+        change: ``(B, 1, H, W)``, log-odds of change.
+        before: ``(B, C, H, W)`` class logits at the first date, C = K or K + 1; None for a model without classes.
+        after: the same at the second date; None exactly where ``before`` is None.
         unchanged_channel: whether channel 0 of ``before`` and ``after`` is "unchanged", so that C = K + 1.
     """
 
@@ -47,11 +51,11 @@ class ChangeLogits:
 
     def __post_init__(self) -> None:
         if (self.before is None) != (self.after is None):
-            raise ValueError("before and after class logits come together or not at all")
+            raise ValueError("before and after class logits must both be given or both be None")
 
     @property
     def land_cover(self) -> tuple[Tensor, Tensor] | None:
-        """``(B, K, H, W)`` logits of the words alone, before and after; None for a model without classes."""
+        """``(B, K, H, W)`` logits of the class words, before and after; None for a model without classes."""
         if self.before is None or self.after is None:
             return None
         first = int(self.unchanged_channel)
@@ -59,23 +63,44 @@ class ChangeLogits:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsInfo:
+    """What a checkpoint states about the weights of a network. All None for weights that no checkpoint brought.
+
+    Attributes:
+        fingerprint: digest of the checkpoint; two models with one fingerprint give the same predictions.
+        calibration: the fitted temperatures.
+        about: sentences for the user: what the weights were trained on and where they fall short.
+        learned_priors: how the prior masks of the training data were made, as the recipe records it.
+    """
+
+    fingerprint: str | None = None
+    calibration: Calibration | None = None
+    about: str | None = None
+    learned_priors: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What the engine and the user must know of a model before it runs.
+    """The facts about a model that the pipeline and the user need before it runs.
 
     Attributes:
         name: the name on the command line.
         summary: one line for the list of models.
         source: where the method is published.
-        classes: the class words that it answers with, in logit order; empty for change without classes.
+        classes: the bound class words, in logit order; empty for change without classes.
         bands: ``"all"``: every band that both dates have; ``"rgb"``: red, green, blue in this order.
         scaling: ``"native"``: the numbers of the file; ``"display"``: 0..1, after one stretch per date and band.
-        gsd_m: the ground sampling distance in metres at which the model sees the scene; None takes it as it is.
-        gsd_range_m: the distances that the model was measured to serve, for a warning outside them.
+        gsd_m: ground sampling distance in metres of the working grid; None keeps that of the images.
+        gsd_range_m: ground sampling distances in metres at which the model was evaluated; others cause a warning.
         stride: height and width of every input must be multiples of this.
-        threshold: the change probability above which a pixel counts as changed, unless the user says otherwise.
+        threshold: default change probability, 0..1, above which a pixel counts as changed.
         tile: default tile side in pixels.
-        margin: pixels at each side of a tile that inform the answer but are not kept; 0 for a per-pixel method.
-        parameters: how many numbers it learns, running means of batch norms not counted; 0 without weights.
+        margin: default overlap at each side of a tile, in pixels, cropped from the output; 0 for a per-pixel method.
+        parameters: number of trainable parameters, without the running statistics of batch norms; 0 without weights.
+        other_words: the trained classes that the class "other" combines; empty without such a class.
+        wants_priors: the class words whose prior masks the model takes, in their order; empty for most models.
+        remarks: what the user should know about the bound words, such as replaced phrases.
+        weights: what the checkpoint states about the weights.
     """
 
     name: str
@@ -91,106 +116,114 @@ class ModelCard:
     tile: int = 512
     margin: int = 64
     parameters: int = 0
+    other_words: tuple[str, ...] = ()
+    wants_priors: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    weights: WeightsInfo = WeightsInfo()
 
 
 @runtime_checkable
 class ChangeModel(Protocol):
-    """Anything that answers a pair of images with `ChangeLogits`."""
+    """A model that maps a pair of images to `ChangeLogits`."""
 
     @property
     def card(self) -> ModelCard:
-        """What this model is and how it wants to be fed."""
+        """What the model is and which input it requires."""
         ...
 
     def bind(self, classes: Sequence[str]) -> ChangeModel:
-        """The same model, answering with these class words.
+        """Return the same model for these class words.
 
         Raises:
-            VocabularyError: the model's vocabulary is fixed and is another.
+            VocabularyError: the model's vocabulary is fixed and differs.
         """
         ...
 
     def __call__(self, before: Tensor, after: Tensor, valid: Tensor) -> ChangeLogits:
-        """Answer a batch. On a processor, networks (``nn.Module``) are called by two threads at the same time.
+        """Predict a batch. On a CPU, networks (``nn.Module``) are called from two threads at the same time.
 
         Args:
-            before: ``(B, Cb, H, W)`` float32, scaled as the card says, finite everywhere.
-            after: ``(B, Ca, H, W)`` likewise.
-            valid: ``(B, 1, H, W)`` bool; where False, ``before`` and ``after`` are filled with neutral numbers.
+            before: ``(B, Cb, H, W)`` float32, scaled as the card states, finite everywhere.
+            after: ``(B, Ca, H, W)``, the same for the second date.
+            valid: ``(B, 1, H, W)`` bool; where False, ``before`` and ``after`` hold neutral fill values.
         """
         ...
 
 
 @runtime_checkable
-class Encoding(Protocol):
-    """A network that looks at the images once and can then answer with any words: an open vocabulary, made fast.
+class FeatureModel(Protocol):
+    """A network that separates image features from class words, so that features can be cached and reused.
 
     ``forward(before, after, valid)`` equals ``answer(encode(before, after, valid), (H, W))``.
     """
 
     encoder_parts: tuple[str, ...]
-    """Beginnings of the names of all parameters that `encode` uses."""
+    """Name prefixes of all parameters that `encode` uses."""
 
     def encode(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Everything that depends on the images and not on the words, batch first; arguments as in `ChangeModel`."""
+        """Return the features that depend on the images only, batch first; arguments as in `ChangeModel`."""
         ...
 
     def answer(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> ChangeLogits:
-        """The answer at (H, W), the size of the images that `encode` saw, for the words that are bound."""
+        """Return the prediction for the bound words at (H, W), the size of the images given to `encode`."""
         ...
 
 
-@runtime_checkable
-class Guided(Protocol):
-    """A `ChangeModel` that is told where the things that some words name are at each date: priors."""
-
-    @property
-    def wants_priors(self) -> tuple[str, ...]:
-        """The words whose masks it takes, in their order; empty where it was made to do without."""
-        ...
+class GuidedModel(Protocol):
+    """A `ChangeModel` whose card has ``wants_priors``: it also takes prior masks of these words at each date."""
 
     def __call__(
         self, before: Tensor, after: Tensor, valid: Tensor | None = None, priors: Tensor | None = None
     ) -> ChangeLogits:
-        """Answer a batch.
+        """Predict a batch.
 
         Args:
             before: as in `ChangeModel`.
-            after: likewise.
-            valid: likewise.
-            priors: ``(B, 2, words, H, W)`` of both dates: bool, or numbers 0..1; None: as if nothing were anywhere.
+            after: as in `ChangeModel`.
+            valid: as in `ChangeModel`.
+            priors: ``(B, 2, words, H, W)`` masks of both dates: bool, or numbers 0..1; None means empty masks.
         """
         ...
 
 
-def wanted_priors(model: object) -> tuple[str, ...]:
-    """The words whose masks a model takes; empty for one that takes none."""
-    return tuple(getattr(model, "wants_priors", ()))
+@runtime_checkable
+class Checkpointing(Protocol):
+    """A network that can recompute activations in the backward pass to save memory (gradient checkpointing)."""
+
+    checkpointing: bool
 
 
-def ask(model: ChangeModel, before: Tensor, after: Tensor, valid: Tensor, priors: Tensor | None) -> ChangeLogits:
-    """The answer of any model; ``priors``, where there are some, are for a `Guided` one alone."""
+def infer(model: ChangeModel, before: Tensor, after: Tensor, valid: Tensor, priors: Tensor | None) -> ChangeLogits:
+    """Call any model.
+
+    Args:
+        model: the model.
+        before: as in `ChangeModel`.
+        after: as in `ChangeModel`.
+        valid: as in `ChangeModel`.
+        priors: as in `GuidedModel`; None for every other model.
+    """
     if priors is None:
         return model(before, after, valid)
-    return cast(Guided, model)(before, after, valid, priors)
+    return cast(GuidedModel, model)(before, after, valid, priors)
 
 
-def some_words(classes: Sequence[str]) -> tuple[str, ...]:
-    """The words of a network that answers with classes.
+def checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the class words of a network with classes.
 
     Raises:
-        VocabularyError: there are none, or one is empty or there twice.
+        VocabularyError: there are none, or one is empty or occurs twice.
     """
     words = Vocabulary(tuple(classes)).words
     if not words:
-        raise VocabularyError("this network answers with classes and is given no words; name at least one")
+        raise VocabularyError("this network predicts classes, and no class words were given; give at least one")
     return words
 
 
 def phrasings_of(
     classes: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[tuple[str, ...], ...]:
-    """For each class its name and all other phrasings of it: ``"building|house"`` is ``("building", "house")``.
+    """Return the name and all synonyms of each class: ``"building|house"`` gives ``("building", "house")``.
 
     Args:
         classes: as the user writes them.
@@ -208,27 +241,40 @@ def phrasings_of(
     return tuple(phrases)
 
 
-def keep_words(card: ModelCard, classes: Sequence[str]) -> None:
-    """Nothing, if these are the words of a fixed vocabulary, in its order and in any case.
+def require_own_classes(card: ModelCard, classes: Sequence[str]) -> None:
+    """Check class words against a fixed vocabulary: the same words in the same order, in any case.
 
     Raises:
-        VocabularyError: they are not; names the model's own.
+        VocabularyError: they differ; names the model's own.
     """
     wanted = [" ".join(word.split()).casefold() for word in classes]
     if wanted != [word.casefold() for word in card.classes]:
         raise VocabularyError(
-            f"{card.name} was trained with the classes {', '.join(card.classes)} and cannot answer with "
+            f"{card.name} was trained with the classes {', '.join(card.classes)} and cannot predict "
             f"{', '.join(classes) or 'none'}; leave the class words out, or choose a model with an open vocabulary"
+        )
+
+
+def require_no_classes(card: ModelCard, classes: Sequence[str]) -> None:
+    """Check that a model without classes is given no class words.
+
+    Raises:
+        VocabularyError: there are some.
+    """
+    if len(classes):
+        raise VocabularyError(
+            f"{card.name} detects change without classes and cannot use the class words {', '.join(classes)}; "
+            "leave them out, or choose a model with classes"
         )
 
 
 @runtime_checkable
 class SceneModel(Protocol):
-    """A method that takes its parameters from the scene: fit first, then call what comes back."""
+    """A method that estimates its parameters from the scene: call `fit` first, then the returned model."""
 
     @property
     def card(self) -> ModelCard:
-        """What this method is and how it wants to be fed."""
+        """What the method is and which input it requires."""
         ...
 
     def bind(self, classes: Sequence[str]) -> SceneModel:
@@ -236,21 +282,21 @@ class SceneModel(Protocol):
         ...
 
     def fit(self, pixels: PixelStream) -> FittedSceneModel:
-        """Learn from the scene's valid pixels; may take several passes."""
+        """Estimate the parameters from the scene's valid pixels; may take several passes."""
         ...
 
     def restore(self, state: dict[str, Any]) -> FittedSceneModel:
-        """The fitted model that `FittedSceneModel.state` described: what a resumed run goes on with."""
+        """Return the fitted model that `FittedSceneModel.state` described; a resumed run uses it."""
         ...
 
 
 class FittedSceneModel(ChangeModel, Protocol):
-    """A `SceneModel` after it has seen the scene."""
+    """A `SceneModel` fitted to a scene."""
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to rebuild this exact model, as plain JSON values (floats survive bit for bit)."""
+        """Return what `SceneModel.restore` needs as JSON values; floats keep all their bits."""
         ...
 
     def diagnostics(self) -> dict[str, Any]:
-        """What a person should know of the fit (convergence, correlations), as plain JSON values."""
+        """Return facts about the fit (convergence, correlations) as JSON values."""
         ...

@@ -32,7 +32,7 @@ import numpy as np
 
 from wasnow.errors import BandsUnclear
 from wasnow.models.chance import Probability, Reading, SurvivalTable, consistency
-from wasnow.models.contract import ModelCard, PixelStream
+from wasnow.models.contract import ModelCard, PixelStream, require_no_classes
 from wasnow.models.irmad import (
     FLAT,
     IRMAD,
@@ -45,7 +45,6 @@ from wasnow.models.irmad import (
     fitted_card,
     gather,
     read_scene,
-    refuse_classes,
 )
 from wasnow.models.moments import Floats
 
@@ -151,7 +150,7 @@ class CVA:
         Raises:
             VocabularyError: any word is asked for.
         """
-        refuse_classes(self.card, classes)
+        require_no_classes(self.card, classes)
         return self
 
     def fit(self, pixels: PixelStream) -> FittedDifference:

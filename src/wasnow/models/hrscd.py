@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wasnow.models.contract import ChangeLogits
-from wasnow.models.fixed_words import FixedWords
+from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
 from wasnow.models.sscd_l import SECOND_WORDS
 
 WIDTHS = (8, 16, 32, 64, 128, 256)
@@ -156,7 +156,7 @@ def _grown(x: Tensor, like: Tensor) -> Tensor:
     return functional.pad(x, (0, wanted_cols - cols, 0, wanted_rows - rows), mode="replicate")
 
 
-class HRSCD(FixedWords):
+class HRSCD(FixedVocabularyNetwork):
     """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
 
     Args:
@@ -169,7 +169,6 @@ class HRSCD(FixedWords):
     """
 
     name = "hrscd"
-    summary = "land cover of each date, and change that is told their difference (strategy 4)"
     source = "Caye Daudt et al. 2019, CVIU 187, doi:10.1016/j.cviu.2019.07.003"
     stride = STRIDE
 

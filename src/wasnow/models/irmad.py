@@ -46,9 +46,9 @@ import torch
 from scipy.special import gammainccinv
 from torch import Tensor
 
-from wasnow.errors import InputError, UsageError, VocabularyError
+from wasnow.errors import InputError, UsageError
 from wasnow.models.chance import GammaMixture, Probability, Reading, SurvivalTable, consistency
-from wasnow.models.contract import ChangeLogits, ModelCard, PixelStream
+from wasnow.models.contract import ChangeLogits, ModelCard, PixelStream, require_no_classes
 from wasnow.models.moments import Floats, LogHistogram, WeightedMoments
 
 CHUNK = 1 << 16
@@ -133,7 +133,7 @@ class FittedDifference:
         Raises:
             VocabularyError: any word is asked for.
         """
-        refuse_classes(self.card, classes)
+        require_no_classes(self.card, classes)
         return self
 
     @torch.no_grad()
@@ -235,19 +235,6 @@ def _pair(values: Sequence[float]) -> tuple[float, float]:
 def fitted_card(card: ModelCard, reading: Reading) -> ModelCard:
     """The card of a method with the threshold that its reading recommends."""
     return replace(card, threshold=reading.threshold)
-
-
-def refuse_classes(card: ModelCard, classes: Sequence[str]) -> None:
-    """Nothing, unless there are words.
-
-    Raises:
-        VocabularyError: there are.
-    """
-    if len(classes):
-        raise VocabularyError(
-            f"{card.name} says where the ground changed, not from what to what, and cannot use the class words "
-            f"{', '.join(classes)}; leave them out, or choose a model with classes"
-        )
 
 
 # ── fitting ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -420,7 +407,7 @@ class IRMAD:
         Raises:
             VocabularyError: any word is asked for.
         """
-        refuse_classes(self.card, classes)
+        require_no_classes(self.card, classes)
         return self
 
     def fit(self, pixels: PixelStream) -> FittedDifference:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from wasnow.errors import UsageError, did_you_mean
 from wasnow.models.contract import ChangeLogits
-from wasnow.models.fixed_words import FixedWords
+from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
 from wasnow.nn.resnet import BasicBlock, initialise
 from wasnow.nn.selective_scan import Scan, scan_named
 from wasnow.nn.three_branches import enlarge
@@ -123,7 +123,7 @@ class SemanticDecoder(nn.Module):
         return answer
 
 
-class MambaSCD(FixedWords):
+class MambaSCD(FixedVocabularyNetwork):
     """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
 
     Args:
@@ -159,7 +159,6 @@ class MambaSCD(FixedWords):
             raise UsageError(
                 f"no size is called {size!r}; known are {', '.join(PRESETS)}{did_you_mean(size, list(PRESETS))}"
             )
-        self.summary = f"VMamba ({size}) for both dates, and scans over the pair: change, and the class of each date"
         self.size, self.width, self.differing = size, width, dict(encoder or {})
         way = scan_named(scan)
         self.encoder = VMamba(PRESETS[size].changed(self.differing), way)

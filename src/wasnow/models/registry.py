@@ -1,6 +1,6 @@
-"""The models, one file each. `MODELS` is the whole list: a name, what it is, and where its factory lives.
+"""The list of models: a name, a summary, and the factory.
 
-Factories are named by text so that listing models imports none of them.
+Factories are given as text, so that listing the models imports none of them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class ModelEntry:
     """One row of ``wasnow models``.
 
     Attributes:
-        summary: what it is.
-        answers: change, or classes too.
+        summary: one line; also the summary of the model's card.
+        answers: what it predicts: change, or change and classes.
         weights: where they come from.
-        factory: ``module:callable`` that makes it.
-        network: whether it is an ``nn.Module`` that knows nothing before it has weights.
+        factory: ``module:callable`` that builds the model.
+        network: whether it is an ``nn.Module`` that needs weights.
         shipped: the checkpoint that comes with the package, a file of this folder; None for all others.
     """
 
@@ -38,105 +38,70 @@ class ModelEntry:
     shipped: str | None = None
 
 
+def _network(summary: str, factory: str, *, weights: str = "train, or convert published ones") -> ModelEntry:
+    return ModelEntry(summary, "change, classes", weights, f"wasnow.models.{factory}", network=True)
+
+
 MODELS: Mapping[str, ModelEntry] = {
     "irmad": ModelEntry(
         summary="iteratively reweighted multivariate alteration detection (Nielsen 2007)",
         answers="change",
-        weights="none: fits itself to the scene",
+        weights="none: fitted to the scene",
         factory="wasnow.models.irmad:IRMAD",
     ),
     "cva": ModelEntry(
         summary="change vector analysis after relative normalisation on unchanged pixels (Canty & Nielsen 2008)",
         answers="change",
-        weights="none: fits itself to the scene",
+        weights="none: fitted to the scene",
         factory="wasnow.models.cva:CVA",
     ),
-    "sscd-l": ModelEntry(
-        summary="one ResNet-34 for both dates, joined late (Ding et al. 2022)",
-        answers="change, classes",
-        weights="train it, or convert published ones",
-        factory="wasnow.models.sscd_l:SSCDL",
-        network=True,
+    "sscd-l": _network("one ResNet-34 for both dates, late fusion (Ding et al. 2022)", "sscd_l:SSCDL"),
+    "bisrnet": _network(
+        "SSCD-l with attention within each date and between the dates (Ding et al. 2022)", "bisrnet:BiSRNet"
     ),
-    "bisrnet": ModelEntry(
-        summary="SSCD-l with attention within and between the dates (Ding et al. 2022)",
-        answers="change, classes",
-        weights="train it, or convert published ones",
-        factory="wasnow.models.bisrnet:BiSRNet",
-        network=True,
+    "hrscd": _network(
+        "land cover of each date, and change from images and land cover (strategy 4, Caye Daudt et al. 2019)",
+        "hrscd:HRSCD",
     ),
-    "hrscd": ModelEntry(
-        summary="land cover of each date, and change told their difference (Caye Daudt et al. 2019)",
-        answers="change, classes",
-        weights="train it, or convert published ones",
-        factory="wasnow.models.hrscd:HRSCD",
-        network=True,
+    "changemask": _network(
+        "EfficientNet-B0, change as a symmetric function of its feature maps (Zheng et al. 2022)",
+        "changemask:ChangeMask",
     ),
-    "changemask": ModelEntry(
-        summary="EfficientNet-B0, change as a symmetric function of its maps (Zheng et al. 2022)",
-        answers="change, classes",
-        weights="train it, or convert published ones",
-        factory="wasnow.models.changemask:ChangeMask",
-        network=True,
+    "ted": _network("SSCD-l with one decoder per branch (Ding et al. 2024)", "ted:TED"),
+    "scannet": _network("TED with attention along rows and columns (Ding et al. 2024)", "scannet:SCanNet"),
+    "smnet": _network(
+        "alternating convolutions and attention (a reconstruction after Niu et al. 2023)",
+        "smnet:SMNet",
+        weights="train",
     ),
-    "ted": ModelEntry(
-        summary="SSCD-l with a decoder for each branch (Ding et al. 2024)",
-        answers="change, classes",
-        weights="train it, or convert published ones",
-        factory="wasnow.models.ted:TED",
-        network=True,
-    ),
-    "scannet": ModelEntry(
-        summary="TED with attention along rows and columns (Ding et al. 2024)",
-        answers="change, classes",
-        weights="train it, or convert published ones",
-        factory="wasnow.models.scannet:SCanNet",
-        network=True,
-    ),
-    "smnet": ModelEntry(
-        summary="convolutions and attention by turns (a reconstruction after Niu et al. 2023)",
-        answers="change, classes",
-        weights="train it",
-        factory="wasnow.models.smnet:SMNet",
-        network=True,
-    ),
-    "semantic-cd": ModelEntry(
-        summary="CLIP that sees two dates and answers with any words (Zhu et al. 2025)",
-        answers="change, classes",
-        weights="train it",
-        factory="wasnow.models.semantic_cd:SemanticCD",
-        network=True,
+    "semantic-cd": _network(
+        "CLIP for two dates, any class words (Zhu et al. 2025)", "semantic_cd:SemanticCD", weights="train"
     ),
     "semantic-cd-mini": ModelEntry(
-        summary="a small Semantic-CD that answers with any words, for two CPU cores",
+        summary="a small Semantic-CD for CPUs, any class words",
         answers="change, classes",
         weights="come with wasnow",
         factory="wasnow.models.semantic_cd_mini:SemanticCDMini",
         network=True,
         shipped="semantic_cd_mini.safetensors",
     ),
-    "sam-cd": ModelEntry(
-        summary="SegFormer that attends where text-prompted masks point (after an abstract, ICASSP 2024)",
-        answers="change, classes",
-        weights="train it",
-        factory="wasnow.models.sam_cd:SAMCD",
-        network=True,
+    "sam-cd": _network(
+        "SegFormer with attention to prior masks from text prompts (a reconstruction after ICASSP 2024)",
+        "sam_cd:SAMCD",
+        weights="train",
     ),
-    "mamba-scd": ModelEntry(
-        summary="VMamba, and scans over the pair in three arrangements (Chen et al. 2024); tiny, small and base",
-        answers="change, classes",
-        weights="train it, or convert published ones",
-        factory="wasnow.models.mamba_scd:MambaSCD",
-        network=True,
+    "mamba-scd": _network(
+        "VMamba, and scans over the pair in three arrangements (Chen et al. 2024); tiny, small and base",
+        "mamba_scd:MambaSCD",
     ),
 }
 
 
 def build(name: str, **options: Any) -> ChangeModel | SceneModel:
-    """A model by its name, with its own options.
+    """Return a model by its name, with its own options.
 
     Raises:
-        UnknownModel: no such name; says which are near.
+        UnknownModel: no such name; suggests similar ones.
     """
     if name not in MODELS:
         raise UnknownModel(name, sorted(MODELS))
@@ -146,14 +111,14 @@ def build(name: str, **options: Any) -> ChangeModel | SceneModel:
 
 
 DEFAULT = "semantic-cd-mini"
-"""What ``wasnow detect`` uses unless it is told otherwise."""
+"""The model of ``wasnow detect`` without ``--model``."""
 
 
 def shipped(name: str) -> Path | None:
-    """The checkpoint of a model that comes with wasnow; None for names that come without one.
+    """Return the checkpoint of a model that comes with wasnow; None for all other names.
 
     Raises:
-        CheckpointError: it should be there and is not.
+        CheckpointError: the file is missing from the installation.
     """
     entry = MODELS.get(name)
     if entry is None or entry.shipped is None:
@@ -162,23 +127,23 @@ def shipped(name: str) -> Path | None:
     if not path.is_file():
         raise CheckpointError(
             path,
-            f"the weights of {name} come with wasnow, and are not there",
+            f"the weights of {name}, part of wasnow, are missing",
             "install wasnow again, or choose --model irmad, which needs none",
         )
     return path
 
 
 def ready(name: str, device: str = "cpu") -> ChangeModel | SceneModel:
-    """A model that can answer by its name alone.
+    """Return a model that needs nothing but its name.
 
     Args:
         name: of `MODELS`.
         device: where a network goes.
 
     Raises:
-        UnknownModel: no such name; says which are near.
-        UsageError: it is a network, and a network without weights would answer noise.
-        CheckpointError: its weights should have come with wasnow, and are missing or damaged.
+        UnknownModel: no such name; suggests similar ones.
+        UsageError: it is a network without weights.
+        CheckpointError: the weights that come with wasnow are missing or damaged.
     """
     if (path := shipped(name)) is not None:
         from wasnow.models import checkpoint
@@ -186,7 +151,7 @@ def ready(name: str, device: str = "cpu") -> ChangeModel | SceneModel:
         return checkpoint.load(path, device=device)
     if name in MODELS and MODELS[name].network:
         raise UsageError(
-            f"{name} is a network and knows nothing without weights; give the file of a checkpoint instead "
+            f"{name} is a network without weights; give a checkpoint instead "
             f"(made by 'wasnow train {name}' or 'wasnow convert WEIGHTS --model {name}')"
         )
     return build(name)

@@ -54,8 +54,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wasnow.errors import InputError, UsageError, VocabularyError, did_you_mean
-from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, some_words
-from wasnow.models.irmad import refuse_classes
+from wasnow.models.contract import ChangeLogits, ModelCard, checked_classes, require_no_classes, require_own_classes
+from wasnow.models.network import Network
+from wasnow.models.registry import MODELS
 from wasnow.nn.masked_attention import Empty, MaskedAttention, pooled
 from wasnow.nn.normalise import Normalise
 from wasnow.nn.segformer import PRESETS, STRIDE, STRIDES, MitConfig, MixTransformer, MLPDecoder, initialise
@@ -74,7 +75,7 @@ OF_INTEREST = 0.5
 """A prior of at least this is of interest to the attention."""
 
 
-class SAMCD(nn.Module):
+class SAMCD(Network):
     """The network, with random weights until a checkpoint brings others: a `ChangeModel` that wants priors.
 
     Args:
@@ -94,7 +95,6 @@ class SAMCD(nn.Module):
     Attributes:
         classes: likewise.
         words: likewise.
-        wants_priors: the words whose masks `forward` takes; empty for ``priors="none"``.
 
     Raises:
         VocabularyError: a word or class is empty or there twice, or there are no words.
@@ -124,9 +124,9 @@ class SAMCD(nn.Module):
             raise UsageError(f"width={width} and dropout={dropout}: wanted 1 or more channels, and a share below 1")
         config = MitConfig.named(encoder)
         coarser = _reductions(config.reductions if reductions is None else reductions)
-        self.classes = some_words(classes) if classes else ()
+        self.classes = checked_classes(classes) if classes else ()
         self.words = _prior_words(self.classes or DEFAULT_WORDS if words is None else words)
-        self.wants_priors = () if priors == "none" else self.words
+        self._wants_priors = () if priors == "none" else self.words
         self._options: dict[str, Any] = {
             "encoder": next((name for name, each in PRESETS.items() if each == config), config.dict()),
             "words": list(self.words),
@@ -172,12 +172,14 @@ class SAMCD(nn.Module):
         """Colour images, at the resolution that they have."""
         return ModelCard(
             name="sam-cd",
-            summary="SegFormer with attention to what text-prompted masks show; reconstructed from an abstract",
+            summary=MODELS["sam-cd"].summary,
             source="SAM-CD, ICASSP 2024 (abstract): Segment anything model guided semantic knowledge learning for "
             "remote sensing change detection",
             classes=self.classes,
             stride=STRIDE,
-            parameters=sum(each.numel() for each in self.parameters()),
+            parameters=self.parameter_count(),
+            wants_priors=self._wants_priors,
+            weights=self.weights_info,
         )
 
     def bind(self, classes: Sequence[str]) -> Self:
@@ -187,9 +189,9 @@ class SAMCD(nn.Module):
             VocabularyError: these are others, or it answers with change alone.
         """
         if self.classes:
-            keep_words(self.card, classes)
+            require_own_classes(self.card, classes)
         else:
-            refuse_classes(self.card, classes)
+            require_no_classes(self.card, classes)
         return self
 
     def config(self) -> dict[str, Any]:
@@ -215,7 +217,7 @@ class SAMCD(nn.Module):
         """
         size = (before.shape[-2], before.shape[-1])
         images = _whole(torch.cat([self.normalise(before, "before"), self.normalise(after, "after")]))
-        masks = _whole(self._masks(priors, before).to(images)) if self.wants_priors else None
+        masks = _whole(self._masks(priors, before).to(images)) if self._wants_priors else None
         beside = self.prior_stem(masks) if self.prior_stem is not None and masks is not None else None
         seen = self.encoder(images, beside)
         local = self._local(seen, masks) if self.attention and masks is not None else []
@@ -276,7 +278,7 @@ def _prior_words(words: Sequence[str]) -> tuple[str, ...]:
         raise VocabularyError(
             f"words={words!r}: wanted a list of at least one word whose masks are priors; priors=none does without"
         )
-    return some_words(words)
+    return checked_classes(words)
 
 
 def _reductions(given: Sequence[int]) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wasnow.models.contract import ChangeLogits
-from wasnow.models.fixed_words import FixedWords
+from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
 from wasnow.models.sscd_l import SECOND_WORDS
 from wasnow.nn.three_branches import STRIDE, WIDTH, class_head, enlarge
 from wasnow.nn.three_maps import ThreeMaps
@@ -147,7 +147,7 @@ class Scan(nn.Module):
         return out
 
 
-class SCanNet(FixedWords):
+class SCanNet(FixedVocabularyNetwork):
     """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
 
     Args:
@@ -161,7 +161,6 @@ class SCanNet(FixedWords):
     """
 
     name = "scannet"
-    summary = "TED with attention along rows and columns over both dates and the change"
     source = "Ding et al. 2024, IEEE TGRS 62, doi:10.1109/TGRS.2024.3362795"
     stride = STRIDE
 

@@ -35,7 +35,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wasnow.errors import UsageError, did_you_mean
-from wasnow.models.contract import ChangeLogits, ModelCard, keep_words, phrasings_of, some_words
+from wasnow.models.contract import ChangeLogits, ModelCard, checked_classes, phrasings_of, require_own_classes
+from wasnow.models.network import Network
+from wasnow.models.registry import MODELS
 from wasnow.models.sscd_l import SECOND_WORDS
 from wasnow.nn.clip import PRESETS, Clip, ClipConfig
 from wasnow.nn.filters import BiTemporalFilter, Start
@@ -48,7 +50,7 @@ CLASSES_AT_ONCE = 8
 """Classes that the open decoder answers together where no gradient is kept: bounds memory for long lists of words."""
 
 
-class SemanticCD(nn.Module):
+class SemanticCD(Network):
     """The network, with random weights until a checkpoint brings others: a `ChangeModel` for any words.
 
     Args:
@@ -156,11 +158,12 @@ class SemanticCD(nn.Module):
         """Colour images, at the resolution that they have."""
         return ModelCard(
             name="semantic-cd",
-            summary="CLIP that sees two dates and answers with any words: change, and the class of each date",
+            summary=MODELS["semantic-cd"].summary,
             source="Zhu et al. 2025, arXiv 2501.06808",
             classes=self.classes,
             stride=2 * self._options["pixels_per_token"],
-            parameters=sum(each.numel() for each in self.parameters()),
+            parameters=self.parameter_count(),
+            weights=self.weights_info,
         )
 
     def config(self) -> dict[str, Any]:
@@ -180,7 +183,7 @@ class SemanticCD(nn.Module):
         if tuple(classes) == self.classes:
             return self
         if self._options["vocabulary"] == "fixed":
-            keep_words(self.card, classes)
+            require_own_classes(self.card, classes)
             return self
         other = copy.copy(self)
         # Submodules, parameters and buffers are shared with the original; only the words are its own.
@@ -189,7 +192,7 @@ class SemanticCD(nn.Module):
 
     def _name(self, classes: Sequence[str], synonyms: Mapping[str, Sequence[str]]) -> None:
         phrases = phrasings_of(classes, synonyms)
-        self.classes = some_words([each[0] for each in phrases])
+        self.classes = checked_classes([each[0] for each in phrases])
         self._phrases = phrases
         self._words: Words | None = None
         if self._options["prompter"] != "none":

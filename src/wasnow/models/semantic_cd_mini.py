@@ -32,7 +32,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wasnow.errors import UsageError, VocabularyError, did_you_mean
-from wasnow.models.contract import ChangeLogits, ModelCard, phrasings_of, some_words
+from wasnow.models.contract import ChangeLogits, ModelCard, checked_classes, phrasings_of
+from wasnow.models.network import Network
+from wasnow.models.registry import MODELS
 from wasnow.nn.efficientnet_lite import BLOCKS, OUTPUTS, WIDTHS, EfficientNetLite0
 from wasnow.nn.filters import BiTemporalFilter
 from wasnow.nn.normalise import Normalise
@@ -64,7 +66,7 @@ CLASSES_AT_ONCE = 8
 """Classes that are answered together where no gradient is kept: bounds memory for long lists of words."""
 
 
-class SemanticCDMini(nn.Module):
+class SemanticCDMini(Network):
     """The network; with random weights until a checkpoint brings others: a `ChangeModel` for any words.
 
     Args:
@@ -153,7 +155,7 @@ class SemanticCDMini(nn.Module):
         gsd = self._options["gsd_range_m"]
         return ModelCard(
             name=NAME,
-            summary="a small Semantic-CD that comes with wasnow and answers with any words",
+            summary=MODELS[NAME].summary,
             source="wasnow, after Zhu et al. 2025, arXiv 2501.06808",
             classes=self.classes,
             gsd_range_m=None if gsd is None else (gsd[0], gsd[1]),
@@ -161,13 +163,11 @@ class SemanticCDMini(nn.Module):
             threshold=self._options["threshold"],
             # Larger than customary: of a tile of 512 only half of what is looked at is kept.
             tile=1024,
-            parameters=sum(each.numel() for each in self.parameters()),
+            parameters=self.parameter_count(),
+            other_words=tuple(self._base[place] for place in self._rest),
+            remarks=self._remarks,
+            weights=self.weights_info,
         )
-
-    @property
-    def other_words(self) -> tuple[str, ...]:
-        """What "other" stands for: the trained kinds of ground that no word covers."""
-        return tuple(self._base[place] for place in self._rest)
 
     def config(self) -> dict[str, Any]:
         """The arguments that build this network again, as plain JSON values."""
@@ -196,14 +196,14 @@ class SemanticCDMini(nn.Module):
 
     def _name(self, classes: Sequence[str], synonyms: Mapping[str, Sequence[str]], *, own: bool) -> None:
         phrases = phrasings_of(classes, synonyms)
-        words = some_words([each[0] for each in phrases])
+        words = checked_classes([each[0] for each in phrases])
         self._phrases = phrases
-        self.remarks: tuple[str, ...] = ()
+        self._remarks: tuple[str, ...] = ()
         self._rest: tuple[int, ...] = ()
         # Its own words are looked up when first needed: a checkpoint brings the table that they are in.
         self._texts: Tensor | None = None
         if not own:
-            self._texts, self.remarks = self._texts_of(phrases)
+            self._texts, self._remarks = self._texts_of(phrases)
             self._rest = self._uncovered(words, self._texts)
             self._rest_texts = self._base_texts()[list(self._rest)]
             if self._rest and OTHER in [word.casefold() for word in words]:

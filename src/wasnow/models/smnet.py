@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wasnow.models.contract import ChangeLogits
-from wasnow.models.fixed_words import FixedWords
+from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
 from wasnow.models.sscd_l import SECOND_WORDS
 from wasnow.nn.pyramid import LayerNorm2d
 from wasnow.nn.resnet import initialise
@@ -226,7 +226,7 @@ def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
-class SMNet(FixedWords):
+class SMNet(FixedVocabularyNetwork):
     """The network, with random weights until a checkpoint brings others: a `ChangeModel`.
 
     Args:
@@ -239,7 +239,6 @@ class SMNet(FixedWords):
     """
 
     name = "smnet"
-    summary = "convolutions and attention by turns, change told from what stays (a reconstruction)"
     source = "after Niu et al. 2023, Remote Sensing 15(4), 949, doi:10.3390/rs15040949; its numbers are ours"
     stride = STRIDE
 

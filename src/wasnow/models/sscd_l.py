@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from wasnow.models.contract import ChangeLogits
-from wasnow.models.fixed_words import FixedWords
+from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
 from wasnow.nn.three_branches import STRIDE, ChangeBranch, Encoder, class_head, enlarge
 from wasnow.vocabulary import SECOND_WORDS as SECOND_WORDS
 
 
-class SSCDL(FixedWords):
+class SSCDL(FixedVocabularyNetwork):
     """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
 
     Args:
@@ -36,7 +36,6 @@ class SSCDL(FixedWords):
     """
 
     name = "sscd-l"
-    summary = "one ResNet-34 for both dates, joined late: change, and the class of each date"
     source = "Ding et al. 2022, IEEE TGRS 60, doi:10.1109/TGRS.2022.3154390"
     stride = STRIDE
 

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from wasnow.models.contract import ChangeLogits
-from wasnow.models.fixed_words import FixedWords
+from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
 from wasnow.models.sscd_l import SECOND_WORDS
 from wasnow.nn.three_branches import STRIDE, class_head, enlarge
 from wasnow.nn.three_maps import ThreeMaps
 
 
-class TED(FixedWords):
+class TED(FixedVocabularyNetwork):
     """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
 
     Args:
@@ -38,7 +38,6 @@ class TED(FixedWords):
     """
 
     name = "ted"
-    summary = "SSCD-l with a decoder for each branch: change and classes at stride 4"
     source = "Ding et al. 2024, IEEE TGRS 62, doi:10.1109/TGRS.2024.3362795"
     stride = STRIDE
 

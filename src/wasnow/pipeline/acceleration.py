@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from wasnow.errors import UsageError
-from wasnow.models.contract import ChangeLogits, ChangeModel, Encoding, ModelCard
+from wasnow.models.contract import ChangeLogits, ChangeModel, FeatureModel, ModelCard
 from wasnow.nn.fused import fused
 
 OPENVINO = "openvino"
@@ -36,9 +36,6 @@ Precision = Literal["32", "bf16"]
 
 TOLERANCE = {"32": 1e-3, "bf16": 0.1}
 """How far the mean answer of a converted network may lie from torch's, over the mean size of the answers."""
-
-PASSED_ON = ("fingerprint", "calibration", "about", "remarks", "other_words", "wants_priors", "encoder_parts")
-"""What the rest of wasnow may ask of a model beside the contract."""
 
 _TELEMETRY = "openvino_telemetry"
 
@@ -72,7 +69,7 @@ def require_openvino() -> None:
 
 
 def through_openvino(model: ChangeModel, *, precision: Precision = "32") -> OpenVinoModel:
-    """A network that OpenVINO runs; it satisfies `Encoding` where the network does.
+    """A network that OpenVINO runs; it satisfies `FeatureModel` where the network does.
 
     Raises:
         UsageError: the package is not there, or the model is no network.
@@ -80,7 +77,7 @@ def through_openvino(model: ChangeModel, *, precision: Precision = "32") -> Open
     require_openvino()
     if not isinstance(model, nn.Module):
         raise UsageError(f"{model.card.name} is no network, and OpenVINO runs networks; use --device cpu")
-    if isinstance(model, Encoding):
+    if isinstance(model, FeatureModel):
         return OpenVinoEncoding(model, precision=precision)
     return OpenVinoModel(model, precision=precision)
 
@@ -109,14 +106,8 @@ class OpenVinoModel:
         """Other words, compiled anew when the first tile comes."""
         return through_openvino(self._network.bind(classes), precision=self._precision)
 
-    def __getattr__(self, name: str) -> Any:
-        # Only what is not found otherwise comes here.
-        if name in PASSED_ON:
-            return getattr(self._network, name)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
     def __call__(self, before: Tensor, after: Tensor, valid: Tensor, priors: Tensor | None = None) -> ChangeLogits:
-        """See `ChangeModel`, and `Guided` for one that takes masks.
+        """See `ChangeModel`, and `GuidedModel` for one that takes masks.
 
         Raises:
             UsageError: the network cannot be converted, or answers otherwise when it is.
@@ -179,15 +170,20 @@ class OpenVinoModel:
 class OpenVinoEncoding(OpenVinoModel):
     """The same for a network that looks once and answers any words: its halves are compiled each for itself."""
 
+    @property
+    def encoder_parts(self) -> tuple[str, ...]:
+        """See `FeatureModel`."""
+        return cast(FeatureModel, self._network).encoder_parts
+
     def encode(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> Parts:
-        """See `Encoding`."""
-        network = cast(Encoding, self._inside)
+        """See `FeatureModel`."""
+        network = cast(FeatureModel, self._inside)
         images = (before, after) if valid is None else (before, after, valid)
         return self._run("encode", lambda *each: network.encode(*each), images)
 
     def answer(self, features: Parts, size: tuple[int, int]) -> ChangeLogits:
-        """See `Encoding`."""
-        network = cast(Encoding, self._inside)
+        """See `FeatureModel`."""
+        network = cast(FeatureModel, self._inside)
 
         def answered(*each: Tensor) -> Parts:
             return self._parts(network.answer(each, size))

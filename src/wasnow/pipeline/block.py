@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wasnow.models.contract import ChangeModel, ask
+from wasnow.models.contract import ChangeModel, infer
 from wasnow.output.layout import CONFIDENCE_MISSING, CONFIDENCE_SCALE
 from wasnow.raster.blend import Blender, halo, scale_matrix, scaled_range
 from wasnow.raster.pair import PairWindow, Reason
@@ -133,7 +133,7 @@ def answer_block(
         rules: how its probabilities become codes.
         block: which tiles.
         seen: both dates over ``block.read``, clipped to the working grid.
-        priors: ``(2, W, h, w)`` over the same window, for a `Guided` model: where its words are at each date.
+        priors: ``(2, W, h, w)`` over the same window, for a `GuidedModel`: where its words are at each date.
     """
     window = rules.result_window(block.core)
     channels = 5 if len(rules.vocabulary) else 1
@@ -184,7 +184,7 @@ def _answers(
         cuts = [tile.read.within(block.read) for tile in some]
         masks = None if priors is None else np.stack([priors[:, :, rows, cols] for rows, cols in cuts]) > 0
         with torch.inference_mode(), _precision(rules.bf16):
-            logits = ask(
+            logits = infer(
                 model,
                 torch.from_numpy(np.stack([before[:, rows, cols] for rows, cols in cuts])),
                 torch.from_numpy(np.stack([after[:, rows, cols] for rows, cols in cuts])),

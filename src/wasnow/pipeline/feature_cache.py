@@ -32,7 +32,8 @@ from torch import Tensor, nn
 
 import wasnow
 from wasnow.errors import OutputError, UsageError
-from wasnow.models.contract import ChangeLogits, ChangeModel, Encoding, ModelCard
+from wasnow.models.contract import ChangeLogits, ChangeModel, FeatureModel, ModelCard
+from wasnow.models.network import Network
 from wasnow.storage.atomic import atomic_path
 
 Features = tuple[Tensor, ...]
@@ -216,7 +217,7 @@ class Remembering:
     To the engine it is the network itself. ``reused`` and ``encoded`` count tiles.
 
     Args:
-        model: satisfies `Encoding`, bound to its words.
+        model: satisfies `FeatureModel`, bound to its words.
         store: where features are kept.
         identity: of the model without its words, from `model_identity`.
     """
@@ -239,7 +240,7 @@ class Remembering:
 
     def __call__(self, before: Tensor, after: Tensor, valid: Tensor) -> ChangeLogits:
         """See `ChangeModel`; each tile of the batch is looked up, and only the missing ones are encoded."""
-        network = cast(Encoding, self.model)
+        network = cast(FeatureModel, self.model)
         keys = [self._key(before[index], after[index], valid[index]) for index in range(len(before))]
         found = [self.store.find(key) for key in keys]
         missing = [index for index, each in enumerate(found) if each is None]
@@ -265,7 +266,7 @@ def model_identity(model: ChangeModel, fingerprint: str | None) -> str:
     """What tells the encoders of two models apart, whatever words they are bound to.
 
     Args:
-        model: satisfies `Encoding`.
+        model: satisfies `FeatureModel`.
         fingerprint: of its checkpoint; None for a network made in Python, whose weights are then digested.
 
     Raises:
@@ -277,13 +278,13 @@ def model_identity(model: ChangeModel, fingerprint: str | None) -> str:
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"{model.card.name} has no fingerprint, so kept features could be taken for those of another model; "
-            "give it an attribute fingerprint, or leave --keep-features out"
+            "put a fingerprint into card.weights, or leave --keep-features out"
         )
-    config = getattr(model, "config", None)
-    options = {key: value for key, value in (config() if callable(config) else {}).items() if key not in OF_WORDS}
+    config: dict[str, Any] = model.config() if isinstance(model, Network) else {}
+    options = {key: value for key, value in config.items() if key not in OF_WORDS}
     sha = hashlib.blake2b(json.dumps(options, sort_keys=True, default=str).encode(), digest_size=20)
     for key, value in sorted(model.state_dict().items()):
-        if key.startswith(tuple(cast(Encoding, model).encoder_parts)):
+        if key.startswith(tuple(cast(FeatureModel, model).encoder_parts)):
             sha.update(key.encode())
             _feed(sha, value)
     return f"{name}: weights {sha.hexdigest()}"

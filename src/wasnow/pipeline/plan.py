@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 
 from wasnow.errors import BandsUnclear, CheckpointError, UsageError, VocabularyError, did_you_mean
 from wasnow.models import registry
-from wasnow.models.contract import ChangeModel, Encoding, ModelCard, SceneModel, wanted_priors
+from wasnow.models.contract import ChangeModel, FeatureModel, ModelCard, SceneModel, WeightsInfo
 from wasnow.output.record import CalibrationRecord
 from wasnow.pipeline.acceleration import OPENVINO, require_openvino
 from wasnow.priors.maskers import MaskerChoice
@@ -205,7 +205,7 @@ class ModelReference:
             CheckpointError: it cannot be read, or its weights are others.
         """
         built = cast(ChangeModel, named_model(self.name, device))
-        if getattr(built, "fingerprint", None) != self.fingerprint:
+        if built.card.weights.fingerprint != self.fingerprint:
             raise CheckpointError(
                 self.name,
                 "holds other weights where a worker reads it than where the run was started",
@@ -290,19 +290,18 @@ def make_plan(
     sources = probe(before, **opening), probe(after, **opening)
     warnings = check_same_ground(sources[0].grid, sources[1].grid, (sources[0].path, sources[1].path))
     built = named_model(model, options.device) if isinstance(model, str) else model
-    # Both belong to the weights; a network that binds other words need not carry them along.
-    fingerprint, calibrated, own = getattr(built, "fingerprint", None), _calibration(built), built.card.classes
-    about: str | None = getattr(built, "about", None)
-    learned_priors = getattr(built, "learned_priors", None)
+    # These belong to the weights; a network bound to other words need not carry them along.
+    weights, own = built.card.weights, built.card.classes
+    calibrated = _calibration(weights)
     words = None if classes is None else Vocabulary.parse(classes).words
     if words is not None:
         built = built.bind(words)
-    warnings += getattr(built, "remarks", ())
     card = built.card
+    warnings += card.remarks
     if calibrated is not None:
         calibrated = calibrated.model_copy(update={"for_these_classes": own == card.classes})
     _check_model_options(built, options)
-    wanted = wanted_priors(built)
+    wanted = card.wants_priors
     priors = _opened_priors(wanted, options)
     class_thresholds = _class_thresholds(card, dict(options.class_thresholds))
     chosen, remark = choose_bands(*sources, options.bands, card)
@@ -339,24 +338,24 @@ def make_plan(
         warnings=tuple(warnings),
         words=_as_named(words, card.classes),
         class_thresholds=class_thresholds,
-        fingerprint=None if fingerprint is None else str(fingerprint),
+        fingerprint=weights.fingerprint,
         calibration=calibrated,
-        about=about,
-        other_words=tuple(getattr(built, "other_words", ())),
+        about=weights.about,
+        other_words=card.other_words,
         wants_priors=wanted,
         priors=priors,
-        learned_priors=learned_priors,
-        reference=_reference(model, words, fingerprint) if not isinstance(built, SceneModel) else None,
+        learned_priors=weights.learned_priors if wanted else None,
+        reference=_reference(model, words, weights.fingerprint) if not isinstance(built, SceneModel) else None,
     )
 
 
 def _reference(
-    model: str | ChangeModel | SceneModel, words: tuple[str, ...] | None, fingerprint: object
+    model: str | ChangeModel | SceneModel, words: tuple[str, ...] | None, fingerprint: str | None
 ) -> ModelReference | None:
     if not isinstance(model, str):
         return None
     name = model if model in registry.MODELS else os.path.abspath(model)  # noqa: PTH100 - links stay as the user named them
-    return ModelReference(name, words, None if fingerprint is None else str(fingerprint))
+    return ModelReference(name, words, fingerprint)
 
 
 def _as_named(asked: tuple[str, ...] | None, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -368,8 +367,8 @@ def _as_named(asked: tuple[str, ...] | None, names: tuple[str, ...]) -> tuple[st
     return (*own, *names[len(own) :])
 
 
-def _calibration(model: ChangeModel | SceneModel) -> CalibrationRecord | None:
-    found = getattr(model, "calibration", None)
+def _calibration(weights: WeightsInfo) -> CalibrationRecord | None:
+    found = weights.calibration
     return None if found is None else CalibrationRecord.model_validate(found, from_attributes=True)
 
 
@@ -384,13 +383,13 @@ def _check_model_options(model: ChangeModel | SceneModel, options: Options) -> N
         require_openvino()
     if options.landcover and not card.classes:
         raise UsageError(f"{card.name} answers without classes: no --landcover; choose a model with classes")
-    wanted = wanted_priors(model)
+    wanted = card.wants_priors
     if not wanted and (options.priors or options.masker or options.masks):
         given = "priors" if options.priors else "masker" if options.masker else "masks"
         raise UsageError(f"{card.name} takes no masks: leave --{given} out, or choose a model that does, as sam-cd")
     if wanted and options.keep_features is not None:
         raise UsageError(f"{card.name} looks at masks as well as at images, and keeps no features: no --keep-features")
-    if options.keep_features is not None and not isinstance(model, Encoding):
+    if options.keep_features is not None and not isinstance(model, FeatureModel):
         raise UsageError(
             f"{card.name} keeps no image features: --keep-features is for networks that answer any words from one "
             "look at the images, such as semantic-cd; leave it out"
@@ -458,11 +457,7 @@ def named_model(name: str, device: str = "auto") -> ChangeModel | SceneModel:
         return registry.ready(name)
     from wasnow.models import checkpoint
 
-    model = checkpoint.load(name, device=chosen_device(device))
-    if wanted_priors(model):
-        recipe = checkpoint.read_header(name).provenance.recipe or {}
-        model.learned_priors = recipe.get("priors")  # type: ignore[attr-defined]
-    return model
+    return checkpoint.load(name, device=chosen_device(device))
 
 
 def chosen_device(device: str) -> str:

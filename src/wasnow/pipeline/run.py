@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 import wasnow
 from wasnow._system import kept_memory
 from wasnow.errors import Interrupted, OutputError, UsageError, did_you_mean
-from wasnow.evaluation.calibration import moved_threshold
+from wasnow.models.calibration import moved_threshold
 from wasnow.models.contract import ChangeModel, SceneModel
 from wasnow.models.registry import DEFAULT, MODELS
 from wasnow.output.change_map import ChangeMap

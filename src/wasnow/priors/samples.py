@@ -28,7 +28,7 @@ from wasnow.data.dataset import Dataset
 from wasnow.data.land_cover import is_dense, with_land_cover
 from wasnow.data.samples import FileSamples, Sample, Samples
 from wasnow.errors import InputError, UsageError, VocabularyError, did_you_mean
-from wasnow.models.contract import ChangeModel, wanted_priors
+from wasnow.models.contract import ChangeModel
 from wasnow.priors.store import WITHOUT, Masks, PairMasks, open_priors
 from wasnow.vocabulary import Vocabulary, join_words
 
@@ -232,7 +232,7 @@ def with_priors(
         UsageError: the model wants masks and there are none.
         VocabularyError: not of its words.
     """
-    wanted = wanted_priors(model)
+    wanted = model.card.wants_priors
     if not wanted:
         return samples, None
     if masks is None:

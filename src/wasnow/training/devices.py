@@ -26,13 +26,13 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, distributed, nn
 
-from wasnow.models.contract import ChangeLogits, ask
+from wasnow.models.contract import ChangeLogits, infer
 from wasnow.training.config import TrainConfig
 from wasnow.training.losses import Target
 
 
 class Encoded:
-    """Features of a batch, as `Encoding.encode` gives them.
+    """Features of a batch, as `FeatureModel.encode` gives them.
 
     No plain tuple, because the wrappers of precision would widen what is in it, and it must stay as it was computed.
     """
@@ -48,7 +48,7 @@ class Answers(nn.Module):
 
     Args:
         model: a `ChangeModel`.
-        encoder_rests: nothing in the model's encoder learns, so that no graph of it is kept; for an `Encoding` alone.
+        encoder_rests: nothing in the model's encoder learns, so that no graph of it is kept; for a `FeatureModel` only.
     """
 
     def __init__(self, model: nn.Module, *, encoder_rests: bool = False) -> None:
@@ -65,8 +65,8 @@ class Answers(nn.Module):
         Args:
             before: ``(B, 3, H, W)``.
             after: likewise.
-            encoded: features of the batch, for an `Encoding`.
-            priors: ``(B, 2, W, H, Wd)``, for a `Guided` model.
+            encoded: features of the batch, for a `FeatureModel`.
+            priors: ``(B, 2, W, H, Wd)``, for a `GuidedModel`.
         """
         valid = torch.ones(before.shape[0], 1, *before.shape[2:], dtype=torch.bool, device=before.device)
         network: Any = self.model
@@ -74,7 +74,7 @@ class Answers(nn.Module):
             with torch.no_grad():
                 encoded = Encoded(network.encode(before, after, valid))
         answer: ChangeLogits = (
-            ask(network, before, after, valid, priors)
+            infer(network, before, after, valid, priors)
             if encoded is None
             else network.answer(encoded.tensors, (before.shape[2], before.shape[3]))
         )

@@ -15,14 +15,14 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from wasnow.errors import CheckpointError, UsageError
-from wasnow.models.checkpoint import read_sealed, write_sealed
-from wasnow.models.contract import Encoding, wanted_priors
+from wasnow.models.contract import ChangeModel, FeatureModel
+from wasnow.models.sealed import read_sealed, write_sealed
 from wasnow.training.config import TrainConfig
 from wasnow.training.devices import Encoded
 from wasnow.training.feed import Batch
@@ -41,13 +41,13 @@ def encoder_rests(model: nn.Module, learning: Collection[str]) -> bool:
         learning: names of the parameters that the stage trains.
     """
     # Masks go into `forward` alone, so that a model which takes them answers as a whole.
-    if wanted_priors(model) or not isinstance(model, Encoding):
+    if cast(ChangeModel, model).card.wants_priors or not isinstance(model, FeatureModel):
         return False
     return not any(in_encoder(model, name) for name in learning)
 
 
-def in_encoder(model: Encoding, name: str) -> bool:
-    """Whether a parameter or module of that name is part of what `Encoding.encode` uses."""
+def in_encoder(model: FeatureModel, name: str) -> bool:
+    """Whether a parameter or module of that name is part of what `FeatureModel.encode` uses."""
     return any(begins(name, part) for part in model.encoder_parts)
 
 
@@ -65,9 +65,9 @@ def check_features(
     Raises:
         UsageError: they may not; says what to set.
     """
-    if wanted_priors(model):
+    if cast(ChangeModel, model).card.wants_priors:
         raise UsageError(f"cache_features: {config.model} looks at masks as well as at pictures; leave it out")
-    if not isinstance(model, Encoding):
+    if not isinstance(model, FeatureModel):
         raise UsageError(f"cache_features: {config.model} does not tell its encoder apart; leave it out")
     if not any(encoder_rests(model, names) for names in learning):
         raise UsageError(
@@ -105,7 +105,7 @@ class FeatureStore:
     def __init__(
         self,
         folder: Path,
-        model: Encoding,
+        model: FeatureModel,
         computing: Callable[[], AbstractContextManager[Any]],
         *,
         salt: str,

@@ -28,7 +28,8 @@ from typing import Any
 from torch import Tensor
 
 from wasnow.errors import CheckpointError, OutputError, ResumeRefused
-from wasnow.models.checkpoint import BEST, LAST, read_sealed, write_sealed
+from wasnow.models.checkpoint import BEST, LAST
+from wasnow.models.sealed import read_sealed, write_sealed
 from wasnow.storage.atomic import output_errors, write_atomically
 from wasnow.storage.lock import locked_folder
 

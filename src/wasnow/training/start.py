@@ -26,10 +26,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from wasnow.errors import CheckpointError, UsageError, did_you_mean
-from wasnow.models.checkpoint import make, read_sealed, read_sealed_header, resolve
+from wasnow.models.checkpoint import make, resolve
 from wasnow.models.published.convert import read_weights
 from wasnow.models.published.names import PublishedEncoder, encoder_in
 from wasnow.models.registry import MODELS, shipped
+from wasnow.models.sealed import read_sealed, read_sealed_header
 from wasnow.training.config import TrainConfig
 from wasnow.vocabulary import Vocabulary
 

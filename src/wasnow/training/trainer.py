@@ -38,7 +38,7 @@ from wasnow.errors import Interrupted, OutOfMemory, ResumeRefused, TrainingDiver
 from wasnow.evaluation import answering, change_labels, count, labels, predict
 from wasnow.evaluation.metrics import Confusion
 from wasnow.models.checkpoint import BEST, LAST, Provenance, save
-from wasnow.models.contract import ChangeModel, Encoding, wanted_priors
+from wasnow.models.contract import ChangeModel, Checkpointing, FeatureModel
 from wasnow.output.report.codes import dates_png, photos_jpeg
 from wasnow.priors.samples import with_priors
 from wasnow.training import losses
@@ -177,7 +177,7 @@ def train(
                 ) from error
             if not is_out_of_memory(error):
                 raise
-            offers = hasattr(run.model, "checkpointing")
+            offers = isinstance(run.model, Checkpointing)
             raise OutOfMemory(memory_advice(config, fabric.device, run.step, checkpointing=offers)) from error
         finally:
             watch.close()
@@ -342,7 +342,7 @@ class _Run:
         """The features of this device's pairs, for one stage."""
         return FeatureStore(
             self.folder.features / str(self.fabric.global_rank),
-            cast(Encoding, self.model),
+            cast(FeatureModel, self.model),
             self.fabric.autocast,
             salt=f"{self.fabric.device.type} {self.config.precision}",
             full=self.watch.say,
@@ -682,7 +682,7 @@ def _told(
 ) -> tuple[Roles, dict[str, Any] | None]:
     """The pairs with the masks that a model wants, and what these are; as they are for a model that wants none."""
     network = cast(ChangeModel, model)
-    if not wanted_priors(network) and priors is not None:
+    if not network.card.wants_priors and priors is not None:
         watch.say(f"{network.card.name} takes no masks here: the priors are not looked at")
     train, masks = with_priors(network, parts.train, parts.train_split, priors)
     select = None if parts.select is None else with_priors(network, parts.select, parts.select_split, priors)[0]
@@ -691,9 +691,9 @@ def _told(
 
 def _checkpoint_gradients(model: nn.Module, name: str) -> None:
     """Let a model compute again what it would keep for the gradient."""
-    if not hasattr(model, "checkpointing"):
+    if not isinstance(model, Checkpointing):
         raise UsageError(f"{name} has no gradient checkpointing; use --set accumulate=2 to save memory")
-    model.checkpointing = True  # type: ignore[assignment]
+    model.checkpointing = True
 
 
 def _restore(module: nn.Module, tensors: Mapping[str, Tensor], still: Sequence[str]) -> None:
