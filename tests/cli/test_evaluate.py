@@ -137,7 +137,7 @@ def test_a_fixed_vocabulary_refuses_other_words_in_one_line(folder: Path):
     for more in (("--as", "water=lake"), ("--words", "a,b,c,d,e,f")):
         done = scored(folder, *more, name="tiny-fixed")
         assert done.exit_code == 2
-        assert "cannot answer with" in done.stderr
+        assert "cannot predict" in done.stderr
         assert done.stderr.count("\n") == 1
 
 

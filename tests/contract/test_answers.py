@@ -23,7 +23,7 @@ def test_land_cover_is_the_words_alone():
 
 
 def test_classes_of_one_date_alone_are_no_answer():
-    with pytest.raises(ValueError, match="come together"):
+    with pytest.raises(ValueError, match="must both be given"):
         ChangeLogits(torch.zeros(1, 1, 2, 2), torch.zeros(1, 3, 2, 2))
 
 
@@ -65,7 +65,7 @@ def test_a_fixed_vocabulary_takes_its_own_words_in_any_case_and_no_others():
 
 def test_a_network_that_answers_with_classes_needs_some():
     assert checked_classes(["water", "road"]) == ("water", "road")
-    with pytest.raises(VocabularyError, match="name at least one"):
+    with pytest.raises(VocabularyError, match="give at least one"):
         checked_classes([])
     with pytest.raises(VocabularyError, match="twice"):
         checked_classes(["water", "Water"])

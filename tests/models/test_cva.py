@@ -151,7 +151,7 @@ def test_it_keeps_the_contract():
     assert isinstance(CVA(), SceneModel)
     assert isinstance(fitted, ChangeModel)
     for model in (CVA(), fitted):
-        with pytest.raises(VocabularyError, match="cva says where the ground changed"):
+        with pytest.raises(VocabularyError, match="cva detects change without classes"):
             model.bind(["water"])
 
 

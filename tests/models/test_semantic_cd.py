@@ -140,7 +140,7 @@ def test_synonyms_and_templates_come_back_from_a_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "given no words"),
+        ([], "no class words were given"),
         (["water", " "], "empty"),
         (["building|"], "empty"),
         (["water", "WATER"], "twice"),
