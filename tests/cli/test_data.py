@@ -1,4 +1,4 @@
-"""``wasnow data``: check ends with ready or all faults, preview writes a page, pairs a dataset."""
+"""``wasnow data``: check prints ready or all faults, preview writes a page, pairs a dataset."""
 
 import json
 from pathlib import Path
@@ -19,14 +19,14 @@ def wasnow_data(*words: object) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
-def test_check_ends_with_ready(tmp_path: Path) -> None:
+def test_check_of_a_valid_dataset_ends_with_ready(tmp_path: Path) -> None:
     binary(tmp_path)
     code, out, _ = wasnow_data("check", tmp_path)
     assert code == 0
     assert out.splitlines()[-1] == "ready"
 
 
-def test_check_says_what_it_found_and_what_it_assumed(tmp_path: Path) -> None:
+def test_check_reports_layout_and_assumptions(tmp_path: Path) -> None:
     second(tmp_path)
     code, out, err = wasnow_data("check", tmp_path)
     assert code == 0
@@ -36,7 +36,7 @@ def test_check_says_what_it_found_and_what_it_assumed(tmp_path: Path) -> None:
     assert "assumed" not in wasnow_data("check", tmp_path, "--encoding", "e2")[2]
 
 
-def test_check_ends_with_every_fault_and_exit_code_3(tmp_path: Path) -> None:
+def test_check_lists_every_fault_and_exits_with_code_3(tmp_path: Path) -> None:
     binary(tmp_path)
     (tmp_path / "A" / "one.png").unlink()
     save(tmp_path / "label" / "two.png", np.full((24, 24), 9, np.uint8))
@@ -48,18 +48,18 @@ def test_check_ends_with_every_fault_and_exit_code_3(tmp_path: Path) -> None:
     assert "ready" not in out
 
 
-def test_check_as_json_is_one_object_with_all_faults(tmp_path: Path) -> None:
+def test_check_as_json_prints_one_object_with_all_faults(tmp_path: Path) -> None:
     binary(tmp_path, names=[f"p{n}" for n in range(60)])
     for path in sorted((tmp_path / "B").iterdir())[:55]:
         path.unlink()
     code, out, _ = wasnow_data("check", tmp_path, "--json")
-    told = json.loads(out)
+    report = json.loads(out)
     assert code == 3
-    assert told["ready"] is False
-    assert len(told["faults"]) == 55
+    assert report["ready"] is False
+    assert len(report["faults"]) == 55
 
 
-def test_check_of_no_dataset_is_one_line(tmp_path: Path) -> None:
+def test_check_of_an_unknown_folder_prints_one_line(tmp_path: Path) -> None:
     code, out, err = wasnow_data("check", tmp_path)
     assert code == 3
     assert out == ""
@@ -67,7 +67,7 @@ def test_check_of_no_dataset_is_one_line(tmp_path: Path) -> None:
     assert wasnow_data("check", tmp_path, "--encoding", "e7")[0] == 2
 
 
-def test_check_knows_single_dated_masks(tmp_path: Path) -> None:
+def test_check_recognises_images_of_one_date_with_masks(tmp_path: Path) -> None:
     masks(tmp_path)
     code, out, _ = wasnow_data("check", tmp_path)
     assert code == 0
@@ -79,7 +79,7 @@ def test_check_knows_single_dated_masks(tmp_path: Path) -> None:
     assert "north/images/part_0.png: has no mask" in err
 
 
-def test_preview_writes_the_page(tmp_path: Path) -> None:
+def test_preview_writes_a_page(tmp_path: Path) -> None:
     binary(tmp_path / "d")
     code, out, _ = wasnow_data("preview", tmp_path / "d", "-o", tmp_path / "page.html")
     assert code == 0
@@ -88,13 +88,13 @@ def test_preview_writes_the_page(tmp_path: Path) -> None:
     assert wasnow_data("preview", tmp_path / "d", "-o", tmp_path / "no" / "page.html")[0] == 4
 
 
-def test_pairs_are_a_dataset_that_is_ready(tmp_path: Path) -> None:
+def test_pairs_writes_a_dataset_that_is_ready(tmp_path: Path) -> None:
     masks(tmp_path / "m")
     code, out, err = wasnow_data(
         "pairs", tmp_path / "m", "-o", tmp_path / "p", "--count", 3, "--val", 2, "--size", 32, "--hold-back", "north"
     )
     assert code == 0, err
-    assert "val is made of north alone" in out
+    assert "val is generated from north only" in out
     dataset = open_dataset(tmp_path / "p")
     assert {split: len(samples) for split, samples in dataset.splits.items()} == {"train": 3, "val": 2}
     assert dataset.check() == ()
@@ -105,7 +105,7 @@ def test_pairs_are_a_dataset_that_is_ready(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["check", "preview", "pairs"])
-def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
+def test_the_help_of_every_command_has_an_example(verb: str) -> None:
     code, out, _ = wasnow_data(verb, "--help")
     assert code == 0
     assert "wasnow data" in out

@@ -1,4 +1,4 @@
-"""Tiny datasets in every layout and encoding, drawn from a seed."""
+"""Tiny generated datasets in every layout and encoding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Rgb = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Truth:
-    """One pair as it is meant: pictures, and codes of both dates (0 unchanged, 1..K)."""
+    """The expected content of one pair: images, and codes of both dates (0 unchanged, 1..K)."""
 
     name: str
     before: Rgb
@@ -37,7 +37,7 @@ class Truth:
 
 
 def truths(names: Sequence[str], classes: int = len(SECOND_WORDS), side: int = SIDE, seed: int = 0) -> list[Truth]:
-    """Pairs in which blocks changed, from any class to any other."""
+    """Return pairs in which blocks changed, from any class to any other."""
     rng = np.random.default_rng(seed)
     made = []
     for number, name in enumerate(names):
@@ -45,7 +45,7 @@ def truths(names: Sequence[str], classes: int = len(SECOND_WORDS), side: int = S
         changed[0, :3] = True
         first = rng.integers(1, classes + 1, changed.shape)
         second = (first + rng.integers(0, classes - 1, changed.shape)) % classes + 1
-        # So that every class occurs at the first date of the first pairs.
+        # Every class occurs at the first date of the first pairs.
         first[0, :3] = (3 * number + np.arange(3)) % classes + 1
         second[0, :3] = first[0, :3] % classes + 1
         first, second = (
@@ -59,7 +59,7 @@ def truths(names: Sequence[str], classes: int = len(SECOND_WORDS), side: int = S
 
 
 def encoded(codes: NDArray[np.uint8], encoding: LabelEncoding) -> NDArray[np.uint8]:
-    """Class codes as the file values that an encoding reads; the first value that means a code stands for it."""
+    """Return class codes as file values of an encoding; the first value of a code is used."""
     raws = {}
     for raw, code in encoding.codes.items():
         raws.setdefault(code, raw)
@@ -70,7 +70,7 @@ def encoded(codes: NDArray[np.uint8], encoding: LabelEncoding) -> NDArray[np.uin
 
 
 def save(path: Path, values: NDArray[Any], **options: Any) -> Path:
-    """``(H, W)`` or ``(H, W, 3)`` in the format that the suffix says, without georeference."""
+    """Write ``(H, W)`` or ``(H, W, 3)`` in the format of the suffix, without georeference."""
     path.parent.mkdir(parents=True, exist_ok=True)
     bands = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
     driver = {".png": "PNG", ".jpg": "JPEG", ".tif": "GTiff", ".bmp": "BMP"}[path.suffix]
@@ -90,7 +90,7 @@ def second(
     suffix: str = ".png",
     side: int = SIDE,
 ) -> dict[str, list[Truth]]:
-    """Splits of pairs with class labels of both dates."""
+    """Write splits of pairs with class labels of both dates."""
     made = {}
     for number, split in enumerate(splits):
         names = [f"{number}{index:04d}" for index in range(count)]
@@ -112,7 +112,7 @@ def binary(
     label_suffix: str = ".png",
     seed: int = 0,
 ) -> list[Truth]:
-    """Pairs with a mask of change."""
+    """Write pairs with a change mask."""
     made = truths(names, seed=seed)
     for truth in made:
         save(root / folders[0] / f"{truth.name}{suffix}", truth.before)
@@ -122,7 +122,7 @@ def binary(
 
 
 def masks(root: Path, groups: Sequence[str] = ("north", "south"), each: int = 2, side: int = 64) -> None:
-    """Single-date images whose colour tells the class, with masks in the colours of dubai-landcover."""
+    """Write images of one date whose colour shows the class, with masks in the colours of dubai-landcover."""
     encoding = ENCODINGS["dubai-landcover"]
     rng = np.random.default_rng(5)
     for group in groups:
@@ -133,23 +133,23 @@ def masks(root: Path, groups: Sequence[str] = ("north", "south"), each: int = 2,
 
 
 PURE = np.array([[0, 0, 0], [240, 240, 240], [240, 20, 20], [20, 240, 20], [20, 20, 240]], np.uint8)
-"""Colours of classes 1 to 4, corners of a tetrahedron: a mixture of two is nearest to its larger part."""
+"""Colours of classes 1 to 4, corners of a tetrahedron: a mixture of two is nearest to its larger component."""
 
 
 def nearest_pure(picture: Rgb) -> NDArray[np.uint8]:
-    """The class whose colour is nearest, and how much nearer than the next one in the same mixture."""
+    """Return the class whose colour is nearest to each pixel."""
     apart = ((picture[..., None, :].astype(np.int64) - PURE[1:].astype(np.int64)) ** 2).sum(-1)
     return (apart.argmin(-1) + 1).astype(np.uint8)
 
 
 def truncate(path: Path, keep: float = 0.5) -> None:
-    """Cut the end of a file off."""
+    """Truncate a file to a share of its size."""
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
 
 
 def paletted(path: Path, index: NDArray[np.uint8], colors: dict[int, tuple[int, int, int]]) -> Path:
-    """A PNG of indices with a palette."""
+    """Write a PNG of indices with a palette."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(
         path, "w", driver="PNG", count=1, height=index.shape[0], width=index.shape[1], dtype="uint8"

@@ -1,4 +1,4 @@
-"""Any folder can be described by a small YAML, and a description that does not hold together is refused in words."""
+"""Dataset descriptions: any folder can be described, and invalid descriptions are rejected with a clear message."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from wasnow.errors import DatasetError
 HEAD = "before: '{split}/x/{name}_1.png'\nafter: '{split}/y/{name}_2.png'\n"
 
 
-def odd_folder(root: Path) -> dict[str, object]:
+def unusual_folder(root: Path) -> dict[str, object]:
     made = {}
     for split in ("training", "rest"):
         for truth in truths(["p", "q"], classes=3):
@@ -29,8 +29,8 @@ def describe(root: Path, text: str) -> Path:
     return root
 
 
-def test_patterns_say_where_things_are_and_values_what_they_mean(tmp_path: Path) -> None:
-    made = odd_folder(tmp_path)
+def test_patterns_locate_files_and_values_define_classes(tmp_path: Path) -> None:
+    made = unusual_folder(tmp_path)
     describe(
         tmp_path,
         HEAD + "before_label: '{split}/z/{name}.png'\nafter_label: '{split}/z2/{name}.png'\n"
@@ -42,13 +42,13 @@ def test_patterns_say_where_things_are_and_values_what_they_mean(tmp_path: Path)
     assert {name: len(samples) for name, samples in dataset.splits.items()} == {"train": 2, "rest": 2}
     assert dataset.vocabulary.words == ("lake", "wood", "town")
     sample, truth = dataset.splits["train"][0], made["p"]
-    silent = (truth.first == 3) | (truth.second == 3)  # type: ignore[attr-defined]
-    for told, meant in ((sample.before_classes, truth.first), (sample.after_classes, truth.second)):  # type: ignore[attr-defined]
-        np.testing.assert_array_equal(told, np.where(silent, 255, np.array([0, 3, 2, 255])[meant]))
+    unlabelled = (truth.first == 3) | (truth.second == 3)  # type: ignore[attr-defined]
+    for actual, expected in ((sample.before_classes, truth.first), (sample.after_classes, truth.second)):  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(actual, np.where(unlabelled, 255, np.array([0, 3, 2, 255])[expected]))
 
 
-def test_a_label_of_both_dates_names_from_and_to(tmp_path: Path) -> None:
-    odd_folder(tmp_path)
+def test_a_joint_label_gives_the_classes_of_both_dates(tmp_path: Path) -> None:
+    unusual_folder(tmp_path)
     describe(
         tmp_path,
         HEAD + "joint_label: '{split}/z/{name}.png'\n"
@@ -60,8 +60,8 @@ def test_a_label_of_both_dates_names_from_and_to(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample.after_classes, np.array([0, 2, 1, 255])[first])
 
 
-def test_change_values_say_which_numbers_are_change(tmp_path: Path) -> None:
-    odd_folder(tmp_path)
+def test_change_values_define_which_values_are_change(tmp_path: Path) -> None:
+    unusual_folder(tmp_path)
     describe(
         tmp_path,
         HEAD + "change_label: '{split}/z/{name}.png'\n"
@@ -71,7 +71,7 @@ def test_change_values_say_which_numbers_are_change(tmp_path: Path) -> None:
     np.testing.assert_array_equal(change, np.isin(truths(["p"], classes=3)[0].first, (1, 2)))
 
 
-def test_bands_and_stretch_bring_any_numbers_to_eight_bits(tmp_path: Path) -> None:
+def test_bands_and_stretch_convert_any_values_to_eight_bits(tmp_path: Path) -> None:
     values = np.stack([np.full((SIDE, SIDE), v, np.uint16) for v in (0, 500, 1000, 4000)], axis=-1)
     for role in ("a", "b"):
         save(tmp_path / f"{role}1.tif", values)
@@ -81,14 +81,14 @@ def test_bands_and_stretch_bring_any_numbers_to_eight_bits(tmp_path: Path) -> No
     assert sample.change is None
 
 
-def test_lists_can_be_named(tmp_path: Path) -> None:
+def test_list_files_can_be_given_in_the_description(tmp_path: Path) -> None:
     binary(tmp_path)
     (tmp_path / "mine.lst").write_text("two\n")
     text = "before: 'A/{name}.png'\nafter: 'B/{name}.png'\nchange_label: 'label/{name}.png'\nsplits: {test: mine.lst}\n"
     assert open_dataset(describe(tmp_path, text)).splits["test"].names == ("two",)
 
 
-def test_the_description_may_be_named_itself(tmp_path: Path) -> None:
+def test_the_description_file_can_be_given_instead_of_the_folder(tmp_path: Path) -> None:
     binary(tmp_path)
     path = tmp_path / "other.yaml"
     path.write_text("before: 'A/{name}.png'\nafter: 'B/{name}.png'\nchange_label: 'label/{name}.png'\n")
@@ -96,39 +96,39 @@ def test_the_description_may_be_named_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
         ("before: 'x/{name}.png'\nafter: 'y/{name}.png'\nafter_labels: z\n", "did you mean 'after_label'"),
         ("before: 'x/{name}.png'\n", "the key 'after' is missing"),
         ("before: x\nafter: 'y/{name}.png'\n", "has no {name}"),
-        (HEAD + "before_label: 'z/{name}.png'\n", "come together"),
-        (HEAD + "values: {700: water}\n", "no label value"),
+        (HEAD + "before_label: 'z/{name}.png'\n", "must be given together"),
+        (HEAD + "values: {700: water}\n", "not a label value"),
         (HEAD + "values: {true: water}\n", "not true or false"),
         (HEAD + "values: {1: water}\nencoding: e1\n", "give one of them"),
         (HEAD + "values: {1: watr}\nclasses: [water, wood]\n", "did you mean 'water'"),
         (HEAD + "values: {1: [a, b]}\n", "for joint_label"),
-        (HEAD + "change_values: {1: maybe}\n", "none of unchanged, changed, no label"),
+        (HEAD + "change_values: {1: maybe}\n", "not one of unchanged, changed, no label"),
         (HEAD + "encoding: e9\n", "unknown label encoding 'e9'"),
-        (HEAD + "stretch: [9, 3]\n", "does not rise"),
-        (HEAD + "bands: [0, 1, 2]\n", "count from 1"),
-        ("before: 'no/{name}.png'\nafter: 'y/{name}.png'\n", "no file fits before"),
+        (HEAD + "stretch: [9, 3]\n", "must be ascending"),
+        (HEAD + "bands: [0, 1, 2]\n", "counted from 1"),
+        ("before: 'no/{name}.png'\nafter: 'y/{name}.png'\n", "no file matches before"),
         ("- a\n- b\n", "holds list"),
         ("before: [\n", "cannot be read as YAML"),
     ],
 )
-def test_what_does_not_hold_together_is_said(tmp_path: Path, text: str, complaint: str) -> None:
+def test_an_invalid_description_is_rejected_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     from wasnow.errors import WasnowError
 
-    odd_folder(tmp_path)
+    unusual_folder(tmp_path)
     with pytest.raises(WasnowError) as error:
         open_dataset(describe(tmp_path, text))
-    assert complaint in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_half_names_where_it_was_looked_for(tmp_path: Path) -> None:
-    odd_folder(tmp_path)
+def test_a_missing_file_is_reported_with_the_expected_path(tmp_path: Path) -> None:
+    unusual_folder(tmp_path)
     (tmp_path / "rest" / "y" / "q_2.png").unlink()
     describe(tmp_path, HEAD)
-    with pytest.raises(DatasetError, match=r"looked for rest/y/q_2\.png"):
+    with pytest.raises(DatasetError, match=r"expected rest/y/q_2\.png"):
         open_dataset(tmp_path)

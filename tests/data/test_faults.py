@@ -1,4 +1,4 @@
-"""Everything that is wrong with a dataset is found in one go, named by file, and never turned into labels."""
+"""Dataset faults: all are found in one run, named by file, and never turned into labels."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from wasnow.errors import DatasetError, UnknownLabels
 from wasnow.vocabulary import NO_LABEL
 
 
-def test_all_faults_come_in_one_list(tmp_path: Path) -> None:
+def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     second(tmp_path, "second-rgb", count=8)
     train = tmp_path / "train"
     (train / "im2" / "00000.png").unlink()
@@ -33,7 +33,7 @@ def test_all_faults_come_in_one_list(tmp_path: Path) -> None:
         "train/im1/00000.png", "train/im1/00001.png", "train/im2/00002.png", "train/label1/00003.png",
         "train/label2/00004.png", "train/label1/00005.png", "train/label2/00006.png", "test/im1/10007.png",
     }  # fmt: skip
-    assert "has no after image: looked for 00000.* in im2" in by_file["train/im1/00000.png"]
+    assert "has no after image: expected 00000.* in im2" in by_file["train/im1/00000.png"]
     assert "cut off" in by_file["train/im1/00001.png"]
     assert f"{SIDE + 4} x {SIDE} px" in by_file["train/im2/00002.png"]
     assert "1,2,3 in 10 px" in by_file["train/label1/00003.png"]
@@ -43,7 +43,7 @@ def test_all_faults_come_in_one_list(tmp_path: Path) -> None:
     assert "has no label of the second date" in by_file["test/im1/10007.png"]
 
 
-def test_training_on_a_dataset_with_missing_halves_is_refused_with_all_of_them(tmp_path: Path) -> None:
+def test_opening_a_dataset_with_missing_files_lists_all_of_them(tmp_path: Path) -> None:
     second(tmp_path)
     for name in ("00000", "00002"):
         (tmp_path / "train" / "im1" / f"{name}.png").unlink()
@@ -52,7 +52,7 @@ def test_training_on_a_dataset_with_missing_halves_is_refused_with_all_of_them(t
     assert [Path(fault.file).stem for fault in refusal.value.faults] == ["00000", "00002"]
 
 
-def test_an_unknown_value_is_an_error_that_names_file_value_and_count(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_value_names_file_value_and_count(tmp_path: Path) -> None:
     second(tmp_path, "second-e1")
     path = tmp_path / "train" / "label2" / "00001.png"
     values = np.zeros((SIDE, SIDE), np.uint8)
@@ -66,7 +66,7 @@ def test_an_unknown_value_is_an_error_that_names_file_value_and_count(tmp_path: 
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
-def test_a_picture_that_ends_too_early_is_damaged_in_every_format(tmp_path: Path, suffix: str) -> None:
+def test_a_truncated_image_is_a_fault_in_every_format(tmp_path: Path, suffix: str) -> None:
     rng = np.random.default_rng(0)
     binary(tmp_path)
     for name in ("one", "two", "three"):
@@ -79,25 +79,25 @@ def test_a_picture_that_ends_too_early_is_damaged_in_every_format(tmp_path: Path
     assert fault.file == f"B/two{suffix}"
 
 
-def test_a_png_with_a_flipped_byte_or_without_its_end_is_damaged_and_junk_after_the_end_is_none(tmp_path: Path) -> None:
+def test_a_png_with_a_flipped_byte_or_without_its_end_is_a_fault_and_trailing_bytes_are_not(tmp_path: Path) -> None:
     binary(tmp_path)
     flipped, endless, junk = (tmp_path / "A" / f"{name}.png" for name in ("one", "two", "three"))
     content = bytearray(flipped.read_bytes())
     content[len(content) // 2] ^= 0x55
     flipped.write_bytes(bytes(content))
     endless.write_bytes(endless.read_bytes()[:-12])
-    junk.write_bytes(junk.read_bytes() + b"appended by some tool")
+    junk.write_bytes(junk.read_bytes() + b"trailing bytes")
     assert {fault.file for fault in open_dataset(tmp_path, strict=False).check()} == {"A/one.png", "A/two.png"}
 
 
-def test_a_name_that_is_there_twice_is_a_fault(tmp_path: Path) -> None:
+def test_two_files_of_one_name_and_role_are_a_fault(tmp_path: Path) -> None:
     made = binary(tmp_path)
     save(tmp_path / "A" / "one.jpg", made[0].before)
     (fault,) = open_dataset(tmp_path, strict=False).check()
-    assert "there twice" in fault.what
+    assert "duplicate of" in fault.what
 
 
-def test_pictures_on_different_grids_are_a_fault(tmp_path: Path) -> None:
+def test_images_on_different_grids_are_a_fault(tmp_path: Path) -> None:
     from affine import Affine
 
     picture = np.full((3, SIDE, SIDE), 9, np.uint8)
@@ -111,7 +111,7 @@ def test_pictures_on_different_grids_are_a_fault(tmp_path: Path) -> None:
     assert "another grid" in fault.what
 
 
-def test_sixteen_bit_pictures_need_to_be_told_their_black_and_white(tmp_path: Path) -> None:
+def test_sixteen_bit_images_without_a_stretch_are_a_fault(tmp_path: Path) -> None:
     binary(tmp_path)
     for role in ("A", "B"):
         (tmp_path / role / "one.png").unlink()
@@ -121,7 +121,7 @@ def test_sixteen_bit_pictures_need_to_be_told_their_black_and_white(tmp_path: Pa
     assert all("stretch" not in fault.file and "uint16" in fault.what for fault in faults)
 
 
-def test_a_pixel_that_a_picture_does_not_show_has_no_label(tmp_path: Path) -> None:
+def test_a_pixel_that_is_invalid_in_one_image_has_no_label(tmp_path: Path) -> None:
     made = binary(tmp_path)
     alpha = np.full((SIDE, SIDE), 255, np.uint8)
     alpha[:5] = 0
@@ -132,7 +132,7 @@ def test_a_pixel_that_a_picture_does_not_show_has_no_label(tmp_path: Path) -> No
     np.testing.assert_array_equal(change[5:], made[0].change[5:])
 
 
-def test_a_change_label_that_contradicts_the_classes_is_believed_and_reported(tmp_path: Path) -> None:
+def test_a_change_label_that_contradicts_the_classes_is_used_with_a_warning(tmp_path: Path) -> None:
     made = second(tmp_path, splits=("train",))["train"]
     for truth in made:
         label = truth.change.copy()
@@ -148,7 +148,7 @@ def test_a_change_label_that_contradicts_the_classes_is_believed_and_reported(tm
     assert set(np.unique(sample.before_classes[-1][sample.change[-1] == 0])) == {0}
 
 
-def test_examination_counts_what_the_labels_hold(tmp_path: Path) -> None:
+def test_examination_counts_the_pixels_of_each_transition(tmp_path: Path) -> None:
     made = second(tmp_path)
     for split, tally in open_dataset(tmp_path).examine().tallies.items():
         assert tally.images == len(made[split])
@@ -164,27 +164,27 @@ def codes(*values: int) -> np.ndarray:
     return np.array([values], np.uint8)
 
 
-def test_without_a_change_map_no_label_at_one_date_is_none_at_all() -> None:
+def test_without_a_change_map_no_label_at_one_date_means_no_label_at_both() -> None:
     labels = reconcile(codes(0, 1, 255, 2, 0), codes(0, 2, 3, 255, 4), None, dense=False)
     assert labels.change.tolist() == [[0, 1, 255, 255, 1]]
     assert labels.before_classes.tolist() == [[0, 1, 255, 255, 255]]
     assert labels.after_classes.tolist() == [[0, 2, 255, 255, 4]]
 
 
-def test_with_a_change_map_only_the_class_is_missing() -> None:
+def test_with_a_change_map_a_changed_pixel_without_a_class_keeps_its_change_label() -> None:
     labels = reconcile(codes(0, 1, 255, 0, 3), codes(0, 2, 3, 255, 3), codes(0, 1, 1, 0, 255), dense=False)
     assert labels.change.tolist() == [[0, 1, 1, 0, 255]]
     assert labels.before_classes.tolist() == [[0, 1, 255, 0, 255]]
     assert labels.after_classes.tolist() == [[0, 2, 3, 0, 255]]
 
 
-def test_covers_of_both_dates_change_where_they_differ() -> None:
+def test_dense_labels_change_where_they_differ() -> None:
     labels: Labels = reconcile(codes(1, 1, 255), codes(1, 2, 2), None, dense=True)
     assert labels.change.tolist() == [[0, 1, 255]]
     assert labels.before_classes.tolist() == [[0, 1, 255]]
 
 
-def test_a_long_list_is_cut_with_a_count() -> None:
+def test_a_long_list_of_faults_is_cut_with_a_count() -> None:
     lines = listed([Fault(f"{n}.png", "lost") for n in range(70)])
     assert len(lines) == 51
     assert "20 more" in lines[-1]

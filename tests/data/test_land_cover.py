@@ -1,4 +1,4 @@
-"""Dense pairs read with the class of unchanged ground."""
+"""Dense pairs read with the classes of unchanged pixels."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ values: {%s1: water, 2: building, 3: road, 255: no label}
 
 
 def dataset(folder: Path, *, dense: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """One pair with random covers on disk; returns them."""
+    """Write one pair with random land cover and return its labels."""
     rng = np.random.default_rng(7)
     first, second = (rng.choice(np.array([1, 2, 3, NO_LABEL], np.uint8), (32, 40)) for _ in range(2))
     second[:16] = first[:16]
@@ -42,14 +42,14 @@ def dataset(folder: Path, *, dense: bool = True) -> tuple[np.ndarray, np.ndarray
 
 
 @given(COVER, COVER)
-def test_change_is_where_covers_differ_and_unknown_where_either_is(first: np.ndarray, second: np.ndarray) -> None:
+def test_change_is_where_classes_differ_and_unlabelled_where_either_is(first: np.ndarray, second: np.ndarray) -> None:
     change = change_between(first, second)
     np.testing.assert_array_equal(change, change_between(second, first))
     for a, b, c in zip(first.flat, second.flat, change.flat, strict=True):
         assert c == (NO_LABEL if NO_LABEL in (a, b) else int(a != b))
 
 
-def test_covers_come_back_as_they_were_written_with_the_change_of_the_from_to_reading(tmp_path: Path) -> None:
+def test_land_cover_reads_back_with_the_change_of_the_from_to_labels(tmp_path: Path) -> None:
     first, second = dataset(tmp_path)
     sample, plain = open_land_cover(tmp_path)["train"][0], open_dataset(tmp_path).splits["train"][0]
     assert sample.before_classes is not None
@@ -61,27 +61,27 @@ def test_covers_come_back_as_they_were_written_with_the_change_of_the_from_to_re
     np.testing.assert_array_equal(sample.before, plain.before)
 
 
-def test_training_is_told_the_class_of_unchanged_pixels(tmp_path: Path) -> None:
+def test_training_targets_hold_the_classes_of_unchanged_pixels(tmp_path: Path) -> None:
     first, second = dataset(tmp_path)
     target = target_of([open_land_cover(tmp_path)["train"][0]])
-    for told, cover in ((target.before, first), (target.after, second)):
+    for classes, cover in ((target.before, first), (target.after, second)):
         expected = np.where(cover == NO_LABEL, NO_CLASS, cover.astype(np.int64) - 1)
-        np.testing.assert_array_equal(np.asarray(told)[0], expected)
+        np.testing.assert_array_equal(np.asarray(classes)[0], expected)
     known = (first != NO_LABEL) & (second != NO_LABEL)
     np.testing.assert_array_equal(np.asarray(target.change)[0], known & (first != second))
 
 
-def test_labels_that_only_say_what_changed_are_refused_with_advice(tmp_path: Path) -> None:
+def test_labels_of_changed_pixels_only_are_rejected_with_advice(tmp_path: Path) -> None:
     dataset(tmp_path, dense=False)
-    with pytest.raises(DatasetError, match="read it with open_dataset"):
+    with pytest.raises(DatasetError, match="Read it with open_dataset"):
         open_land_cover(tmp_path)
 
 
-def test_a_dataset_that_is_open_already_is_read_as_it_was_opened(tmp_path: Path) -> None:
+def test_an_open_dataset_keeps_its_tiles(tmp_path: Path) -> None:
     first, _ = dataset(tmp_path)
     opened = open_dataset(tmp_path, tile=16).splits["train"]
-    covers = with_land_cover(opened)
-    assert covers.names == opened.names
-    assert len(covers) > 1
-    place = covers.names.index("a@16,16")
-    np.testing.assert_array_equal(covers[place].before_classes, first[16:32, 16:32])
+    dense = with_land_cover(opened)
+    assert dense.names == opened.names
+    assert len(dense) > 1
+    place = dense.names.index("a@16,16")
+    np.testing.assert_array_equal(dense[place].before_classes, first[16:32, 16:32])

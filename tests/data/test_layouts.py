@@ -1,4 +1,4 @@
-"""Datasets are found by looking: layouts in any nesting, encodings by what label files hold."""
+"""Dataset recognition: layouts in any nesting, and encodings by the values of label files."""
 
 import json
 from pathlib import Path
@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from data.fakes import SIDE, binary, encoded, paletted, save, second, truths
 from making import write_raster
-from wasnow.data.dataset import NAMED_SPLITS, Dataset, open_dataset
+from wasnow.data.dataset import Dataset, open_dataset
 from wasnow.data.encodings import ENCODINGS
 from wasnow.data.layouts.layout import split_of
 from wasnow.data.samples import Sample
+from wasnow.data.splits import NAMED_SPLITS
 from wasnow.errors import DatasetError, SingleDated, UsageError
 from wasnow.vocabulary import NO_LABEL, SECOND_WORDS
 
@@ -35,7 +36,7 @@ def ready(dataset: Dataset) -> Dataset:
 
 
 @pytest.mark.parametrize("encoding", ["second-rgb", "second-e1", "second-e3", "second-e4"])
-def test_second_is_read_in_every_encoding_that_its_values_tell(tmp_path: Path, encoding: str) -> None:
+def test_second_is_read_in_every_encoding_that_its_values_identify(tmp_path: Path, encoding: str) -> None:
     made = second(tmp_path, encoding)
     dataset = ready(open_dataset(tmp_path))
     assert dataset.vocabulary.words == SECOND_WORDS
@@ -49,14 +50,14 @@ def test_second_is_read_in_every_encoding_that_its_values_tell(tmp_path: Path, e
             same(sample, truth)
 
 
-def test_e2_must_be_said_and_e1_is_assumed_with_a_warning(tmp_path: Path) -> None:
+def test_e1_is_assumed_with_a_warning_and_e2_must_be_given(tmp_path: Path) -> None:
     made = second(tmp_path, "second-e2")
     assumed = open_dataset(tmp_path)
     assert assumed.coding.classes is ENCODINGS["second-e1"]
     assert any("second-e1 assumed" in note and "--encoding second-e2" in note for note in assumed.warnings)
-    told = open_dataset(tmp_path, encoding="e2")
-    assert not any("assumed" in note for note in told.warnings)
-    same(told.splits["train"][0], made["train"][0])
+    explicit = open_dataset(tmp_path, encoding="e2")
+    assert not any("assumed" in note for note in explicit.warnings)
+    same(explicit.splits["train"][0], made["train"][0])
     assert (assumed.splits["train"][0].before_classes != made["train"][0].first).any()
 
 
@@ -72,21 +73,21 @@ def test_e2_must_be_said_and_e1_is_assumed_with_a_warning(tmp_path: Path) -> Non
         ("time1", "time2", "label1_rgb", "label2_rgb"),
     ],
 )
-def test_folder_names_of_many_repositories_are_known(tmp_path: Path, folders: tuple[str, ...]) -> None:
+def test_folder_names_of_many_repositories_are_recognised(tmp_path: Path, folders: tuple[str, ...]) -> None:
     made = second(tmp_path, "second-rgb", folders=folders, splits=("Train", "VAL"))
     dataset = ready(open_dataset(tmp_path))
     assert list(dataset.splits) == ["train", "val"]
     same(dataset.splits["train"][1], made["Train"][1])
 
 
-def test_the_role_may_come_before_the_split_and_wrappers_do_not_matter(tmp_path: Path) -> None:
+def test_the_role_folder_may_contain_the_split_folder_and_outer_folders_are_ignored(tmp_path: Path) -> None:
     for truth in truths(["a1", "a2"]):
         for role, values in (("A", truth.before), ("B", truth.after), ("label", truth.change * np.uint8(255))):
             save(tmp_path / "download" / "DATA" / role / "train" / f"{truth.name}.png", values)
     assert list(ready(open_dataset(tmp_path)).splits) == ["train"]
 
 
-def test_labels_that_lie_there_in_colour_as_well_are_left_aside(tmp_path: Path) -> None:
+def test_a_second_copy_of_the_labels_in_colour_is_ignored(tmp_path: Path) -> None:
     made = second(tmp_path, "second-e1")
     for split, pairs in made.items():
         for truth in pairs:
@@ -94,17 +95,17 @@ def test_labels_that_lie_there_in_colour_as_well_are_left_aside(tmp_path: Path) 
             save(tmp_path / split / "label2_rgb" / f"{truth.name}.png", encoded(truth.second, ENCODINGS["second-rgb"]))
     dataset = ready(open_dataset(tmp_path))
     assert dataset.coding.classes is ENCODINGS["second-e1"]
-    assert any("left aside" in note for note in dataset.warnings)
+    assert any("ignored: the same labels in colour" in note for note in dataset.warnings)
 
 
-def test_esri_folders_are_a_pair_and_one_label(tmp_path: Path) -> None:
+def test_esri_folders_hold_pairs_and_one_change_label(tmp_path: Path) -> None:
     made = binary(tmp_path, folders=("images", "images2", "labels"), on=1)
     dataset = ready(open_dataset(tmp_path))
     np.testing.assert_array_equal(dataset.splits["all"][0].change, made[0].change)
 
 
 @pytest.mark.parametrize("on", [1, 255])
-def test_masks_of_0_and_1_and_of_0_and_255_are_the_same(tmp_path: Path, on: int) -> None:
+def test_masks_of_0_and_1_and_of_0_and_255_are_equivalent(tmp_path: Path, on: int) -> None:
     made = binary(tmp_path, on=on)
     dataset = ready(open_dataset(tmp_path))
     assert dataset.vocabulary.words == ()
@@ -113,7 +114,7 @@ def test_masks_of_0_and_1_and_of_0_and_255_are_the_same(tmp_path: Path, on: int)
         np.testing.assert_array_equal(sample.change, truth.change)
 
 
-def test_a_mask_smeared_by_jpeg_is_cut_in_the_middle_and_this_is_said(tmp_path: Path) -> None:
+def test_a_jpeg_mask_is_thresholded_with_a_warning(tmp_path: Path) -> None:
     binary(tmp_path)
     blocks = np.zeros((64, 64), np.uint8)
     blocks[8:40, 16:56] = 1
@@ -128,17 +129,17 @@ def test_a_mask_smeared_by_jpeg_is_cut_in_the_middle_and_this_is_said(tmp_path: 
     np.testing.assert_array_equal(dataset.splits["all"][0].change, blocks)
 
 
-def test_a_mask_that_was_smeared_and_then_saved_as_png_is_known_too(tmp_path: Path) -> None:
+def test_a_mask_with_jpeg_noise_saved_as_png_is_thresholded_too(tmp_path: Path) -> None:
     made = binary(tmp_path)
     rng = np.random.default_rng(0)
     for truth in made:
-        smeared = np.clip(truth.change * 255.0 + rng.normal(0, 6, truth.change.shape), 0, 255).astype(np.uint8)
-        save(tmp_path / "label" / f"{truth.name}.png", smeared)
+        noisy = np.clip(truth.change * 255.0 + rng.normal(0, 6, truth.change.shape), 0, 255).astype(np.uint8)
+        save(tmp_path / "label" / f"{truth.name}.png", noisy)
     dataset = ready(open_dataset(tmp_path))
     assert dataset.coding.change is ENCODINGS["binary-smeared"]
 
 
-def test_255_beside_0_and_1_is_no_label(tmp_path: Path) -> None:
+def test_255_next_to_0_and_1_is_no_label(tmp_path: Path) -> None:
     made = binary(tmp_path, on=1)
     first = made[0].change.copy()
     first[:4] = 255
@@ -146,7 +147,7 @@ def test_255_beside_0_and_1_is_no_label(tmp_path: Path) -> None:
     dataset = ready(open_dataset(tmp_path))
     index = dataset.splits["all"].names.index("one")
     assert (dataset.splits["all"][index].change[:4] == NO_LABEL).all()
-    assert any("255 is taken as no label" in note for note in dataset.warnings)
+    assert any("255 counts as no label" in note for note in dataset.warnings)
 
 
 def test_a_grey_mask_saved_as_rgb_is_a_mask(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_a_grey_mask_saved_as_rgb_is_a_mask(tmp_path: Path) -> None:
         np.testing.assert_array_equal(sample.change, by_name[sample.name].change)
 
 
-def test_a_palette_speaks_before_its_indices(tmp_path: Path) -> None:
+def test_the_palette_of_a_label_takes_precedence_over_its_indices(tmp_path: Path) -> None:
     made = second(tmp_path, "second-e1", classes=3)
     shuffled = {9: (255, 255, 255), 4: (0, 0, 255), 2: (128, 128, 128), 7: (0, 128, 0)}
     to_index = {color: index for index, color in shuffled.items()}
@@ -173,7 +174,7 @@ def test_a_palette_speaks_before_its_indices(tmp_path: Path) -> None:
     same(dataset.splits["train"][0], made["train"][0])
 
 
-def test_two_masks_that_each_say_changed_are_one_change(tmp_path: Path) -> None:
+def test_two_binary_masks_per_pair_are_combined_into_one_change_map(tmp_path: Path) -> None:
     for truth in truths(["p", "q"]):
         gone = (truth.first == 1).astype(np.uint8) * np.uint8(255)
         new = (truth.first == 2).astype(np.uint8) * np.uint8(255)
@@ -186,7 +187,7 @@ def test_two_masks_that_each_say_changed_are_one_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["{n}", "{n}.png", "A/{n}.png", "/data/x/im1/{n}.png", "A/{n}.png B/{n}.png"])
-def test_list_files_split_whatever_they_call_the_pairs(tmp_path: Path, line: str) -> None:
+def test_list_files_may_name_pairs_in_several_ways(tmp_path: Path, line: str) -> None:
     binary(tmp_path, folders=("T1", "T2", "GT_CD"), names=("a", "b", "c", "d"))
     (tmp_path / "list").mkdir()
     (tmp_path / "list" / "train.txt").write_text("\n".join(line.format(n=n) for n in "ca") + "\n")
@@ -196,10 +197,10 @@ def test_list_files_split_whatever_they_call_the_pairs(tmp_path: Path, line: str
         "train": ["a", "c"],
         "val": ["b"],
     }
-    assert any("1 pairs are in no list" in note for note in dataset.warnings)
+    assert any("1 pairs are in none of the lists" in note for note in dataset.warnings)
 
 
-def test_flat_names_split_by_their_first_word(tmp_path: Path) -> None:
+def test_flat_file_names_are_split_by_their_first_word(tmp_path: Path) -> None:
     binary(tmp_path, names=("train_1", "train_2", "val_1", "test_1"))
     assert {n: len(s) for n, s in open_dataset(tmp_path).splits.items()} == {"train": 2, "val": 1, "test": 1}
 
@@ -216,11 +217,11 @@ def test_a_name_in_a_list_without_a_pair_is_a_fault(tmp_path: Path) -> None:
     [("SECOND_train_set", "train"), ("test", "test"), ("valid", "val"), ("TrainVal", None), ("strain", None),
      ("SECOND_total_test", "test"), ("val_list", "val"), ("contest", None)],
 )  # fmt: skip
-def test_splits_are_told_by_whole_words(name: str, split: str | None) -> None:
+def test_split_names_are_recognised_as_whole_words(name: str, split: str | None) -> None:
     assert split_of(name) == split
 
 
-def test_a_list_of_ids_cuts_the_training_folder_into_train_and_val(tmp_path: Path) -> None:
+def test_a_list_of_ids_splits_the_training_folder_into_train_and_val(tmp_path: Path) -> None:
     second(tmp_path, splits=("train",))
     names = list(open_dataset(tmp_path).splits["train"].names)
     ids = tmp_path / "val_list.txt"
@@ -228,30 +229,30 @@ def test_a_list_of_ids_cuts_the_training_folder_into_train_and_val(tmp_path: Pat
     cut = open_dataset(tmp_path, split=str(ids))
     assert list(cut.splits["val"].names) == names[:1]
     assert list(cut.splits["train"].names) == names[1:]
-    assert any("val is the 1 ids of" in warning for warning in cut.warnings)
-    ids.write_text(f"{names[0]}\nnobody\n")
+    assert any("val consists of the 1 ids in" in warning for warning in cut.warnings)
+    ids.write_text(f"{names[0]}\nabsent\n")
     with pytest.raises(DatasetError, match="1 of the 2 ids"):
         open_dataset(tmp_path, split=str(ids))
 
 
-def test_a_published_cut_is_known_when_it_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_published_split_is_recognised_by_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import hashlib
 
     second(tmp_path, splits=("train",))
     name = open_dataset(tmp_path).splits["train"].names[0]
-    monkeypatch.setitem(NAMED_SPLITS, "a-cut", (hashlib.sha256(name.encode()).hexdigest(), 1))
+    monkeypatch.setitem(NAMED_SPLITS, "a-split", (hashlib.sha256(name.encode()).hexdigest(), 1))
     ids = tmp_path / "val_list.txt"
     ids.write_text(name)
-    assert any("the published cut a-cut" in warning for warning in open_dataset(tmp_path, split=str(ids)).warnings)
+    assert any("the published split a-split" in warning for warning in open_dataset(tmp_path, split=str(ids)).warnings)
 
 
-def test_a_published_cut_by_its_name_alone_asks_for_the_list(tmp_path: Path) -> None:
+def test_the_name_of_a_published_split_without_the_list_is_rejected(tmp_path: Path) -> None:
     second(tmp_path, splits=("train",))
-    with pytest.raises(UsageError, match="do not come with wasnow"):
+    with pytest.raises(UsageError, match="are not included in wasnow"):
         open_dataset(tmp_path, split="second-2375-593")
 
 
-def test_landsat_scd_as_published_is_known_by_its_size_and_values(tmp_path: Path) -> None:
+def test_landsat_scd_as_published_is_recognised_by_its_size_and_values(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     codes = rng.integers(0, 10, (52, 52)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
     for role in ("A", "B"):
@@ -263,14 +264,14 @@ def test_landsat_scd_as_published_is_known_by_its_size_and_values(tmp_path: Path
     np.testing.assert_array_equal(sample.after_classes, expected[1])
 
 
-def test_landsat_scd_with_a_label_a_date_is_known(tmp_path: Path) -> None:
+def test_landsat_scd_with_one_label_per_date_is_recognised(tmp_path: Path) -> None:
     second(tmp_path / "Landsat_SCD", "landsat-scd", folders=("A", "B", "labelA", "labelB"), classes=4)
     assert open_dataset(tmp_path / "Landsat_SCD").vocabulary.words == ENCODINGS["landsat-scd"].words
     second(tmp_path / "rgb", "landsat-scd-rgb", folders=("A", "B", "labelA_rgb", "labelB_rgb"), classes=4)
     assert open_dataset(tmp_path / "rgb").coding.classes is ENCODINGS["landsat-scd-rgb"]
 
 
-def test_hrscd_pairs_by_everything_but_the_year_and_believes_the_change_map(tmp_path: Path) -> None:
+def test_hrscd_files_pair_by_name_without_the_year_and_the_change_map_is_used(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     covers = rng.integers(0, 6, (2, SIDE, SIDE)).astype(np.uint8)
     change = (rng.random((SIDE, SIDE)) < 0.3).astype(np.uint8)
@@ -283,8 +284,8 @@ def test_hrscd_pairs_by_everything_but_the_year_and_believes_the_change_map(tmp_
     assert dataset.layout == "HRSCD"
     sample = dataset.splits["all"][0]
     np.testing.assert_array_equal(sample.change, change)
-    for told, cover in zip((sample.before_classes, sample.after_classes), covers, strict=True):
-        np.testing.assert_array_equal(told, np.where(change == 1, np.where(cover == 0, NO_LABEL, cover), 0))
+    for classes, cover in zip((sample.before_classes, sample.after_classes), covers, strict=True):
+        np.testing.assert_array_equal(classes, np.where(change == 1, np.where(cover == 0, NO_LABEL, cover), 0))
 
 
 def xbd(root: Path, *, targets: bool) -> np.ndarray:
@@ -306,7 +307,7 @@ def xbd(root: Path, *, targets: bool) -> np.ndarray:
 
 
 @pytest.mark.parametrize("targets", [True, False])
-def test_xbd_is_from_building_to_its_damage(tmp_path: Path, targets: bool) -> None:
+def test_xbd_transitions_are_from_building_to_damage_level(tmp_path: Path, targets: bool) -> None:
     damage = xbd(tmp_path, targets=targets)
     dataset = ready(open_dataset(tmp_path))
     words = dataset.vocabulary.words
@@ -349,7 +350,7 @@ def polygons(path: Path, columns: dict[str, list[str]], crs: str = "EPSG:32632")
     )
 
 
-def test_polygons_beside_each_pair_are_burnt_when_asked_for(tmp_path: Path) -> None:
+def test_polygons_of_each_pair_are_rasterized_on_access(tmp_path: Path) -> None:
     georeferenced_pairs(tmp_path, ("x", "y"))
     for name in ("x", "y"):
         polygons(tmp_path / "label" / f"{name}.geojson", {"note": ["a", "b"]}, crs="EPSG:4326")
@@ -379,7 +380,7 @@ def test_polygons_that_name_from_and_to_are_class_labels(tmp_path: Path) -> None
         ("2016/before/x-t1.tif", "2016/after/x-t2.tif", "2016/label/x.png"),
     ],
 )
-def test_one_pair_or_names_that_end_in_their_role_are_paired(tmp_path: Path, files: tuple[str, str, str]) -> None:
+def test_single_pairs_and_names_that_end_in_their_role_are_paired(tmp_path: Path, files: tuple[str, str, str]) -> None:
     (made,) = truths(["x"])
     for file, values in zip(files, (made.before, made.after, made.change), strict=True):
         save(tmp_path / file, values)
@@ -388,7 +389,7 @@ def test_one_pair_or_names_that_end_in_their_role_are_paired(tmp_path: Path, fil
     np.testing.assert_array_equal(sample.change, made.change)
 
 
-def test_folders_of_other_names_are_told_by_their_content(tmp_path: Path) -> None:
+def test_folders_of_other_names_are_recognised_by_their_content(tmp_path: Path) -> None:
     names = [f"p{number}" for number in range(4)]
     made = truths(names, side=48)
     for truth in made:
@@ -399,27 +400,27 @@ def test_folders_of_other_names_are_told_by_their_content(tmp_path: Path) -> Non
         ):
             save(tmp_path / folder / f"{truth.name}.png", values)
     dataset = ready(open_dataset(tmp_path))
-    assert any("autumn for before image, spring for after image, ref for change label" in n for n in dataset.warnings)
+    assert any("autumn as before image, spring as after image, ref as change label" in n for n in dataset.warnings)
     np.testing.assert_array_equal(dataset.splits["all"][0].before, made[0].after)
 
 
-def test_single_dated_masks_are_named_as_what_they_are(tmp_path: Path) -> None:
+def test_a_folder_of_images_of_one_date_is_rejected_with_advice(tmp_path: Path) -> None:
     from data.fakes import masks
 
     masks(tmp_path)
-    with pytest.raises(SingleDated, match="make pairs of them with wasnow data pairs"):
+    with pytest.raises(SingleDated, match="Generate pairs with wasnow data pairs"):
         open_dataset(tmp_path)
 
 
-def test_a_folder_that_is_no_dataset_is_described_in_the_refusal(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_folder_describes_its_content(tmp_path: Path) -> None:
     save(tmp_path / "holiday" / "beach.png", np.zeros((9, 9, 3), np.uint8))
-    with pytest.raises(DatasetError, match=r"1 pictures in holiday: no layout .* dataset\.yaml"):
+    with pytest.raises(DatasetError, match=r"1 images in holiday: not a known layout .* dataset\.yaml"):
         open_dataset(tmp_path)
     with pytest.raises(DatasetError, match="no such folder"):
         open_dataset(tmp_path / "nowhere")
 
 
-def test_classes_that_no_encoding_knows_are_refused_with_their_values(tmp_path: Path) -> None:
+def test_unknown_class_values_are_rejected_and_listed(tmp_path: Path) -> None:
     for truth in truths(["p", "q"]):
         for role, values in (
             ("im1", truth.before), ("im2", truth.after), ("label1", truth.first * 9), ("label2", truth.second * 9)
@@ -429,7 +430,7 @@ def test_classes_that_no_encoding_knows_are_refused_with_their_values(tmp_path: 
         open_dataset(tmp_path)
 
 
-def test_change_labels_with_more_than_two_values_are_not_guessed(tmp_path: Path) -> None:
+def test_change_labels_with_more_than_two_values_are_rejected(tmp_path: Path) -> None:
     made = binary(tmp_path)
     for truth in made:
         save(tmp_path / "label" / f"{truth.name}.png", np.minimum(truth.first, 3))
@@ -439,7 +440,7 @@ def test_change_labels_with_more_than_two_values_are_not_guessed(tmp_path: Path)
     np.testing.assert_array_equal(changed, next(t for t in made if t.name == "one").change)
 
 
-def test_large_pictures_are_cut_into_tiles_that_partition_them(tmp_path: Path) -> None:
+def test_tiles_partition_large_images(tmp_path: Path) -> None:
     made = second(tmp_path, splits=("train",), count=1)["train"][0]
     samples = open_dataset(tmp_path, tile=16).splits["train"]
     assert len(set(samples.names)) == len(samples) == 4
@@ -452,7 +453,7 @@ def test_large_pictures_are_cut_into_tiles_that_partition_them(tmp_path: Path) -
     np.testing.assert_array_equal(mosaic, made.first)
 
 
-def test_a_copy_has_the_same_fingerprint_and_a_touched_pixel_another(tmp_path: Path) -> None:
+def test_a_copy_has_the_same_fingerprint_and_a_changed_pixel_another(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         second(tmp_path / folder)
     one, two = (open_dataset(tmp_path / folder).splits["train"].fingerprint for folder in ("one", "two"))
@@ -464,7 +465,9 @@ def test_a_copy_has_the_same_fingerprint_and_a_touched_pixel_another(tmp_path: P
 
 @settings(max_examples=30)
 @given(st.lists(st.text("ab1_-", min_size=1, max_size=6), min_size=1, max_size=5, unique=True))
-def test_samples_are_the_names_that_all_roles_share(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+def test_samples_are_the_names_that_both_dates_share(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
     root = tmp_path_factory.mktemp("names")
     made = save(root / "x.png", np.zeros((4, 4, 3), np.uint8)).read_bytes()
     for role in ("A", "B"):

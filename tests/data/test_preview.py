@@ -1,4 +1,4 @@
-"""The preview is one page that asks for nothing, and shows what the labels say."""
+"""The preview page: self-contained, with images, labels and their shares."""
 
 import base64
 import re
@@ -16,7 +16,7 @@ from wasnow.data.preview import label_png, percent, shrunk, spread, write_previe
 from wasnow.vocabulary import NO_CHANGE_COLOR, NO_LABEL, Vocabulary
 
 
-def test_pairs_and_labels_lie_side_by_side_with_their_shares(tmp_path: Path) -> None:
+def test_the_page_shows_pairs_and_labels_with_their_shares(tmp_path: Path) -> None:
     made = second(tmp_path / "d", count=3)
     dataset = open_dataset(tmp_path / "d")
     text = write_preview(dataset, tmp_path / "page.html", shown=4).read_text()
@@ -28,7 +28,7 @@ def test_pairs_and_labels_lie_side_by_side_with_their_shares(tmp_path: Path) -> 
     assert "second-e1 assumed" in text
 
 
-def test_the_page_asks_for_nothing_and_escapes_names(tmp_path: Path) -> None:
+def test_the_page_loads_nothing_and_escapes_names(tmp_path: Path) -> None:
     binary(tmp_path / "<b>set</b>", names=("one", "<i>two"))
     text = write_preview(open_dataset(tmp_path / "<b>set</b>"), tmp_path / "page.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)', text)
@@ -38,7 +38,7 @@ def test_the_page_asks_for_nothing_and_escapes_names(tmp_path: Path) -> None:
     assert "<b>set" not in text
 
 
-def test_faulty_pairs_are_named_and_the_others_shown(tmp_path: Path) -> None:
+def test_faulty_pairs_are_listed_and_the_others_shown(tmp_path: Path) -> None:
     binary(tmp_path / "d")
     save(tmp_path / "d" / "B" / "two.png", np.zeros((5, 5, 3), np.uint8))
     dataset = open_dataset(tmp_path / "d", strict=False)
@@ -48,7 +48,7 @@ def test_faulty_pairs_are_named_and_the_others_shown(tmp_path: Path) -> None:
     assert "all / three" in text
 
 
-def test_label_pictures_have_the_colours_of_the_legend() -> None:
+def test_label_images_have_the_colours_of_the_legend() -> None:
     vocabulary = Vocabulary(("water", "road"))
     with (
         MemoryFile(label_png(np.array([[0, 1, 2, NO_LABEL]], np.uint8), vocabulary)) as memory,
@@ -60,7 +60,7 @@ def test_label_pictures_have_the_colours_of_the_legend() -> None:
 
 
 @given(st.integers(0, 1000), st.integers(1, 400))
-def test_an_even_spread_has_as_many_as_there_are_or_are_wanted(count: int, most: int) -> None:
+def test_an_even_spread_has_the_requested_number_or_all(count: int, most: int) -> None:
     picked = spread(count, most)
     assert len(picked) == min(count, most)
     assert all(0 <= index < count for index in picked)
@@ -69,7 +69,7 @@ def test_an_even_spread_has_as_many_as_there_are_or_are_wanted(count: int, most:
 
 
 @given(st.integers(1, 90), st.integers(1, 90))
-def test_a_shrunk_picture_has_the_mean_of_the_large_one(height: int, width: int) -> None:
+def test_downsampling_keeps_a_constant_image_constant(height: int, width: int) -> None:
     flat = np.full((height, width, 3), 77, np.uint8)
     small = shrunk(flat, 16)
     assert max(small.shape[:2]) <= max(16, 1)
@@ -79,11 +79,11 @@ def test_a_shrunk_picture_has_the_mean_of_the_large_one(height: int, width: int)
 @pytest.mark.parametrize(
     ("share", "text"), [(0, "0 %"), (0.0001, "< 0.1 %"), (0.034, "3.4 %"), (0.5, "50 %"), (float("nan"), "–")]
 )
-def test_shares_read_well(share: float, text: str) -> None:
+def test_shares_are_formatted_as_per_cent(share: float, text: str) -> None:
     assert percent(share) == text
 
 
-def test_pictures_are_jpeg_and_png(tmp_path: Path) -> None:
+def test_photographs_are_jpeg_and_labels_png(tmp_path: Path) -> None:
     binary(tmp_path / "d", names=("one",))
     text = write_preview(open_dataset(tmp_path / "d"), tmp_path / "page.html").read_text()
     kinds = [base64.b64decode(code)[:4] for code in re.findall(r"base64,([A-Za-z0-9+/=]+)", text)]

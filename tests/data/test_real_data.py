@@ -1,4 +1,4 @@
-"""The same on real pixels; these are not part of the project, so each test says why it is skipped."""
+"""Real imagery. It is not part of the project; tests skip with a reason where it is absent."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_dsifn_cd_is_ready() -> None:
     assert len(dataset.splits["all"]) == 5
 
 
-def test_french_buildings_are_pairs_in_geotiff(tmp_path: Path) -> None:
+def test_french_buildings_are_geotiff_pairs_with_several_label_values(tmp_path: Path) -> None:
     folder = needs_real("france-buildings")
     found = open_dataset(folder / "binary").examine()
     assert found.ready
@@ -52,35 +52,35 @@ def dubai() -> MaskFolder:
     return open_masks(needs_real("dubai-landcover"))
 
 
-def test_dubai_is_single_dated_in_five_groups_with_all_its_classes(dubai: MaskFolder) -> None:
+def test_dubai_is_a_mask_folder_of_five_groups_with_all_its_classes(dubai: MaskFolder) -> None:
     with pytest.raises(SingleDated):
         open_dataset(dubai.root)
     assert dubai.faults == ()
     assert dubai.groups == ("Tile_1", "Tile_3", "Tile_4", "Tile_6", "Tile_7")
     assert dubai.vocabulary.words == DUBAI_WORDS
-    # Tile_4 has palettes where the others have RGB, Tile_1 grey pixels that nobody labelled.
+    # Tile_4 has palettes where the others have RGB, Tile_1 grey pixels without a label.
     assert set(np.unique(dubai[[e.group for e in dubai.entries].index("Tile_4")].classes)) <= {1, 2, 3, 4, 5}
     first = [dubai[i].classes for i, entry in enumerate(dubai.entries) if entry.group == "Tile_1"]
     assert sum(int((classes == NO_LABEL).sum()) for classes in first) == 39985
 
 
-def test_pairs_of_dubai_change_from_and_to_every_class(dubai: MaskFolder) -> None:
+def test_pairs_generated_from_dubai_have_transitions_between_most_classes(dubai: MaskFolder) -> None:
     kept, held = dubai.split(["Tile_3", "Tile_4", "Tile_6", "Tile_7"])[::-1]
     assert held.groups == ("Tile_1",)
     pairs = GeneratedPairs(held, 12, 0, PairRecipe(size=128))
-    seen = np.zeros((6, 6), bool)
+    occurring = np.zeros((6, 6), bool)
     for sample in (pairs[i] for i in range(12)):
         assert sample.before_classes is not None
         assert sample.after_classes is not None
-        here = sample.change == 1
-        assert (sample.before_classes[here] != sample.after_classes[here]).all()
-        seen[sample.before_classes[here], sample.after_classes[here]] = True
-    assert seen[1:].any(axis=1).sum() >= 4
-    assert seen[:, 1:].any(axis=0).sum() >= 4
-    assert not seen[0].any()
+        changed = sample.change == 1
+        assert (sample.before_classes[changed] != sample.after_classes[changed]).all()
+        occurring[sample.before_classes[changed], sample.after_classes[changed]] = True
+    assert occurring[1:].any(axis=1).sum() >= 4
+    assert occurring[:, 1:].any(axis=0).sum() >= 4
+    assert not occurring[0].any()
     assert len(kept.groups) == 4
 
 
-def test_the_preview_of_real_pairs_fits_in_a_mail(tmp_path: Path) -> None:
+def test_the_preview_of_real_pairs_is_below_half_a_megabyte(tmp_path: Path) -> None:
     page = write_preview(open_dataset(needs_real("levir-cd")), tmp_path / "page.html")
     assert page.stat().st_size < 500_000

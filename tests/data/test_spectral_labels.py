@@ -1,4 +1,4 @@
-"""Weak labels from withheld bands: indices, limits found in histograms, and what is said and not said with them."""
+"""Weak labels from withheld bands: indices, thresholds from histograms, and the labels they give."""
 
 import itertools
 
@@ -15,8 +15,8 @@ from wasnow.data.spectral_labels import (
     label_spectrally,
     normalised_difference,
     open_mask,
-    thirds,
-    valley,
+    otsu_limits,
+    valley_limits,
 )
 from wasnow.errors import InputError
 from wasnow.vocabulary import NO_LABEL
@@ -25,13 +25,13 @@ LIGHT = st.floats(1, 4000, width=32)
 
 
 def drawn(seed: int, *parts: tuple[float, float, int]) -> np.ndarray:
-    """Values of several normal distributions: (mean, standard deviation, how many)."""
+    """Values of several normal distributions: (mean, standard deviation, count)."""
     rng = np.random.default_rng(seed)
     return np.concatenate([rng.normal(mean, spread, n) for mean, spread, n in parts]).astype(np.float32)
 
 
 def place(seed: int = 0) -> tuple[SpectralBands, np.ndarray]:
-    """A lake, fields and ploughed soil with some noise, in bands; and which is which: 1, 2, 3."""
+    """The bands of a lake, fields and soil with some noise, and their classes: 1, 2, 3."""
     truth = np.full((120, 120), 2, np.uint8)
     truth[20:60, 20:80] = 1
     truth[70:110, 10:70] = 3
@@ -48,7 +48,7 @@ def place(seed: int = 0) -> tuple[SpectralBands, np.ndarray]:
 
 
 @given(LIGHT, LIGHT)
-def test_an_index_lies_between_minus_one_and_one_and_turns_its_sign_with_the_bands(first: float, second: float) -> None:
+def test_an_index_is_between_minus_one_and_one_and_antisymmetric(first: float, second: float) -> None:
     a, b = (np.full((1, 1), value, np.float32) for value in (first, second))
     index = normalised_difference(a, b)
     assert -1 <= index[0, 0] <= 1
@@ -62,7 +62,7 @@ def test_an_index_does_not_depend_on_exposure(first: float, second: float, stops
     assert normalised_difference(a * np.float32(2.0**stops), b * np.float32(2.0**stops)) == normalised_difference(a, b)
 
 
-def test_where_both_bands_are_black_or_one_is_missing_there_is_no_index() -> None:
+def test_the_index_is_nan_where_both_bands_are_zero_or_one_is_missing() -> None:
     index = normalised_difference(np.array([0, np.nan, 3], np.float32), np.array([0, 2, 1], np.float32))
     assert np.isnan(index[:2]).all()
     assert index[2] == 0.5
@@ -72,31 +72,31 @@ def test_where_both_bands_are_black_or_one_is_missing_there_is_no_index() -> Non
 
 
 @given(st.floats(-0.5, -0.1), st.floats(0.5, 0.9), st.integers(0, 100))
-def test_a_valley_lies_between_land_and_water_even_where_water_is_rare(land: float, water: float, seed: int) -> None:
-    limits = valley(drawn(seed, (land, 0.08, 20_000), (water, 0.05, 600)))
+def test_the_valley_is_between_land_and_water_even_if_water_is_rare(land: float, water: float, seed: int) -> None:
+    limits = valley_limits(drawn(seed, (land, 0.08, 20_000), (water, 0.05, 600)))
     assert land < limits.low < limits.high < water
     assert 0.06 - 1e-6 <= limits.high - limits.low <= 0.2 + 1e-6
 
 
-def test_two_overlapping_classes_of_one_size_part_in_the_middle() -> None:
-    limits = valley(drawn(1, (0.1, 0.07, 200_000), (0.5, 0.07, 200_000)))
+def test_two_overlapping_classes_of_equal_size_are_separated_in_the_middle() -> None:
+    limits = valley_limits(drawn(1, (0.1, 0.07, 200_000), (0.5, 0.07, 200_000)))
     assert (limits.low + limits.high) / 2 == pytest.approx(0.3, abs=0.02)
 
 
-def test_of_an_empty_gap_the_middle_is_taken() -> None:
+def test_in_an_empty_gap_the_middle_is_taken() -> None:
     values = np.concatenate([np.linspace(-0.4, -0.1, 5000), np.linspace(0.7, 0.8, 500)]).astype(np.float32)
-    limits = valley(values, within=(-0.5, 0.9))
+    limits = valley_limits(values, within=(-0.5, 0.9))
     assert (limits.low + limits.high) / 2 == pytest.approx(0.3, abs=0.02)
 
 
-def test_an_index_with_one_peak_is_refused_with_advice() -> None:
-    with pytest.raises(InputError, match="give a raster that shows both"):
-        valley(np.linspace(-0.8, -0.2, 10_000).astype(np.float32))
+def test_an_index_with_one_peak_is_rejected_with_advice() -> None:
+    with pytest.raises(InputError, match="Give a raster that shows both"):
+        valley_limits(np.linspace(-0.8, -0.2, 10_000).astype(np.float32))
 
 
-def test_the_two_thresholds_part_values_with_the_least_variance_within() -> None:
+def test_the_two_thresholds_minimise_the_variance_within_classes() -> None:
     values = drawn(2, (0.05, 0.05, 300), (0.3, 0.05, 200), (0.6, 0.05, 250))
-    limits = thirds(values)
+    limits = otsu_limits(values)
     ladder = np.linspace(values.min(), values.max(), 60)
 
     def within(low: float, high: float) -> float:
@@ -109,25 +109,25 @@ def test_the_two_thresholds_part_values_with_the_least_variance_within() -> None
 
 @settings(max_examples=8)
 @given(st.floats(-0.3, 0.1), st.floats(0.4, 0.8), st.integers(0, 50))
-def test_of_two_kinds_of_ground_neither_is_cut_in_two(soil: float, plants: float, seed: int) -> None:
-    limits = thirds(drawn(seed, (soil, 0.02, 3000), (plants, 0.005, 9000)))
+def test_with_two_kinds_of_ground_neither_is_split(soil: float, plants: float, seed: int) -> None:
+    limits = otsu_limits(drawn(seed, (soil, 0.02, 3000), (plants, 0.005, 9000)))
     assert soil + 0.05 < limits.low < limits.high < plants
 
 
-def test_a_raster_of_one_value_has_no_thresholds() -> None:
+def test_a_raster_of_one_value_is_rejected() -> None:
     with pytest.raises(InputError, match="fewer than three"):
-        thirds(np.zeros(100, np.float32))
+        otsu_limits(np.zeros(100, np.float32))
 
 
-def test_limits_that_fall_are_refused() -> None:
-    with pytest.raises(InputError, match="give the smaller first"):
+def test_descending_limits_are_rejected() -> None:
+    with pytest.raises(InputError, match="Give the smaller one first"):
         Limits(0.3, 0.2)
 
 
 # --------------------------------------------------------------------------------------------------------------- covers
 
 
-def test_a_lake_fields_and_soil_are_told_apart_and_never_confused() -> None:
+def test_a_lake_fields_and_soil_are_separated_without_confusion() -> None:
     seen, truth = place()
     found = label_spectrally(seen)
     for code, mask in ((1, found.water), (2, found.vegetation), (3, found.bare)):
@@ -150,7 +150,7 @@ def test_labels_do_not_depend_on_exposure(stops: int, seed: int) -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
-def test_nothing_is_said_of_pixels_that_are_missing() -> None:
+def test_missing_pixels_have_no_label() -> None:
     seen, _ = place()
     seen.nir[30:50] = np.nan
     found = label_spectrally(seen)
@@ -158,7 +158,7 @@ def test_nothing_is_said_of_pixels_that_are_missing() -> None:
     assert found.water[20:30, 20:80].mean() > 0.9
 
 
-def test_a_roof_as_bright_as_water_in_infrared_is_no_water_where_there_is_a_short_wave_band() -> None:
+def test_a_roof_that_is_dark_in_infrared_is_not_water_with_a_short_wave_band() -> None:
     seen, truth = place()
     roof = (slice(2, 14), slice(90, 118))
     seen.green[roof], seen.nir[roof] = 0.30, 0.10
@@ -172,7 +172,7 @@ def test_a_roof_as_bright_as_water_in_infrared_is_no_water_where_there_is_a_shor
 
 
 @given(st.integers(0, 50), st.integers(2, 6))
-def test_what_a_square_fits_into_stays_and_only_that(seed: int, width: int) -> None:
+def test_opening_keeps_exactly_what_a_square_fits_into(seed: int, width: int) -> None:
     rng = np.random.default_rng(seed)
     mask = ndimage.gaussian_filter(rng.standard_normal((40, 50)), 2) > 0
     kept = open_mask(mask, width)
@@ -183,6 +183,6 @@ def test_what_a_square_fits_into_stays_and_only_that(seed: int, width: int) -> N
     np.testing.assert_array_equal(kept, expected)
 
 
-def test_where_two_masks_speak_none_is_believed() -> None:
+def test_pixels_in_two_masks_have_no_label() -> None:
     first, second = np.array([[True, True, False]]), np.array([[False, True, False]])
     assert label_map({3: first, 4: second}).tolist() == [[3, NO_LABEL, NO_LABEL]]

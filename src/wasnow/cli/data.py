@@ -1,4 +1,4 @@
-"""``wasnow data``: what a dataset folder is, what it looks like, and pairs made of images of one date."""
+"""``wasnow data``: check and preview dataset folders, and generate pairs from images of one date."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from wasnow.errors import EXIT_INPUT, SingleDated
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wasnow.data.dataset import Examination
+    from wasnow.data.examination import Examination
     from wasnow.data.faults import Fault
     from wasnow.data.mask_folder import MaskFolder
 
-app = typer.Typer(no_args_is_help=True, help="Look at a dataset folder, or make one of single-date images.")
+app = typer.Typer(
+    no_args_is_help=True, help="Check and preview a dataset folder, or generate one from images of one date."
+)
 
 FOLDER = typer.Argument(help="A dataset folder, or a dataset.yaml that describes one.", show_default=False)
-ENCODING = typer.Option(help="How label values are meant, such as e1, e2 or nonzero; see docs/datasets.md.")
-SPLIT = typer.Option(help="Text file of the ids in the training folder that become val.")
-TILE = typer.Option(help="Cut pictures into tiles of this side; only very large ones are cut if left out.", min=16)
+ENCODING = typer.Option(help="Encoding of the label values, such as e1, e2 or nonzero; see docs/datasets.md.")
+SPLIT = typer.Option(help="Text file with the ids of the training folder that become val.")
+TILE = typer.Option(help="Cut images into tiles of this side, pixels. Default: only very large images are cut.", min=16)
 
 CHECK_EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
     "  wasnow data check SECOND/\n\n"
     "  wasnow data check SECOND/ --encoding e2\n\n"
-    "Ends with 'ready', or with exit code 3 and all faults."
+    "Prints 'ready', or lists all faults and exits with code 3."
 )
 PREVIEW_EXAMPLES = "[bold]Example[/bold]\n\n  wasnow data preview SECOND/ -o second.html"
 PAIRS_EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
     "  wasnow data pairs landcover/ -o pairs/ --count 2000 --size 512\n\n"
     "  wasnow data pairs landcover/ -o pairs/ --hold-back Tile_7 --seed 1\n\n"
-    "The pairs lie in the layout of SECOND, with a dataset.yaml that says what the numbers mean."
+    "Writes the layout of SECOND with a dataset.yaml that describes the label values."
 )
 
 
@@ -51,7 +53,7 @@ def check(
     quiet: bool = QUIET,
     debug: bool = DEBUG,
 ) -> None:
-    """Say what layout and encoding a folder has, and all that is wrong with it, file by file."""
+    """Report the layout and encoding of a dataset folder, and all of its faults, file by file."""
     from wasnow.data.dataset import open_dataset
 
     try:
@@ -78,15 +80,15 @@ def check(
 @verb
 def preview(
     folder: Annotated[Path, FOLDER],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")],
-    pairs: Annotated[int, typer.Option(help="How many pairs to show.", min=1, max=200)] = 12,
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")],
+    pairs: Annotated[int, typer.Option(help="Number of pairs to show.", min=1, max=200)] = 12,
     encoding: Annotated[str | None, ENCODING] = None,
     split: Annotated[str | None, SPLIT] = None,
     tile: Annotated[int | None, TILE] = None,
     quiet: bool = QUIET,
     debug: bool = DEBUG,
 ) -> None:
-    """Write one HTML page: pairs and labels side by side, shares of change, of classes and of transitions."""
+    """Write an HTML page with pairs and labels side by side, and the shares of change, classes and transitions."""
     from wasnow.data.dataset import open_dataset
     from wasnow.data.preview import write_preview
 
@@ -102,25 +104,27 @@ def preview(
 @app.command("pairs", epilog=PAIRS_EXAMPLES)
 @verb
 def pairs(
-    masks: Annotated[Path, typer.Argument(help="Images with land-cover masks of one date.", show_default=False)],
+    masks: Annotated[
+        Path, typer.Argument(help="Folder of images with land-cover masks of one date.", show_default=False)
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write, in the layout of SECOND.")],
     count: Annotated[int, typer.Option(help="Training pairs.", min=1)] = 1000,
-    val: Annotated[int, typer.Option(help="Validation pairs, made of the held-back images only.", min=0)] = 100,
-    size: Annotated[int, typer.Option(help="Side of the pictures, pixels.", min=16)] = 512,
-    seed: Annotated[int, typer.Option(help="Another seed makes other pairs.", min=0)] = 0,
+    val: Annotated[int, typer.Option(help="Validation pairs, generated from held-back images only.", min=0)] = 100,
+    size: Annotated[int, typer.Option(help="Side of the images, pixels.", min=16)] = 512,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.", min=0)] = 0,
     hold_back: Annotated[
         list[str] | None,
-        typer.Option(help="A folder of images for validation; repeat for several. The last one if left out."),
+        typer.Option(help="Folder of images for validation; repeat for several. Default: the last one."),
     ] = None,
     transplant: Annotated[
-        float, typer.Option(help="Share of pairs by transplanted segments; the others re-pair images.", min=0, max=1)
+        float, typer.Option(help="Share of pairs with transplanted segments; the others re-pair images.", min=0, max=1)
     ] = 0.75,
     encoding: Annotated[str | None, ENCODING] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that holds files.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")] = False,
     quiet: bool = QUIET,
     debug: bool = DEBUG,
 ) -> None:
-    """Make pairs with exact from-to labels out of images that have land-cover masks of one date only."""
+    """Generate pairs with exact from-to labels from images that have land-cover masks of one date only."""
     from wasnow.data.export import export_second
     from wasnow.data.mask_folder import open_masks
     from wasnow.data.pairs import GeneratedPairs, PairRecipe
@@ -143,14 +147,14 @@ def pairs(
         name = f"pairs made of {folder.root.resolve().name}"
         export_second(splits, output, name=name, provenance=notes, overwrite=overwrite, progress=report)
     if not quiet:
-        said = ", ".join(f"{split} {len(samples)}" for split, samples in splits.items())
-        typer.echo(f"wrote {output}: {said} pairs of {', '.join(folder.vocabulary.words)}")
+        counts = ", ".join(f"{split} {len(samples)}" for split, samples in splits.items())
+        typer.echo(f"wrote {output}: {counts} pairs of {', '.join(folder.vocabulary.words)}")
         if held is not None:
-            typer.echo(f"val is made of {', '.join(held.groups)} alone")
+            typer.echo(f"val is generated from {', '.join(held.groups)} only")
 
 
 def _check_masks(folder: Path, encoding: str | None, *, as_json: bool, quiet: bool) -> None:
-    """The same check for images of one date."""
+    """Check a folder of images of one date."""
     from wasnow.data.mask_folder import open_masks
 
     masks: MaskFolder = open_masks(folder, encoding=encoding, strict=False)
@@ -190,13 +194,13 @@ def _examined(found: Examination) -> dict[str, Any]:
         "warnings": list(found.warnings),
         "splits": {
             split: {
-                "pairs": tally.images,
-                "changed_px": tally.changed,
-                "unchanged_px": tally.unchanged,
-                "no_label_px": tally.no_label,
-                "transitions_px": tally.transitions[1:, 1:].tolist(),
+                "pairs": counts.images,
+                "changed_px": counts.changed,
+                "unchanged_px": counts.unchanged,
+                "no_label_px": counts.no_label,
+                "transitions_px": counts.transitions[1:, 1:].tolist(),
             }
-            for split, tally in found.tallies.items()
+            for split, counts in found.tallies.items()
         },
     }
 
@@ -215,19 +219,19 @@ def _show(facts: Mapping[str, str], title: str | None = None) -> None:
 
 
 def _show_shares(found: Examination, words: tuple[str, ...]) -> None:
-    for split, tally in found.tallies.items():
-        if tally.changed + tally.unchanged == 0:
+    for split, counts in found.tallies.items():
+        if counts.changed + counts.unchanged == 0:
             continue
-        facts = {"changed": f"{tally.change_share:.2%} of the labelled pixels"}
-        every = tally.changed + tally.unchanged + tally.no_label
-        if tally.no_label:
-            facts["no label"] = f"{tally.no_label / every:.2%} of all pixels"
-        before, after = tally.class_shares()
+        facts = {"changed": f"{counts.change_share:.2%} of the labelled pixels"}
+        every = counts.changed + counts.unchanged + counts.no_label
+        if counts.no_label:
+            facts["no label"] = f"{counts.no_label / every:.2%} of all pixels"
+        before, after = counts.class_shares()
         facts |= {
             word: f"{first:.1%} of changed pixels before, {second:.1%} after"
             for word, first, second in zip(words, before, after, strict=True)
         }
-        _show(facts, f"{split}, {tally.images} pairs")
+        _show(facts, f"{split}, {counts.images} pairs")
 
 
 def _show_faults(faults: tuple[Fault, ...]) -> None:

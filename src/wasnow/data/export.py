@@ -1,8 +1,8 @@
-"""Any samples with classes as files in the layout of SECOND, which most public code for the task reads.
+"""Write samples with classes in the layout of SECOND, which most public code for the task reads.
 
     DIR/train/im1/000000.png    DIR/train/label1/000000.png    0 unchanged, 1..K classes, 255 no label
     DIR/train/im2/000000.png    DIR/train/label2/000000.png
-    DIR/dataset.yaml            what the numbers mean; written last, so a folder without it is unfinished
+    DIR/dataset.yaml            the meaning of the values; written last, so a folder without it is incomplete
 
 The same samples give the same bytes.
 """
@@ -37,31 +37,29 @@ def export_second(
     overwrite: bool = False,
     progress: Progress = lambda phase, done, total: None,
 ) -> Path:
-    """Write samples as a dataset folder that `wasnow.data.dataset.open_dataset` reads back equal.
+    """Write samples as a dataset folder that `wasnow.data.dataset.open_dataset` reads back unchanged.
 
     Args:
-        splits: ``train``, ``val``, ... -> samples with class labels; all of one vocabulary.
+        splits: ``train``, ``val``, ... -> samples with class labels, all with the same vocabulary.
         folder: new, or empty.
         name: of the dataset, for its description.
-        provenance: what the samples were made of and how; noted at the head of the description.
-        overwrite: write into a folder that holds files; those of the same names are replaced.
-        progress: called with ``"export"``, how many samples are written, and how many there are.
+        provenance: how the samples were made; written as comments at the top of the description.
+        overwrite: write into a folder that holds files; files of the same names are replaced.
+        progress: called with ``"export"``, samples written, and their number.
 
     Returns:
-        The description, ``folder/dataset.yaml``.
+        The path of the description, ``folder/dataset.yaml``.
 
     Raises:
-        OutputError: the folder holds something, or cannot be written.
-        UsageError: samples without classes, or of different classes.
+        OutputError: the folder is not empty, or cannot be written.
+        UsageError: samples without classes, or with different classes.
     """
     vocabularies = {samples.vocabulary for samples in splits.values()}
     if len(vocabularies) != 1 or not next(iter(vocabularies)).words:
-        raise UsageError(
-            "the layout of SECOND needs the same class words in all splits; these samples have none or several"
-        )
+        raise UsageError("the layout of SECOND needs the same class words in all splits; these have none, or several")
     words = vocabularies.pop().words
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
-        raise OutputError(f"{folder} is not empty; choose a new folder, or pass --overwrite")
+        raise OutputError(f"{folder} is not empty. Choose a new folder, or pass --overwrite")
     described = folder / FILE_NAME
     with output_errors(folder):
         described.unlink(missing_ok=True)
@@ -74,7 +72,7 @@ def export_second(
         split, samples, index = job
         sample = samples[index]
         if sample.before_classes is None or sample.after_classes is None:
-            raise UsageError(f"{sample.name} has no class labels, and the layout of SECOND is made of them")
+            raise UsageError(f"{sample.name} has no class labels; the layout of SECOND needs them")
         files = {
             "im1": sample.before,
             "im2": sample.after,

@@ -1,10 +1,10 @@
-"""Pictures and label files as arrays, through GDAL: PNG, JPEG, TIFF, BMP, JPEG 2000 and what else it opens.
+"""Read images and label files as arrays through GDAL: PNG, JPEG, TIFF, BMP, JPEG 2000 and other formats.
 
-    picture   8-bit RGB (H, W, 3); one band is shown as grey, a palette as its colours, alpha dropped; other types
-              need to be told which numbers are black and white (`Rendering.stretch`)
-    label     what the file holds, untouched: numbers (H, W), and colours (H, W, 3) where it has any
+    image     8-bit RGB (H, W, 3); one band becomes grey, a palette its colours, alpha is dropped. Other data types need
+              the values that become black and white (`Rendering.stretch`)
+    label     the stored values: numbers (H, W), and colours (H, W, 3) where the file has any
 
-Pictures are read as they are stored. A file that ends too early is an error, not a grey half.
+A truncated file is an error; it is never read as a partly grey image.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ _COPY_AGAIN = "Copy or download it again"
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """How a dataset's pictures are shown as 8-bit RGB.
+    """How the images of a dataset become 8-bit RGB.
 
     Attributes:
-        bands: 1-based; the bands that are red, green and blue. None goes by what the file says, else 1, 2, 3.
-        stretch: the two numbers that are black and white; None for 8-bit pictures as they are.
+        bands: the bands shown as red, green and blue, counted from 1. None uses the file's colour interpretation, else
+            bands 1, 2, 3.
+        stretch: the two values that become black and white; None for 8-bit images, which are used as they are.
     """
 
     bands: tuple[int, int, int] | None = None
@@ -50,7 +51,7 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a raster says of itself before any pixel is read."""
+    """Metadata of a raster, read without any pixel."""
 
     height: int
     width: int
@@ -62,18 +63,18 @@ class Header:
 
     @property
     def georeferenced(self) -> bool:
-        """Whether it says where it lies."""
+        """Whether the raster has a CRS and a transform."""
         return self.crs is not None and self.transform != Affine.identity()
 
 
 @dataclass(frozen=True)
 class RawLabel:
-    """What a label file holds, before any encoding.
+    """The values of a label file, before decoding.
 
     Attributes:
-        numbers: ``(H, W)``; None for a file of colours only.
+        numbers: ``(H, W)``; None for an RGB file.
         colors: ``(H, W, 3)`` uint8, of an RGB file or of the palette; None for a file of plain numbers.
-        lossy: whether the file was saved as JPEG, which smears what it holds.
+        lossy: whether the file is compressed as JPEG, which changes label values.
     """
 
     numbers: NDArray[Any] | None
@@ -88,8 +89,10 @@ class RawLabel:
         return held.shape[0], held.shape[1]
 
     def values_for(self, encoding: LabelEncoding) -> NDArray[Any]:
-        """The numbers or the colours, whichever the encoding speaks of. Numbers of an RGB file are its grey levels;
-        a pixel with a hue then has the number -1, which no encoding knows."""
+        """Return the numbers or the colours, whichever the encoding uses.
+
+        The numbers of an RGB file are its grey levels; see `grey`.
+        """
         if encoding.of_colors:
             if self.colors is not None:
                 return self.colors
@@ -100,7 +103,7 @@ class RawLabel:
 
     @property
     def grey(self) -> NDArray[Any]:
-        """``(H, W)``: the numbers, or the grey levels of an RGB file with -1 wherever a pixel has a hue."""
+        """``(H, W)``: the numbers, or the grey levels of an RGB file, with -1 at pixels that are not grey."""
         if self.numbers is not None:
             return self.numbers
         assert self.colors is not None
@@ -113,31 +116,32 @@ class RawLabel:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """GDAL for many small files: no scan of the folder at every opening, and no half-read JPEG."""
+    """Configure GDAL for many small files: no directory scan at every opening, and errors for truncated JPEG."""
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_DISABLE_READDIR_ON_OPEN=True, GDAL_ERROR_ON_LIBJPEG_WARNING=True):
         yield
 
 
 def header(path: Path) -> Header:
-    """Size, type and place of a raster.
+    """Return size, data type and georeference of a raster.
 
     Raises:
-        RasterUnreadable: it cannot be opened, or ends too early to hold what it declares.
+        RasterUnreadable: it cannot be opened, or is truncated.
+        RasterUnsuitable: it has no bands.
     """
     check_complete(path)
     with open_raster(str(path)) as raster:
         if not raster.count:
-            raise RasterUnsuitable(path, "has no bands of its own", "Give the raster inside it")
+            raise RasterUnsuitable(path, "has no bands of its own", "Give the raster inside the container")
         return Header(
             raster.height, raster.width, raster.count, raster.dtypes[0], raster.driver, raster.crs, raster.transform
         )
 
 
 def check_complete(path: Path) -> None:
-    """Refuse a PNG or TIFF that was cut off.
+    """Reject a truncated PNG or TIFF. Other formats are left to GDAL.
 
     Raises:
-        RasterUnreadable: the file ends before its last part. Other formats are left to GDAL.
+        RasterUnreadable: the file ends before its last part.
     """
     check_tiff(str(path))
     check_png(str(path))
@@ -146,19 +150,19 @@ def check_complete(path: Path) -> None:
 def read_picture(
     path: Path, rendering: Rendering = Rendering(), window: Window | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    """A picture, and where it shows anything.
+    """Read an image and its validity mask.
 
     Args:
         path: any raster.
-        rendering: which bands, and how numbers become grey levels.
-        window: part of it; None for all.
+        rendering: which bands, and how values become grey levels.
+        window: the part to read; None for all of it.
 
     Returns:
         ``(H, W, 3)`` uint8, and ``(H, W)`` bool; None where every pixel is valid.
 
     Raises:
-        RasterUnreadable: missing, damaged, ends too early.
-        RasterUnsuitable: not 8-bit and no stretch is given; a band does not exist; numbers are complex.
+        RasterUnreadable: missing, damaged or truncated.
+        RasterUnsuitable: not 8-bit and no stretch is given; a band does not exist; values are complex.
     """
     check_complete(path)
     with open_raster(str(path)) as raster:
@@ -166,8 +170,8 @@ def read_picture(
         if raster.dtypes[0] != "uint8" and rendering.stretch is None:
             raise RasterUnsuitable(
                 path,
-                f"holds {raster.dtypes[0]}, and pictures are 8-bit",
-                "Say which numbers are black and white: stretch: [0, 3000] in a dataset.yaml",
+                f"holds {raster.dtypes[0]}, but images must be 8-bit",
+                "Give the values that become black and white: stretch: [0, 3000] in a dataset.yaml",
             )
         at = _window(window)
         values = _read(raster, path, bands, at)
@@ -186,10 +190,10 @@ def read_picture(
 
 
 def read_label(path: Path, window: Window | None = None) -> RawLabel:
-    """What a label raster holds.
+    """Read the values of a label raster.
 
     Raises:
-        RasterUnreadable: missing, damaged, ends too early.
+        RasterUnreadable: missing, damaged or truncated.
         RasterUnsuitable: neither one band of numbers nor three of colours.
     """
     check_complete(path)
@@ -205,19 +209,19 @@ def read_label(path: Path, window: Window | None = None) -> RawLabel:
         if len(colors) < 3 or raster.dtypes[0] != "uint8":
             raise RasterUnsuitable(
                 path,
-                f"has {len(colors)} bands of {raster.dtypes[0]}, and a label has one of numbers or three of colours",
+                f"has {len(colors)} bands of {raster.dtypes[0]}; a label has one band of numbers or three of colours",
                 "Save it as one band, or as 8-bit RGB",
             )
         return RawLabel(None, np.ascontiguousarray(np.moveaxis(_read(raster, path, colors[:3], at), 0, -1)), lossy)
 
 
 def write_png(path: Path, values: NDArray[np.uint8]) -> None:
-    """``(H, W)`` or ``(H, W, 3)`` as a PNG; the same values give the same bytes. No sidecar file."""
+    """Write ``(H, W)`` or ``(H, W, 3)`` as a PNG without a sidecar file. The same values give the same bytes."""
     bands = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
     with warnings.catch_warnings(), rasterio.Env(GDAL_PAM_ENABLED="NO"):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         count, height, width = bands.shape
-        # Level 3 writes photographs twice as fast as the default 6, and hardly larger.
+        # Level 3 writes photographs twice as fast as the default level 6, and the files are hardly larger.
         with rasterio.open(
             path, "w", driver="PNG", count=count, height=height, width=width, dtype="uint8", ZLEVEL=3
         ) as raster:
@@ -233,7 +237,7 @@ def _rgb_bands(raster: Any, path: Path, rendering: Rendering) -> list[int]:
         raise RasterUnsuitable(path, f"holds complex values ({raster.dtypes[0]})", "Give amplitude or intensity")
     if rendering.bands is not None:
         if max(rendering.bands) > raster.count:
-            raise RasterUnsuitable(path, f"has {raster.count} bands, and bands: {list(rendering.bands)} was asked for")
+            raise RasterUnsuitable(path, f"has {raster.count} bands, but bands: {list(rendering.bands)} is set")
         return list(rendering.bands)
     where = {color: band for band, color in enumerate(raster.colorinterp, 1)}
     named = [where.get(color) for color in (ColorInterp.red, ColorInterp.green, ColorInterp.blue)]
@@ -262,7 +266,7 @@ def _palette(raster: Any, band: int) -> NDArray[np.uint8]:
 def _validity(
     raster: Any, path: Path, bands: list[int], values: NDArray[Any], at: RasterioWindow | None
 ) -> NDArray[np.bool_] | None:
-    """Where alpha, mask file or nodata say that there is a picture; the rules of `wasnow.raster.read`."""
+    """``(H, W)`` from alpha, mask file or nodata, by the rules of `wasnow.raster.read`; None where all are valid."""
     flags = raster.mask_flag_enums[bands[0] - 1]
     valid: NDArray[np.bool_] = np.ones(values.shape[1:], np.bool_)
     if MaskFlags.nodata in flags:

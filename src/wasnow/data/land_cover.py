@@ -1,14 +1,14 @@
-"""Pairs whose class is known everywhere at both dates, and kept everywhere: unchanged ground teaches classes as well.
+"""Samples of dense datasets that keep the classes of unchanged pixels, so that training can use them.
 
-`open_dataset` reads every dataset as from-to labels: a class where the ground changed, 0 elsewhere. That is what scores
-are made of. Where a dataset is dense (its labels name a class at every pixel), training can have more:
+`open_dataset` reads every dataset as from-to labels: a class where the ground changed, 0 elsewhere. Scores are computed
+from those. Where labels name a class at every pixel (dense labels), training can use all of them:
 
-                       unchanged water      water -> building     no label before, road after
-    from-to  before         0                      water                  no label
-             after          0                      building               no label
-    covers   before         water                  water                  no label
-             after          water                  building               road
-    change                  0                      1                      no label
+                         unchanged water      water -> building     no label before, road after
+    from-to     before         0                      water                  no label
+                after          0                      building               no label
+    land cover  before         water                  water                  no label
+                after          water                  building               road
+    change                     0                      1                      no label
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from wasnow.vocabulary import NO_LABEL
 
 
 def change_between(before: Codes, after: Codes) -> Codes:
-    """``(H, W)``: 1 where the covers differ, 0 where they are the same, 255 where either has no label."""
-    silent = (before == NO_LABEL) | (after == NO_LABEL)
-    return np.where(silent, np.uint8(NO_LABEL), (before != after).astype(np.uint8))
+    """Return ``(H, W)`` uint8: 1 where the classes differ, 0 where they are equal, 255 where either has no label."""
+    unlabelled = (before == NO_LABEL) | (after == NO_LABEL)
+    return np.where(unlabelled, np.uint8(NO_LABEL), (before != after).astype(np.uint8))
 
 
 class LandCoverSamples(FileSamples):
-    """`FileSamples` of a dense dataset that keep the class of unchanged pixels too."""
+    """`FileSamples` of a dense dataset that keep the classes of unchanged pixels."""
 
     def __getitem__(self, index: int) -> Sample:
-        """Read a pair: ``before_classes`` and ``after_classes`` speak of every pixel, 1..K, 255 no label.
+        """Read a pair. ``before_classes`` and ``after_classes`` hold 1..K or 255 (no label) at every pixel.
 
         Raises:
             RasterUnreadable, UnknownLabels, InputError: as for `FileSamples`.
@@ -51,28 +51,28 @@ class LandCoverSamples(FileSamples):
 
 
 def open_land_cover(path: Path) -> Mapping[str, LandCoverSamples]:
-    """The splits of a dense dataset, classes everywhere.
+    """Open a dense dataset and return its splits with classes at every pixel.
 
     Raises:
-        DatasetError: no dataset, faults in it, or its labels name classes at changed pixels only.
+        DatasetError: not a dataset, faults in it, or labels that name classes at changed pixels only.
     """
-    return {name: with_land_cover(one) for name, one in open_dataset(path).splits.items()}
+    return {name: with_land_cover(samples) for name, samples in open_dataset(path).splits.items()}
 
 
 def with_land_cover(samples: FileSamples) -> LandCoverSamples:
-    """The same pairs, read as they are opened already, with classes everywhere.
+    """Return the same pairs with classes at every pixel.
 
     Raises:
-        DatasetError: the labels name classes at changed pixels only, or none at all.
+        DatasetError: the labels name classes at changed pixels only, or no classes.
     """
     if not is_dense(samples):
         raise DatasetError(
-            f"{samples.root}: its labels do not name the class of what is unchanged; read it with open_dataset, or "
-            "give labels that have a class at every pixel"
+            f"{samples.root}: its labels do not name the classes of unchanged pixels. Read it with open_dataset, or "
+            "give labels with a class at every pixel"
         )
     return LandCoverSamples(samples.entries, samples.coding, samples.root)
 
 
 def is_dense(samples: FileSamples) -> bool:
-    """Whether the labels of some pairs name a class at every pixel."""
+    """Whether the labels name a class at every pixel."""
     return samples.coding.classes is not None and samples.coding.classes.dense

@@ -1,11 +1,11 @@
-"""Images of one date with land-cover masks: what pairs are made of.
+"""Images of one date with land-cover masks, from which pairs are generated.
 
     Tile_1/images/part_001.jpg       group "Tile_1", name "Tile_1/part_001"
-    Tile_1/masks/part_001.png        every pixel a class, or no label
+    Tile_1/masks/part_001.png        a class or no label at every pixel
 
-Groups are the folders that images lie in: pictures of one group show the same place or neighbours, so a held-back
-group, never a held-back crop, tells how well something generalises. Mask values are a known palette, or said in a
-masks.yaml:
+Groups are the folders that images are in. Images of one group show the same place or neighbouring places, so
+generalisation is measured on a held-back group, never on held-back crops. Mask values are a known palette, or are
+described in a masks.yaml:
 
     image: "images/{name}.jpg"
     mask: "masks/{name}.png"
@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from wasnow.data.encodings import ENCODINGS, LabelEncoding, encoding_named, pack_colors
 from wasnow.data.faults import Fault, listed
 from wasnow.data.images import header, read_label, read_picture, reading
-from wasnow.data.layouts.described import Values, class_encoding, compiled, load_yaml, said
+from wasnow.data.layouts.described import Values, class_encoding, compiled, load_yaml, readable
 from wasnow.data.layouts.layout import list_files, natural
 from wasnow.data.samples import Codes, decode, sum_of_ends
 from wasnow.errors import DatasetError, InputError, UsageError, did_you_mean
@@ -39,7 +39,7 @@ from wasnow.vocabulary import NO_LABEL, Vocabulary
 FILE_NAME = "masks.yaml"
 
 CACHE_BYTES = 256 * 2**20
-"""Decoded pictures that one process keeps: decoding a large one takes longer than making a pair of it."""
+"""Size of the cache of decoded images in one process: decoding a large image takes longer than generating a pair."""
 
 _IMAGES = frozenset({"images", "image", "img", "imgs", "im", "rgb", "photos"})
 _MASKS = frozenset({"masks", "mask", "labels", "label", "gt", "annotations"})
@@ -57,7 +57,7 @@ class MaskEntry:
 
 @dataclass(frozen=True)
 class LandCoverImage:
-    """One date of one place.
+    """An image of one date with its classes.
 
     Attributes:
         picture: ``(H, W, 3)`` uint8 RGB.
@@ -83,14 +83,14 @@ class MaskDescription(BaseModel):
     def _fits_together(self) -> MaskDescription:
         for key in ("image", "mask"):
             if "{name}" not in getattr(self, key):
-                raise ValueError(f"{key}: {getattr(self, key)!r} has no {{name}}, so images cannot be told apart")
+                raise ValueError(f"{key}: {getattr(self, key)!r} has no {{name}} to distinguish the images")
         if (self.encoding is None) == (self.values is None):
-            raise ValueError("give either values or encoding: what the mask values mean")
+            raise ValueError("give either values or encoding, the meaning of the mask values")
         return self
 
 
 class _ImageCache:
-    """The last decoded pictures, up to so many bytes. Safe for threads; empty in another process."""
+    """The most recently decoded images, up to a number of bytes. Safe for threads; starts empty in another process."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit = limit
@@ -121,7 +121,14 @@ class _ImageCache:
 
 @dataclass(frozen=True)
 class MaskFolder:
-    """Images with masks, read when asked for."""
+    """A folder of images with masks, read on access.
+
+    Attributes:
+        root: the folder.
+        entries: images that have a mask.
+        encoding: of the mask values.
+        faults: images without a mask, and masks without an image.
+    """
 
     root: Path
     entries: tuple[MaskEntry, ...]
@@ -133,11 +140,11 @@ class MaskFolder:
         return len(self.entries)
 
     def __getitem__(self, index: int) -> LandCoverImage:
-        """Read an image and its mask; treat both as read-only.
+        """Read an image and its mask. The arrays are cached: do not modify them.
 
         Raises:
             RasterUnreadable: a file is missing or damaged.
-            UnknownLabels: the mask holds what the encoding does not know.
+            UnknownLabels: the mask holds values that the encoding does not define.
             InputError: image and mask differ in size.
         """
         held = self._cache.get(index)
@@ -150,7 +157,7 @@ class MaskFolder:
         if raw.shape != picture.shape[:2]:
             raise InputError(
                 f"{entry.mask}: has {raw.shape[1]} x {raw.shape[0]} px, "
-                f"its image {picture.shape[1]} x {picture.shape[0]}; masks need the same size"
+                f"its image {picture.shape[1]} x {picture.shape[0]}; masks need the same size. Correct the mask"
             )
         classes = decode(entry.mask, raw, self.encoding)
         if valid is not None:
@@ -166,12 +173,12 @@ class MaskFolder:
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
-        """In natural order."""
+        """Names of the groups, in natural order."""
         return tuple(sorted({entry.group for entry in self.entries}, key=natural))
 
     @cached_property
     def census(self) -> NDArray[np.int64]:
-        """``(N, K)``: pixels of each class in each image. Reads every file once."""
+        """``(N, K)`` int64: pixels of each class in each image. Reads every file once."""
         counts = [np.bincount(self[i].classes.ravel(), minlength=256) for i in range(len(self))]
         return np.stack(counts)[:, 1 : len(self.encoding.words) + 1].astype(np.int64)
 
@@ -184,38 +191,39 @@ class MaskFolder:
         return digest.hexdigest()
 
     def split(self, hold_back: Sequence[str] | None = None) -> tuple[MaskFolder, MaskFolder]:
-        """Everything else, and the held-back groups.
+        """Split by groups. Returns the remaining images and the held-back ones.
 
         Args:
-            hold_back: names of groups; None takes the last, or the last fifth of the images where there is one group.
+            hold_back: names of groups; None takes the last group, or the last fifth of the images if there is one
+                group.
 
         Raises:
-            UsageError: no such group, or nothing would be left on one side.
+            UsageError: unknown group, or one side would be empty.
         """
         if hold_back is None:
             if len(self.groups) < 2:
                 last = max(1, len(self) // 5)
                 return self.only(self.entries[:-last]), self.only(self.entries[-last:])
             hold_back = self.groups[-1:]
-        strange = [group for group in hold_back if group not in self.groups]
-        if strange:
-            near = did_you_mean(strange[0], self.groups)
-            raise UsageError(f"there is no group {strange[0]!r}; the groups are {', '.join(self.groups)}{near}")
+        unknown = [group for group in hold_back if group not in self.groups]
+        if unknown:
+            near = did_you_mean(unknown[0], self.groups)
+            raise UsageError(f"unknown group {unknown[0]!r}; the groups are {', '.join(self.groups)}{near}")
         kept = self.only(tuple(entry for entry in self.entries if entry.group not in hold_back))
         return kept, self.only(tuple(entry for entry in self.entries if entry.group in hold_back))
 
     def only(self, entries: Sequence[MaskEntry]) -> MaskFolder:
-        """Some of the entries.
+        """Return the folder with some of its entries.
 
         Raises:
-            UsageError: none are given.
+            UsageError: no entries are given.
         """
         if not entries:
-            raise UsageError(f"{self.root}: nothing is left on one side of the split; hold back fewer groups")
+            raise UsageError(f"{self.root}: one side of the split is empty. Hold back fewer groups")
         return replace(self, entries=tuple(entries), _cache=_ImageCache(self._cache.limit))
 
     def check(self) -> tuple[Fault, ...]:
-        """All that is wrong, after reading every file."""
+        """Read every file and return all faults."""
         faults = list(self.faults)
         for index, entry in enumerate(self.entries):
             try:
@@ -228,7 +236,7 @@ class MaskFolder:
         return tuple(sorted(faults, key=lambda fault: natural(fault.file)))
 
     def describe(self) -> dict[str, str]:
-        """What this is, for a person."""
+        """Return the facts of the folder in words, in the order of a table."""
         sizes = []
         for entry in self.entries:
             try:
@@ -248,30 +256,30 @@ class MaskFolder:
 
 
 def open_masks(path: Path, *, encoding: str | None = None, strict: bool = True) -> MaskFolder:
-    """Rendering at a folder of images with masks (or a masks.yaml) and say how to read it.
+    """Recognise a folder of images with masks, or read the masks.yaml that describes one.
 
     Args:
-        path: the folder.
-        encoding: a name from `wasnow.data.encodings.ENCODINGS`; else masks.yaml or the palette tells.
-        strict: refuse a folder in which images lack masks or masks images.
+        path: the folder, or a masks.yaml.
+        encoding: a name from `wasnow.data.encodings.ENCODINGS`; None uses masks.yaml, else the palette.
+        strict: reject a folder in which images lack masks or masks lack images.
 
     Raises:
-        DatasetError: not such a folder; its masks cannot be understood; or faults, where ``strict``.
+        DatasetError: not such a folder; unknown mask values; or there are faults and ``strict`` is set.
     """
     described = path if path.is_file() else path / FILE_NAME
     if described.is_file():
         folder = _described(described, encoding)
     elif path.is_dir():
-        folder = _looked_for(path, encoding)
+        folder = _by_folder_names(path, encoding)
     else:
-        raise DatasetError(f"{path}: no such folder; give one that holds images and masks")
+        raise DatasetError(f"{path}: no such folder. Give one that holds images and masks")
     if strict and folder.faults:
         lines = "; ".join(listed(folder.faults, 5))
         raise DatasetError(f"{path} has {len(folder.faults)} faults: {lines}", folder.faults)
     return folder
 
 
-def _looked_for(root: Path, encoding: str | None) -> MaskFolder:
+def _by_folder_names(root: Path, encoding: str | None) -> MaskFolder:
     listing = list_files(root)
     placed: dict[tuple[str, str], dict[str, PurePosixPath]] = defaultdict(dict)
     for path in listing.rasters:
@@ -284,10 +292,10 @@ def _looked_for(root: Path, encoding: str | None) -> MaskFolder:
     entries, faults = _paired(root, placed)
     if not entries and not faults:
         raise DatasetError(
-            f"{root} holds no folders images and masks with pictures of the same names; describe it in a {FILE_NAME}"
+            f"{root} has no folders named images and masks with files of the same names. Describe it in a {FILE_NAME}"
         )
-    told = encoding_named(encoding) if encoding is not None else _palette_of(entries, root)
-    return MaskFolder(root, entries, _checked(told, root), faults)
+    chosen = encoding_named(encoding) if encoding is not None else _palette_of(entries, root)
+    return MaskFolder(root, entries, _checked(chosen, root), faults)
 
 
 def _described(file: Path, encoding: str | None) -> MaskFolder:
@@ -295,7 +303,7 @@ def _described(file: Path, encoding: str | None) -> MaskFolder:
     try:
         description = MaskDescription.model_validate(content)
     except ValidationError as error:
-        lines = [said(one, tuple(MaskDescription.model_fields)) for one in error.errors()]
+        lines = [readable(one, tuple(MaskDescription.model_fields)) for one in error.errors()]
         raise DatasetError(f"{file}: {'; '.join(lines)}") from None
     root = file.parent
     listing = list_files(root)
@@ -308,12 +316,12 @@ def _described(file: Path, encoding: str | None) -> MaskFolder:
                 placed[match.groupdict().get("split") or "", match["name"]][kind] = path
     entries, faults = _paired(root, placed)
     if not entries and not faults:
-        raise DatasetError(f"{file}: no file fits image: {description.image!r}; paths are relative to {root}")
+        raise DatasetError(f"{file}: no file matches image: {description.image!r}. Paths are relative to {root}")
     if encoding is not None or description.encoding is not None:
-        told = encoding_named(encoding or description.encoding or "")
+        chosen = encoding_named(encoding or description.encoding or "")
     else:
-        told = class_encoding(file, description.values or {}, description.classes, joint=False)
-    return MaskFolder(root, entries, _checked(told, root), faults)
+        chosen = class_encoding(file, description.values or {}, description.classes, joint=False)
+    return MaskFolder(root, entries, _checked(chosen, root), faults)
 
 
 def _paired(
@@ -332,19 +340,19 @@ def _paired(
 
 def _checked(encoding: LabelEncoding, root: Path) -> LabelEncoding:
     if not encoding.words or encoding.after is not None:
-        raise DatasetError(f"{root}: {encoding.name} does not name the class of one date; use one that does")
+        raise DatasetError(f"{root}: {encoding.name} does not name the classes of one date. Use an encoding that does")
     if not encoding.dense:
         raise DatasetError(
-            f"{root}: {encoding.name} has a value for unchanged, and masks of one date know no change; "
-            f"give each value its class, or 'no label', in a {FILE_NAME}"
+            f"{root}: {encoding.name} has a value for unchanged, but masks of one date have no change. "
+            f"Give each value a class, or 'no label', in a {FILE_NAME}"
         )
     return encoding
 
 
 def _palette_of(entries: Sequence[MaskEntry], root: Path) -> LabelEncoding:
-    """The palette that has nine tenths of the pixels of a few masks."""
+    """Return the palette that covers nine tenths of the pixels of a few masks."""
     dense = [each for each in ENCODINGS.values() if each.of_colors and each.dense]
-    seen: dict[tuple[int, int, int], int] = defaultdict(int)
+    counted: dict[tuple[int, int, int], int] = defaultdict(int)
     for entry in entries[:: max(1, len(entries) // 8)][:9]:
         try:
             with reading():
@@ -355,13 +363,13 @@ def _palette_of(entries: Sequence[MaskEntry], root: Path) -> LabelEncoding:
             continue
         values, counts = np.unique(pack_colors(raw.colors), return_counts=True)
         for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-            seen[value >> 16, value >> 8 & 255, value & 255] += count
-    total = sum(seen.values())
+            counted[value >> 16, value >> 8 & 255, value & 255] += count
+    total = sum(counted.values())
     for each in dense:
-        if total and sum(count for color, count in seen.items() if color in each.codes) >= 0.9 * total:
+        if total and sum(count for color, count in counted.items() if color in each.codes) >= 0.9 * total:
             return each
-    held = ", ".join(",".join(map(str, color)) for color in sorted(seen, key=lambda c: -seen[c])[:6])
+    held = ", ".join(",".join(map(str, color)) for color in sorted(counted, key=lambda c: -counted[c])[:6])
     raise DatasetError(
-        f"{root}: what the mask values mean is not known ({f'colours {held}' if held else 'plain numbers'}); "
-        f"say it in a {FILE_NAME}: image, mask and values (see docs/datasets.md)"
+        f"{root}: the mask values have no known meaning ({f'colours {held}' if held else 'plain numbers'}). "
+        f"Describe them in a {FILE_NAME}: image, mask and values (see docs/datasets.md)"
     )

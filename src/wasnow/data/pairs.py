@@ -1,22 +1,23 @@
-"""Pairs made from images of a single date, so that semantic change detection can be learned from land-cover data alone.
+"""Image pairs generated from images of a single date, to train semantic change detection with land-cover data.
 
-    re-pairing        before = a crop of one image        after = a crop of another      (Zheng et al. 2021, ChangeStar)
-    transplantation   before = a crop of one image        after = the same crop, into which segments of other images
-                                                                  were set, their borders blended
+    re-pairing        before = a crop of one image        after = a crop of another     (Zheng et al. 2021, ChangeStar)
+    transplantation   before = a crop of one image        after = the same crop with segments of other images pasted
+                                                                  in, their borders blended
 
-then, for both: the dates in random order, a sub-pixel shift of the second, light and noise of each date on its own.
+In both cases the dates are then put in random order, the second is shifted by less than a pixel, and each date gets
+its own colours and noise.
 
-**Labels are exact.** With `a` the blending weight (a Gaussian-blurred segment), h the host and d the donor, everywhere
+**Labels are exact.** With the blending weight `a` (a Gaussian-blurred segment), host h and donor d, everywhere
 
-    picture = a d + (1 - a) h          class = class of d where a >= 1/2, else class of h
+    image = a d + (1 - a) h          class = class of d where a >= 1/2, else class of h
 
-so a pixel has the class of what gives at least half of its colour: at a blended border too, and also where the weight
-takes in a little of what surrounds the segment in its own image (the donor's own label is used there). Change is where
-the classes of the dates differ: grass set on grass is none, although it looks different. The grid of the first date is
-the truth: the world appears displaced in the second by at most half a pixel, and labels are not. A pixel that either
-date has no label for, has none at both.
+so a pixel has the class that contributes at least half of its colour. This holds at a blended border, and also where
+the weight includes some of the donor's surroundings (the donor's own label is used there). Change is where the classes
+of the dates differ: grass pasted onto grass is unchanged, although it looks different. Labels are on the grid of the
+first date; the second image is shifted by at most half a pixel, and labels are not. A pixel without a label at one
+date has none at both.
 
-A pair depends on the images, the recipe, the seed and its index, and on nothing else.
+A pair depends on the images, the recipe, the seed and its index only.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from wasnow.errors import UsageError
 from wasnow.vocabulary import NO_LABEL, Vocabulary
 
 _EDGE = 1
-"""Pixels around the picture that a shift of less than one pixel may need."""
+"""Extra pixels around the image, needed for a shift of less than one pixel."""
 
 _TRIES = 12
 _LEAST_SEGMENT = 12
@@ -45,20 +46,23 @@ _LEAST_SEGMENT = 12
 
 @dataclass(frozen=True, slots=True)
 class PairRecipe:
-    """How pairs are made.
+    """Parameters of pair generation.
 
     Attributes:
-        size: side of the pictures, pixels.
-        transplant: probability of transplantation; the others are re-paired.
-        segments: how many segments are set in, at least and at most.
-        segment_share: the largest share of the picture that one segment takes, drawn log-uniformly from this range;
-            larger ones are cut to a blob.
-        feather_px: standard deviation of the blending at borders, drawn from this range.
-        shift_px: the second date is displaced by up to this in rows and in cols; at most 1/2.
-        light: how each date's light varies; None leaves it.
+        size: side of the images, pixels; at least 16.
+        transplant: probability of transplantation, 0..1; otherwise two images are re-paired.
+        segments: smallest and largest number of pasted segments.
+        segment_share: range of the largest share of the image that one segment may cover, drawn log-uniformly; larger
+            segments are cut to a blob.
+        feather_px: range of the standard deviation of the blending at borders, pixels.
+        shift_px: largest shift of the second date in rows and in columns, 0 to 0.5 pixels.
+        light: colour jitter of each date; None for none.
         noise: standard deviation of each date's noise is drawn from 0 to this, in grey levels.
-        turns: mirror and turn each crop at random.
-        swap: probability that the dates change places, so that things vanish as often as they appear.
+        turns: mirror and rotate each crop at random.
+        swap: probability that the dates are exchanged, so that objects disappear as often as they appear.
+
+    Raises:
+        UsageError: a value is outside its range.
     """
 
     size: int = 512
@@ -74,28 +78,28 @@ class PairRecipe:
 
     def __post_init__(self) -> None:
         if self.size < 16:
-            raise UsageError(f"pairs of {self.size} px hold nothing; take a size of at least 16")
+            raise UsageError(f"size {self.size} px is too small for pairs; it must be at least 16")
         if not 0 <= self.shift_px <= 0.5:
-            raise UsageError(f"a shift of {self.shift_px:g} px would make labels wrong; stay within 0 to 0.5")
+            raise UsageError(f"shift_px {self.shift_px:g} would make labels wrong; it must be 0 to 0.5")
         if not 1 <= self.segments[0] <= self.segments[1]:
-            raise UsageError(f"{self.segments[0]} to {self.segments[1]} segments do not rise from 1")
+            raise UsageError(f"segments {self.segments[0]} to {self.segments[1]} must be ascending and at least 1")
         if not 0 < self.segment_share[0] <= self.segment_share[1] <= 1:
-            raise UsageError(f"segment_share {self.segment_share} does not rise within 0..1")
+            raise UsageError(f"segment_share {self.segment_share} must be ascending within 0..1")
         if not 0 <= self.feather_px[0] <= self.feather_px[1]:
-            raise UsageError(f"feather_px {self.feather_px} does not rise from 0")
+            raise UsageError(f"feather_px {self.feather_px} must be ascending and at least 0")
         for name in ("transplant", "swap"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} {getattr(self, name):g} is no probability, 0..1")
+                raise UsageError(f"{name} {getattr(self, name):g} must be a probability, 0..1")
         if self.noise < 0:
-            raise UsageError(f"noise {self.noise:g} is negative")
+            raise UsageError(f"noise {self.noise:g} must not be negative")
 
 
 @dataclass(frozen=True)
 class GeneratedPairs:
-    """``length`` pairs made of single-date images; any index at all may be asked of `pair`.
+    """A sequence of ``length`` generated pairs. `pair` accepts any index from 0, also beyond the length.
 
     Raises:
-        UsageError: no pair can be made of these images.
+        UsageError: no pair can be generated from these images.
     """
 
     masks: MaskFolder
@@ -105,9 +109,9 @@ class GeneratedPairs:
 
     def __post_init__(self) -> None:
         if self.length < 1 or self.seed < 0:
-            raise UsageError(f"{self.length} pairs of seed {self.seed}: give a length from 1 and a seed from 0")
+            raise UsageError(f"{self.length} pairs, seed {self.seed}: there must be at least 1 pair and a seed from 0")
         if len(self.vocabulary) < 2:
-            raise UsageError("the masks have one class only, so nothing can change; two are needed")
+            raise UsageError("the masks have one class only; pairs with change need at least two")
 
     def __len__(self) -> int:
         return self.length
@@ -134,16 +138,19 @@ class GeneratedPairs:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def pair(self, index: int) -> Sample:
-        """Pair number ``index``, from 0 without end: the same whenever it is asked for.
+        """Return pair number ``index``; the same index always gives the same pair.
 
         Raises:
-            RasterUnreadable, UnknownLabels, InputError: an image or mask that it needs is at fault.
+            RasterUnreadable, UnknownLabels, InputError: an image or mask of the pair is faulty.
         """
         before, after, first, second = self.covers(index)
         return Sample(self._name(index), before, after, *from_to(first, second))
 
     def covers(self, index: int) -> tuple[Rgb, Rgb, Codes, Codes]:
-        """The pictures of pair number ``index``, and the class of every pixel at both dates, changed or not.
+        """Return the images of pair number ``index``, and the classes of every pixel at both dates.
+
+        Returns:
+            Before and after, ``(H, W, 3)`` uint8 each, and their class codes 1..K or 255, ``(H, W)`` uint8 each.
 
         Raises:
             RasterUnreadable, UnknownLabels, InputError: as for `pair`.
@@ -165,20 +172,20 @@ class GeneratedPairs:
         if shift.any():
             steps = np.arange(_EDGE, frame - _EDGE, dtype=np.float64)
             after = resample(second[0], steps - shift[0], steps - shift[1])
-        before, after = (self._seen(picture, rng) for picture in (before, after))
+        before, after = (self._with_radiometry(picture, rng) for picture in (before, after))
         return before, after, first[1][inner, inner], second[1][inner, inner]
 
     def _name(self, index: int) -> str:
         return f"{index:06d}"
 
     def _another(self, index: int, rng: np.random.Generator) -> int:
-        """Any image but this one, where there is another."""
+        """Return a random image index other than ``index``; the same one if there is a single image."""
         if len(self.masks) == 1:
             return index
         return int((index + 1 + rng.integers(len(self.masks) - 1)) % len(self.masks))
 
     def _crop(self, index: int, rng: np.random.Generator, side: int) -> tuple[Rgb, Codes, int]:
-        """A random square of an image, turned at random: picture, classes, and which image."""
+        """Return a random crop of an image, randomly rotated: image, classes, and the image index."""
         single = self.masks[index]
         at = rng.uniform(size=2)
         row, col = (int(at[i] * max(0, single.classes.shape[i] - side + 1)) for i in range(2))
@@ -191,8 +198,8 @@ class GeneratedPairs:
         mirror, turns = rng.integers(0, 2, 2), int(rng.integers(0, 4))
         return turn(picture, mirror, turns), turn(classes, mirror, turns)
 
-    def _seen(self, picture: Rgb, rng: np.random.Generator) -> Rgb:
-        """One date as its own camera sees it."""
+    def _with_radiometry(self, picture: Rgb, rng: np.random.Generator) -> Rgb:
+        """Apply the colours and noise of one date."""
         recipe = self.recipe
         if recipe.light is not None:
             picture = recipe.light(picture, rng)
@@ -206,11 +213,11 @@ class GeneratedPairs:
         return np.ascontiguousarray(picture)
 
     def _transplanted(self, host: tuple[Rgb, Codes, int], rng: np.random.Generator) -> tuple[Rgb, Codes]:
-        """The host with segments of other images set in."""
+        """Return the host with segments of other images pasted in."""
         picture, classes, _ = host
         sigma = float(rng.uniform(*self.recipe.feather_px))
         reach = math.ceil(3 * sigma)
-        # The canvas is the host with donors set in hard, each with the surroundings that blending may take in.
+        # The canvas is the host with donors pasted without blending, with the surroundings that blending reaches.
         canvas, canvas_classes = picture.copy(), classes.copy()
         core = np.zeros(classes.shape, np.bool_)
         taken = np.zeros(classes.shape, np.bool_)
@@ -219,14 +226,14 @@ class GeneratedPairs:
             if donor is None:
                 continue
             donor_picture, donor_classes, segment = donor
-            around = _grown(segment, reach)
+            around = _dilated(segment, reach)
             donor_to, host_to = _placed(segment, classes.shape, rng)
             new_core = np.zeros_like(core)
             new_core[host_to] = segment[donor_to]
             new_all = np.zeros_like(core)
             new_all[host_to] = around[donor_to]
             if (new_all & taken).any():
-                continue  # two blended borders on one pixel would have three materials
+                continue  # at two blended borders, a pixel would mix three images
             taken |= new_all
             core |= new_core
             canvas[host_to][around[donor_to]] = donor_picture[donor_to][around[donor_to]]
@@ -234,7 +241,7 @@ class GeneratedPairs:
         return blend(picture, classes, canvas, canvas_classes, core, sigma)
 
     def _segment(self, rng: np.random.Generator, side: int) -> tuple[Rgb, Codes, NDArray[np.bool_]] | None:
-        """A crop of some image with one segment of a class drawn evenly, so that rare classes are set in as often."""
+        """Return a crop with one segment. Classes are drawn uniformly, so that rare classes are pasted as often."""
         present = np.flatnonzero(self.masks.census.sum(axis=0))
         code = int(rng.choice(present)) + 1
         share = math.exp(rng.uniform(*np.log(self.recipe.segment_share)))
@@ -272,15 +279,15 @@ class GeneratedPairs:
 def blend(
     host: Rgb, host_classes: Codes, canvas: Rgb, canvas_classes: Codes, core: NDArray[np.bool_], sigma: float
 ) -> tuple[Rgb, Codes]:
-    """Host and canvas as one picture with exact labels: see the head of this module.
+    """Blend host and canvas into one image with exact labels; see the module docstring.
 
     Args:
-        host: ``(H, W, 3)`` what was there.
+        host: ``(H, W, 3)`` uint8 image to paste onto.
         host_classes: ``(H, W)`` codes.
-        canvas: ``(H, W, 3)`` what comes there.
+        canvas: ``(H, W, 3)`` uint8 image to paste.
         canvas_classes: ``(H, W)`` codes.
-        core: ``(H, W)`` where the canvas is wanted.
-        sigma: of the Gaussian that softens the border of ``core``, pixels; 0 sets it in hard.
+        core: ``(H, W)`` where the canvas is pasted.
+        sigma: standard deviation of the Gaussian that blurs the border of ``core``, pixels; 0 for a hard border.
     """
     weight = core.astype(np.float32)
     if sigma > 0:
@@ -291,16 +298,16 @@ def blend(
 
 
 def from_to(first: Codes, second: Codes) -> tuple[Codes, Codes, Codes]:
-    """Covers of both dates (1..K, 255) as the labels of a `Sample`: before_classes, after_classes, change."""
-    silent = (first == NO_LABEL) | (second == NO_LABEL)
-    changed = (first != second) & ~silent
-    change = np.where(silent, np.uint8(NO_LABEL), changed.astype(np.uint8))
-    rest = np.where(silent, np.uint8(NO_LABEL), np.uint8(0))
+    """Return the classes of both dates (1..K, 255) as labels of a `Sample`: before_classes, after_classes, change."""
+    unlabelled = (first == NO_LABEL) | (second == NO_LABEL)
+    changed = (first != second) & ~unlabelled
+    change = np.where(unlabelled, np.uint8(NO_LABEL), changed.astype(np.uint8))
+    rest = np.where(unlabelled, np.uint8(NO_LABEL), np.uint8(0))
     return np.where(changed, first, rest), np.where(changed, second, rest), change
 
 
-def _grown(segment: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
-    """The segment and all within ``reach`` pixels of it, rows or cols."""
+def _dilated(segment: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Return the segment and all pixels within ``reach`` rows and columns of it."""
     if reach == 0:
         return segment
     grown: NDArray[np.uint8] = ndimage.maximum_filter(segment.view(np.uint8), 2 * reach + 1, mode="constant")
@@ -310,7 +317,7 @@ def _grown(segment: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
 def _placed(
     segment: NDArray[np.bool_], shape: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where in the donor, and where in the host, the two overlap when the segment's middle goes to a random place."""
+    """Place the centre of a segment at random in the host: where the two overlap, in the donor and in the host."""
     rows, cols = np.flatnonzero(segment.any(axis=1)), np.flatnonzero(segment.any(axis=0))
     at = rng.uniform(size=2)
     donor, host = [], []
@@ -324,7 +331,7 @@ def _placed(
 
 
 def _blob(at: tuple[int, int], area: float, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A turned ellipse or rectangle of about ``area`` pixels around a place: fields and yards are one or the other."""
+    """Return a rotated ellipse or rectangle of about ``area`` pixels around a point, like a field or a yard."""
     stretch, angle = math.exp(rng.uniform(-0.7, 0.7)), rng.uniform(0, math.pi)
     row, col = np.ogrid[: shape[0], : shape[1]]
     along = (col - at[1]) * math.cos(angle) + (row - at[0]) * math.sin(angle)

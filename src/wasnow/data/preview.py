@@ -1,9 +1,9 @@
-"""A dataset as one page to look at: pairs with their labels side by side, and what the labels hold.
+"""A preview page of a dataset: pairs with their labels side by side, and label statistics.
 
-    Dataset ──> up to 400 samples a split ──> LabelCounts ──> shares of change, classes, transitions ─┐
-           └──> a dozen samples ──> small pictures ─────────────────────────────────────────────┴─> one HTML file
+    Dataset ──> up to 400 samples per split ──> LabelCounts ──> shares of change, classes, transitions ─┐
+           └──> a dozen samples ──> small images ───────────────────────────────────────────────────────┴─> HTML file
 
-The page asks for nothing from anywhere and runs no script.
+The page loads nothing from elsewhere and runs no script.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from wasnow.data.dataset import Dataset, LabelCounts
+from wasnow.data.dataset import Dataset
+from wasnow.data.label_counts import LabelCounts
 from wasnow.data.samples import Codes, Labels, Sample, Samples
 from wasnow.errors import InputError
 from wasnow.output.report.pictures import HATCH, Rgba, data_uri, paletted_png, photo_jpeg, picture_shape
@@ -27,12 +28,13 @@ from wasnow.storage.atomic import output_errors
 from wasnow.vocabulary import CHANGED, CHANGED_COLOR, NO_CHANGE_COLOR, NO_LABEL, Vocabulary
 
 SHOWN = 12
-"""Pairs on a page unless asked otherwise."""
+"""Default number of pairs on a page."""
 
 COUNTED = 400
-"""Samples of each split that shares are taken from, spread evenly; the page says how many."""
+"""Samples of each split from which shares are computed, spread evenly. The page states the number."""
 
 SIDE = 320
+"""Longest side of the images on the page, pixels."""
 _PHOTO_BYTES = 60_000
 
 Progress = Callable[[str, int, int], None]
@@ -50,7 +52,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class SplitFacts:
-    """What the page says of one split."""
+    """The facts of one split on the page."""
 
     name: str
     pairs: int
@@ -64,7 +66,7 @@ class SplitFacts:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One pair on the page: coded pictures as data addresses, captions, and a line of facts."""
+    """One pair on the page: images as data URIs with captions, and a line of facts."""
 
     name: str
     split: str
@@ -80,22 +82,22 @@ def write_preview(
     counted: int = COUNTED,
     progress: Progress = lambda phase, done, total: None,
 ) -> Path:
-    """Write the page of a dataset.
+    """Write the preview page of a dataset.
 
     Args:
-        dataset: its splits may hold faulty pairs; these are named on the page.
+        dataset: its splits may hold faulty pairs; these are listed on the page.
         path: of the HTML file.
-        shown: how many pairs, spread over the splits.
-        counted: how many samples of each split the shares are taken from, at most.
-        progress: called with ``"preview"``, samples read, samples to read.
+        shown: number of pairs, spread over the splits.
+        counted: samples of each split from which shares are computed, at most.
+        progress: called with ``"preview"``, samples read, and samples to read.
 
     Raises:
         OutputError: the page cannot be written.
     """
     picks = {name: spread(len(samples), counted) for name, samples in dataset.splits.items()}
-    show = _shared_out({name: len(samples) for name, samples in dataset.splits.items()}, shown)
+    show = _allocated({name: len(samples) for name, samples in dataset.splits.items()}, shown)
     todo = sum(len(set(picks[name]) | set(show[name])) for name in picks)
-    tallies: dict[str, LabelCounts] = {}
+    by_split: dict[str, LabelCounts] = {}
     rows: list[Row] = []
     faults = [str(fault) for fault in dataset.faults]
     done = 0
@@ -106,13 +108,13 @@ def write_preview(
             except InputError as error:
                 faults.append(str(error))
             else:
-                tally = LabelCounts.of(
+                counts = LabelCounts.of(
                     Labels(sample.before_classes, sample.after_classes, sample.change), len(dataset.vocabulary)
                 )
                 if index in picks[name]:
-                    tallies[name] = tallies[name] + tally if name in tallies else tally
+                    by_split[name] = by_split[name] + counts if name in by_split else counts
                 if index in show[name]:
-                    rows.append(row_of(sample, name, tally, dataset.vocabulary))
+                    rows.append(row_of(sample, name, counts, dataset.vocabulary))
             done += 1
             progress("preview", done, todo)
     text = _template().render(
@@ -120,7 +122,7 @@ def write_preview(
         facts=dataset.describe(),
         warnings=dataset.warnings,
         faults=faults,
-        splits=[split_facts(name, s, tallies.get(name), dataset.vocabulary) for name, s in dataset.splits.items()],
+        splits=[split_facts(name, s, by_split.get(name), dataset.vocabulary) for name, s in dataset.splits.items()],
         rows=rows,
         legend=_legend(dataset.vocabulary, rows),
         style=Markup(resources.files("wasnow.output.report").joinpath("report.css").read_text(encoding="utf-8")),
@@ -131,12 +133,12 @@ def write_preview(
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most ``most`` of ``range(count)``, evenly spread."""
+    """Return at most ``most`` numbers of ``range(count)``, evenly spread."""
     return sorted({i * count // min(count, most) for i in range(min(count, most))}) if count else []
 
 
-def _shared_out(counts: Mapping[str, int], shown: int) -> dict[str, list[int]]:
-    """Every split gets an even part of the places; what a small one leaves goes to the others."""
+def _allocated(counts: Mapping[str, int], shown: int) -> dict[str, list[int]]:
+    """Allocate the pairs to show evenly over the splits; what a small split leaves goes to the others."""
     left, places = shown, dict.fromkeys(counts, 0)
     for rank, name in enumerate(sorted(counts, key=lambda n: counts[n])):
         places[name] = min(counts[name], -(-left // (len(counts) - rank)))
@@ -144,8 +146,15 @@ def _shared_out(counts: Mapping[str, int], shown: int) -> dict[str, list[int]]:
     return {name: spread(counts[name], places[name]) for name in counts}
 
 
-def row_of(sample: Sample, split: str, tally: LabelCounts, vocabulary: Vocabulary) -> Row:
-    """One pair as small pictures: both dates, then whatever labels there are."""
+def row_of(sample: Sample, split: str, counts: LabelCounts, vocabulary: Vocabulary) -> Row:
+    """Return one pair as small images: both dates, then its labels.
+
+    Args:
+        sample: the pair.
+        split: its split.
+        counts: its label counts.
+        vocabulary: its classes.
+    """
     height, width = sample.before.shape[:2]
     pictures = [
         ("before", data_uri(photo_jpeg(shrunk(sample.before), budget=_PHOTO_BYTES)), False),
@@ -156,32 +165,39 @@ def row_of(sample: Sample, split: str, tally: LabelCounts, vocabulary: Vocabular
             pictures.append((caption, data_uri(label_png(codes, vocabulary)), True))
     if sample.change is not None and sample.before_classes is None:
         pictures.append(("change", data_uri(label_png(sample.change, Vocabulary())), True))
-    said = [f"{width} × {height} px"]
+    facts = [f"{width} × {height} px"]
     if sample.change is not None:
-        said.append(f"changed {percent(tally.change_share)}")
-        hidden = tally.no_label / max(tally.changed + tally.unchanged + tally.no_label, 1)
-        said += [f"no label {percent(hidden)}"] if tally.no_label else []
-        said += [f"{s.name} {s.text}" for s in _transitions(tally, vocabulary)[:3]]
+        facts.append(f"changed {percent(counts.change_share)}")
+        unlabelled = counts.no_label / max(counts.changed + counts.unchanged + counts.no_label, 1)
+        facts += [f"no label {percent(unlabelled)}"] if counts.no_label else []
+        facts += [f"{s.name} {s.text}" for s in _transitions(counts, vocabulary)[:3]]
     else:
-        said.append("no labels")
-    return Row(sample.name, split, " · ".join(said), tuple(pictures))
+        facts.append("no labels")
+    return Row(sample.name, split, " · ".join(facts), tuple(pictures))
 
 
-def split_facts(name: str, samples: Samples, tally: LabelCounts | None, vocabulary: Vocabulary) -> SplitFacts:
-    """The shares of one split."""
-    if tally is None or tally.changed + tally.unchanged + tally.no_label == 0:
-        return SplitFacts(name, len(samples), tally.images if tally else 0, "no labels", "", (), (), ())
-    every = tally.changed + tally.unchanged + tally.no_label
-    before, after = tally.class_shares()
+def split_facts(name: str, samples: Samples, counts: LabelCounts | None, vocabulary: Vocabulary) -> SplitFacts:
+    """Return the facts of one split.
+
+    Args:
+        name: of the split.
+        samples: all of them.
+        counts: label counts of those that were read; None for none.
+        vocabulary: the classes.
+    """
+    if counts is None or counts.changed + counts.unchanged + counts.no_label == 0:
+        return SplitFacts(name, len(samples), counts.images if counts else 0, "no labels", "", (), (), ())
+    every = counts.changed + counts.unchanged + counts.no_label
+    before, after = counts.class_shares()
     return SplitFacts(
         name,
         len(samples),
-        tally.images,
-        percent(tally.change_share),
-        percent(tally.no_label / every) if tally.no_label else "",
-        _bars(before, vocabulary) if tally.changed else (),
-        _bars(after, vocabulary) if tally.changed else (),
-        _transitions(tally, vocabulary),
+        counts.images,
+        percent(counts.change_share),
+        percent(counts.no_label / every) if counts.no_label else "",
+        _bars(before, vocabulary) if counts.changed else (),
+        _bars(after, vocabulary) if counts.changed else (),
+        _transitions(counts, vocabulary),
     )
 
 
@@ -193,9 +209,9 @@ def _bars(shares: NDArray[np.float64], vocabulary: Vocabulary) -> tuple[Share, .
     )
 
 
-def _transitions(tally: LabelCounts, vocabulary: Vocabulary) -> tuple[Share, ...]:
-    """The transitions that occur, largest first, as shares of the changed pixels whose classes are known."""
-    known = tally.transitions[1:, 1:]
+def _transitions(counts: LabelCounts, vocabulary: Vocabulary) -> tuple[Share, ...]:
+    """Return the transitions that occur, most frequent first, as shares of the changed pixels with known classes."""
+    known = counts.transitions[1:, 1:]
     total = int(known.sum())
     if not total:
         return ()
@@ -213,7 +229,7 @@ def _transitions(tally: LabelCounts, vocabulary: Vocabulary) -> tuple[Share, ...
 
 
 def shrunk(rgb: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.uint8]:
-    """A picture of at most ``side`` pixels a side, by the mean of what falls into each of its pixels."""
+    """Downsample an image to at most ``side`` pixels per side, by area averaging."""
     rows, cols = picture_shape(rgb.shape[0], rgb.shape[1], side)
     if (rows, cols) == rgb.shape[:2]:
         return rgb
@@ -227,7 +243,7 @@ def shrunk(rgb: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.uint8]:
 
 
 def label_png(codes: Codes, vocabulary: Vocabulary, side: int = SIDE) -> bytes:
-    """Codes in the colours of their classes; unchanged is pale, no label is hatched."""
+    """Return codes as a PNG in the colours of their classes; unchanged is pale, no label is hatched."""
     rows, cols = picture_shape(codes.shape[0], codes.shape[1], side)
     middle_rows = (2 * np.arange(rows) + 1) * codes.shape[0] // (2 * rows)
     middle_cols = (2 * np.arange(cols) + 1) * codes.shape[1] // (2 * cols)
@@ -247,12 +263,12 @@ def _legend(vocabulary: Vocabulary, rows: Sequence[Row]) -> list[tuple[str, str]
 
 
 def css(color: tuple[int, int, int]) -> str:
-    """``#rrggbb``."""
+    """Return a colour as ``#rrggbb``."""
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 def percent(share: float) -> str:
-    """``12 %``, ``0.4 %``, ``< 0.1 %``; a dash for NaN."""
+    """Return a share as ``12 %``, ``0.4 %``, ``< 0.1 %``; a dash for NaN."""
     if share != share:
         return "–"
     if 0 < share < 0.0005:

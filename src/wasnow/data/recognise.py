@@ -1,16 +1,16 @@
-"""Which encoding the labels of a dataset are written in, told from what they hold.
+"""Recognise the label encoding of a dataset from its label values.
 
     colours      the published palettes
-    numbers      the value that both dates share where nothing changed gives it away:
+    numbers      by the value that both dates share at unchanged pixels:
 
-                     0    second-e1 or second-e2 (the values cannot say which), landsat-scd
+                     0    second-e1 or second-e2 (the values do not distinguish them), landsat-scd
                      255  second-e3
                      6    second-e4
 
-    one map      0/1, 0/255, or smeared by JPEG: changed or not; 0 to 9 on 416 px: Landsat-SCD's transitions
+    one map      0/1, 0/255, or compressed as JPEG: binary change; 0 to 9 on 416 px: Landsat-SCD's transitions
 
-A few label files, spread over the dataset, are looked at; more where those hold nothing but background. What had to be
-assumed is said. Rare strange values do not sway the decision: they become faults of their files.
+A few label files are sampled over the dataset, and more if those hold background only. Assumptions are reported. Rare
+unexpected values do not influence the decision; they become faults of their files.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from wasnow.data.vectors import Columns, is_vector, words_in
 from wasnow.errors import DatasetError, InputError
 from wasnow.vocabulary import NO_LABEL, Vocabulary
 
-LOOKED_AT = 24
-"""Label files that are looked at where they are telling; up to `LOOKED_AT_MOST` where they are not."""
+SAMPLED = 24
+"""Label files that are sampled if their values are conclusive."""
 
-LOOKED_AT_MOST = 500
+SAMPLED_MOST = 500
+"""Label files that are sampled at most."""
 
 _LANDSAT_SIDE = 416
 _CANDIDATES = (0, 255, 6)
@@ -43,12 +44,12 @@ _SHARED_MISS = 0.02
 _AGREEING = 0.6
 _HELD_ENOUGH = 0.9
 _WHITE_BLACK = frozenset({(255, 255, 255), (0, 0, 0)})
-_DESCRIBE = "describe the values in a dataset.yaml (see docs/datasets.md)"
+_DESCRIBE = "Describe the values in a dataset.yaml (see docs/datasets.md)"
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """How to read a dataset, and what was assumed."""
+    """How to read a dataset, and the assumptions that were made."""
 
     splits: Mapping[str, tuple[Entry, ...]]
     coding: Coding
@@ -57,7 +58,7 @@ class Recognised:
 
 @dataclass
 class _Evidence:
-    """What the label files that were looked at hold, in pixels."""
+    """Pixel counts of the values of the sampled label files."""
 
     numbers: Counter[int] = field(default_factory=Counter)
     colors: Counter[tuple[int, int, int]] = field(default_factory=Counter)
@@ -71,15 +72,15 @@ class _Evidence:
 
 
 def recognise(found: Layout, root: Path, encoding: LabelEncoding | None = None) -> Recognised:
-    """Settle on the encodings of class and change labels.
+    """Determine the encodings of class and change labels.
 
     Args:
-        found: the files.
+        found: the files of the dataset.
         root: the dataset, for messages.
-        encoding: what the user says; else the layout's, else what the values tell.
+        encoding: given by the user; None takes the encoding of the layout, else recognises it from the values.
 
     Raises:
-        DatasetError: the values fit no known encoding, or the one asked for does not fit the files.
+        DatasetError: the values fit no known encoding, or the given one does not fit the files.
     """
     coding = Coding(columns=found.columns, rendering=found.rendering)
     splits, notes = dict(found.splits), list(found.notes)
@@ -93,36 +94,36 @@ def recognise(found: Layout, root: Path, encoding: LabelEncoding | None = None) 
             words = found.words or words_in(tuple(dict.fromkeys(labels)), found.columns)
             coding = replace(coding, vocabulary=Vocabulary(words))
         elif given is None or given.after is None:
-            raise DatasetError(f"{root}: what its labels of both dates mean is not known; {_DESCRIBE}")
+            raise DatasetError(f"{root}: the encoding of its joint labels of both dates is unknown. {_DESCRIBE}")
         else:
             coding = replace(coding, classes=given, vocabulary=Vocabulary(given.words))
     elif {"before_label", "after_label"} <= kinds:
         if given is None and found.words is not None:
             given = _numbered(found.words)
         if given is None:
-            given, said = _class_encoding(found.entries, root)
-            notes += said
+            given, assumptions = _class_encoding(found.entries, root)
+            notes += assumptions
         if given.after is not None:
             raise DatasetError(
-                f"{root}: {given.name} is for one label file of both dates, and here each has its own; drop --encoding"
+                f"{root}: {given.name} is for one label file of both dates, but each date has its own. Omit --encoding"
             )
         coding = replace(coding, classes=given, vocabulary=Vocabulary(given.words))
     change_labels = [e.change_label for entries in splits.values() for e in entries if e.change_label is not None]
     if change_labels and not all(map(is_vector, change_labels)):
-        told = encoding if encoding is not None and not encoding.words and encoding.after is None else found.change
-        if told is None and encoding is not None and encoding.words and not coding.vocabulary.words:
+        binary = encoding if encoding is not None and not encoding.words and encoding.after is None else found.change
+        if binary is None and encoding is not None and encoding.words and not coding.vocabulary.words:
             raise DatasetError(
-                f"{root}: {encoding.name} names classes of each date, and the only labels say changed or not; "
-                "use --encoding binary, binary-255-no-label, binary-smeared or nonzero"
+                f"{root}: {encoding.name} names classes of each date, but the only labels are binary change. "
+                "Use --encoding binary, binary-255-no-label, binary-smeared or nonzero"
             )
-        if told is None:
-            told, said = _change_encoding(change_labels, root)
-            notes += said
-        if told.after is not None:
+        if binary is None:
+            binary, assumptions = _change_encoding(change_labels, root)
+            notes += assumptions
+        if binary.after is not None:
             splits = _as_joint(splits)
-            coding = replace(coding, classes=told, vocabulary=Vocabulary(told.words))
+            coding = replace(coding, classes=binary, vocabulary=Vocabulary(binary.words))
         else:
-            coding = replace(coding, change=told)
+            coding = replace(coding, change=binary)
     elif change_labels and coding.columns is None:
         coding = replace(coding, columns=Columns())
     return Recognised(splits, coding, tuple(dict.fromkeys(notes)))
@@ -141,35 +142,35 @@ def _as_joint(splits: Mapping[str, Sequence[Entry]]) -> dict[str, tuple[Entry, .
 
 
 def _numbered(words: Sequence[str]) -> LabelEncoding:
-    """0 unchanged, 1..K the words in order, 255 no label: what a description with classes and no values means."""
+    """Return the encoding of a description with classes but no values: 0 unchanged, 1..K in order, 255 no label."""
     codes: dict[Raw, int] = {**{code: code for code in range(len(words) + 1)}, 255: NO_LABEL}
     return LabelEncoding("classes in order", "0 unchanged, 1..K, 255 no label", tuple(words), codes)
 
 
 def _spread(count: int) -> Iterator[int]:
-    """All of ``range(count)``, every part of it early: halves, quarters, eighths ..."""
-    seen: set[int] = set()
+    """Yield all of ``range(count)`` so that early values are spread evenly: halves, quarters, eighths, ..."""
+    yielded: set[int] = set()
     step = 1
-    while len(seen) < count:
+    while len(yielded) < count:
         for i in range(step):
             index = min(count - 1, (2 * i + 1) * count // (2 * step))
-            if index not in seen:
-                seen.add(index)
+            if index not in yielded:
+                yielded.add(index)
                 yield index
         step *= 2
 
 
-def _look_at(groups: Sequence[tuple[Path, ...]], telling: Callable[[_Evidence], bool]) -> _Evidence:
-    """Count what label files hold: `LOOKED_AT` groups, and more until they are telling."""
+def _sample(groups: Sequence[tuple[Path, ...]], conclusive: Callable[[_Evidence], bool]) -> _Evidence:
+    """Count the values of `SAMPLED` groups of label files, and of more until they are conclusive."""
     evidence = _Evidence()
     for turn, index in enumerate(_spread(len(groups))):
-        if turn >= LOOKED_AT_MOST or (turn >= LOOKED_AT and telling(evidence)):
+        if turn >= SAMPLED_MOST or (turn >= SAMPLED and conclusive(evidence)):
             break
         try:
             with reading():
                 _count(evidence, [read_label(path) for path in groups[index]])
         except InputError:
-            continue  # a damaged file; the check names it
+            continue  # a damaged file: the check reports it
     return evidence
 
 
@@ -207,101 +208,103 @@ def _class_encoding(entries: Sequence[Entry], root: Path) -> tuple[LabelEncoding
     groups = [
         (e.before_label, e.after_label) for e in entries if e.before_label is not None and e.after_label is not None
     ]
-    seen = _look_at(groups, lambda e: len(set(e.numbers) - {0, 255}) > 1 or len(set(e.colors) - _WHITE_BLACK) > 1)
-    if not seen.files:
-        raise DatasetError(f"{root}: no label file can be read")
-    by_color = _by_palette(seen)
+    evidence = _sample(groups, lambda e: len(set(e.numbers) - {0, 255}) > 1 or len(set(e.colors) - _WHITE_BLACK) > 1)
+    if not evidence.files:
+        raise DatasetError(f"{root}: none of its label files can be read. Run wasnow data check {root}")
+    by_color = _by_palette(evidence)
     if by_color is not None:
         return by_color
-    return _by_numbers(seen, root)
+    return _by_numbers(evidence, root)
 
 
-def _by_palette(seen: _Evidence) -> tuple[LabelEncoding, list[str]] | None:
-    """The palette that has most of the colours; None where label files are numbers."""
-    coloured = {color: n for color, n in seen.colors.items() if color not in _WHITE_BLACK}
+def _by_palette(evidence: _Evidence) -> tuple[LabelEncoding, list[str]] | None:
+    """Return the palette that covers most of the colours; None for label files of numbers."""
+    coloured = {color: n for color, n in evidence.colors.items() if color not in _WHITE_BLACK}
     total = sum(coloured.values())
     palettes = [each for each in ENCODINGS.values() if each.of_colors and 0 in each.codes.values()]
     shares = {p.name: sum(n for c, n in coloured.items() if c in p.codes) / max(total, 1) for p in palettes}
     best = max(shares, key=lambda name: shares[name])
     if total and shares[best] >= _HELD_ENOUGH:
         notes = []
-        if best == "second-rgb" and set(seen.colors) >= _WHITE_BLACK:
-            notes.append("second-rgb: both white and black occur, and both are taken as unchanged")
+        if best == "second-rgb" and set(evidence.colors) >= _WHITE_BLACK:
+            notes.append("second-rgb: both white and black occur, and both count as unchanged")
         return ENCODINGS[best], notes
-    if not seen.colored:
+    if not evidence.colored:
         return None  # numbers, perhaps with a palette of their own
-    shown = ", ".join(",".join(map(str, color)) for color, _ in seen.colors.most_common(8))
+    shown = ", ".join(",".join(map(str, color)) for color, _ in evidence.colors.most_common(8))
     raise DatasetError(
-        f"the class labels hold colours that no known encoding has: {shown}; {_DESCRIBE}, or give --encoding to see "
-        "which files they are in"
+        f"the class labels hold colours of no known encoding: {shown}. {_DESCRIBE}, or pass --encoding to list "
+        "the files that hold them"
     )
 
 
-def _by_numbers(seen: _Evidence, root: Path) -> tuple[LabelEncoding, list[str]]:
-    values = {value for value, n in seen.numbers.items() if n}
+def _by_numbers(evidence: _Evidence, root: Path) -> tuple[LabelEncoding, list[str]]:
+    values = {value for value, n in evidence.numbers.items() if n}
     if not values - {0, 1} or not values - {0, 255}:
-        note = "the labels of each date hold two values: taken as changed or not, gone or new"
-        return ENCODINGS["binary"], [note] if values != {0} else ["no label that was looked at holds any change"]
-    shared = [u for u in _CANDIDATES if seen.agreeing[u] >= _AGREEING * max(seen.pairs, 1)]
-    unchanged = max(shared, key=lambda u: seen.shared[u], default=None)
+        note = "the labels of each date hold two values: read as binary change, disappeared and appeared"
+        return ENCODINGS["binary"], [note] if values != {0} else ["none of the sampled labels holds any change"]
+    shared = [u for u in _CANDIDATES if evidence.agreeing[u] >= _AGREEING * max(evidence.pairs, 1)]
+    unchanged = max(shared, key=lambda u: evidence.shared[u], default=None)
     names = {0: "second-e1", 255: "second-e3", 6: "second-e4"}
     chosen = None if unchanged is None else ENCODINGS[names[unchanged]]
-    said = "no value" if unchanged is None else str(unchanged)
-    marked = {value: n for value, n in seen.numbers.items() if value not in (unchanged, 255)}
+    marker = "no value" if unchanged is None else str(unchanged)
+    marked = {value: n for value, n in evidence.numbers.items() if value not in (unchanged, 255)}
     held = (
         0.0 if chosen is None else sum(n for v, n in marked.items() if v in chosen.codes) / max(sum(marked.values()), 1)
     )
     if chosen is None or held < _HELD_ENOUGH:
         shown = ", ".join(map(str, sorted(values)[:12]))
         raise DatasetError(
-            f"{root}: class labels hold the values {shown}, and {said} marks the unchanged at both dates: this is no "
-            f"known encoding; {_DESCRIBE}, or give --encoding"
+            f"{root}: class labels hold the values {shown}, and {marker} marks unchanged pixels at both dates: not a "
+            f"known encoding. {_DESCRIBE}, or pass --encoding"
         )
     if chosen.name != "second-e1":
-        return chosen, [f"{chosen.name} taken, because {unchanged} lies at the same pixels at both dates"]
+        return chosen, [f"{chosen.name} recognised: {unchanged} is at the same pixels at both dates"]
     if max(marked, default=0) <= 4:
-        if seen.sides == {(_LANDSAT_SIDE, _LANDSAT_SIDE)} or "landsat" in str(root).casefold():
-            return ENCODINGS["landsat-scd"], ["landsat-scd taken: values 0 to 4 and its size or name"]
+        if evidence.sides == {(_LANDSAT_SIDE, _LANDSAT_SIDE)} or "landsat" in str(root).casefold():
+            return ENCODINGS["landsat-scd"], ["landsat-scd recognised: values 0 to 4 and its size or name"]
         return chosen, [
-            "second-e1 assumed: values 0 to 4 fit second-e2 and landsat-scd as well, and nothing tells them apart; "
+            "second-e1 assumed: values 0 to 4 fit second-e2 and landsat-scd as well and do not distinguish them; "
             "if the classes look wrong in the preview, pass --encoding second-e2 or --encoding landsat-scd"
         ]
     return chosen, [
         "second-e1 assumed (1 water, 2 ground, 3 low vegetation, 4 tree, 5 building, 6 playground): second-e2 has the "
-        "same values in another order, and nothing tells them apart; if the classes look wrong in the preview, "
-        "pass --encoding second-e2"
+        "same values in another order, and the values do not distinguish them; if the classes look wrong in the "
+        "preview, pass --encoding second-e2"
     ]
 
 
 def _change_encoding(labels: Sequence[Path], root: Path) -> tuple[LabelEncoding, list[str]]:
     rasters = [(path,) for path in labels if not is_vector(path)]
-    seen = _look_at(rasters, lambda e: len(e.numbers) > 1)
-    if not seen.files:
-        raise DatasetError(f"{root}: no label file can be read")
-    values = {value for value, n in seen.numbers.items() if n}
-    total = sum(seen.numbers.values())
-    ends = sum(n for value, n in seen.numbers.items() if 0 <= value <= 32 or 223 <= value <= 255)
-    if seen.lossy or (len(values) > 8 and max(values) >= 223 and ends >= 0.95 * total):
+    evidence = _sample(rasters, lambda e: len(e.numbers) > 1)
+    if not evidence.files:
+        raise DatasetError(f"{root}: none of its label files can be read. Run wasnow data check {root}")
+    values = {value for value, n in evidence.numbers.items() if n}
+    total = sum(evidence.numbers.values())
+    ends = sum(n for value, n in evidence.numbers.items() if 0 <= value <= 32 or 223 <= value <= 255)
+    if evidence.lossy or (len(values) > 8 and max(values) >= 223 and ends >= 0.95 * total):
         if ends < 0.8 * total:
-            raise DatasetError(f"{root}: its change labels look like photographs; is the right folder named label?")
-        return ENCODINGS["binary-smeared"], ["masks smeared by JPEG: above 127 is taken as changed"]
+            raise DatasetError(
+                f"{root}: its change labels look like photographs. Check that the folder named label holds the labels"
+            )
+        return ENCODINGS["binary-smeared"], ["change labels were compressed as JPEG: values above 127 count as changed"]
     if values <= {0, 1, 255}:
         if {1, 255} <= values:
             return ENCODINGS["binary-255-no-label"], [
-                "0, 1 and 255 all occur: 255 is taken as no label; pass --encoding nonzero or binary otherwise"
+                "0, 1 and 255 all occur: 255 counts as no label; pass --encoding nonzero or binary otherwise"
             ]
-        return ENCODINGS["binary"], [] if values != {0} else ["no label that was looked at holds any change"]
-    if values <= {*range(10), 255} and seen.sides == {(_LANDSAT_SIDE, _LANDSAT_SIDE)}:
-        return ENCODINGS["landsat-scd-from-to"], ["landsat-scd-from-to taken: values 0 to 9 on 416 x 416 px"]
-    nonzero = total - seen.numbers[0]
-    if nonzero and (seen.numbers[1] + seen.numbers[255]) / nonzero >= _HELD_ENOUGH:
+        return ENCODINGS["binary"], [] if values != {0} else ["none of the sampled labels holds any change"]
+    if values <= {*range(10), 255} and evidence.sides == {(_LANDSAT_SIDE, _LANDSAT_SIDE)}:
+        return ENCODINGS["landsat-scd-from-to"], ["landsat-scd-from-to recognised: values 0 to 9 on 416 x 416 px"]
+    nonzero = total - evidence.numbers[0]
+    if nonzero and (evidence.numbers[1] + evidence.numbers[255]) / nonzero >= _HELD_ENOUGH:
         return ENCODINGS["binary"], []
     shown = ", ".join(f"{value:g}" for value in sorted(values)[:12]) + (" ..." if len(values) > 12 else "")
-    colors = ", ".join(",".join(map(str, c)) for c, _ in seen.colors.most_common(4)) if seen.colored else ""
+    colors = ", ".join(",".join(map(str, c)) for c, _ in evidence.colors.most_common(4)) if evidence.colored else ""
     held = f"colours {colors}" if colors else f"values {shown}"
     if math.isclose(ends, 0) or len(values) > 40:
         held += " (like a photograph)"
     raise DatasetError(
-        f"{root}: change labels hold the {held}, wanted 0 and 1, or 0 and 255; pass --encoding nonzero if all but 0 is "
-        f"change, or {_DESCRIBE.replace('the values', 'them as change_values')}"
+        f"{root}: change labels hold the {held}, expected 0 and 1, or 0 and 255. Pass --encoding nonzero if all values "
+        f"but 0 are change, or {_DESCRIBE.lower().replace('the values', 'them as change_values')}"
     )

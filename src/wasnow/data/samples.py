@@ -1,16 +1,17 @@
-"""One training example, and a sequence of them read from files when asked for.
+"""One training sample, and a sequence of samples read from files on access.
 
-    Entry (paths) ──> pictures ──────────────────────> before, after             (H, W, 3)
-                 └──> label files ──> Encoding ──> reconcile ──> before_classes, after_classes, change   (H, W)
-    (wasnow.priors.samples) masks of words ──────────> priors                    (2, W, H, Wd)
+    Entry (paths) ──> images ───────────────────────────────> before, after        (H, W, 3)
+                 └──> label files ──> LabelEncoding ──> reconcile ──> before_classes, after_classes, change   (H, W)
+    (wasnow.priors.samples) masks of words ─────────────────> priors               (2, W, H, Wd)
 
-Whatever the files say, a `Sample` says it in one way:
+A `Sample` has one form, whatever the label files hold:
 
     change           0 unchanged   1 changed                      255 no label
     *_classes        0 unchanged   1..K the class at that date    255 no label
 
-A pixel without a label at one date has none at all where change can only be told from the classes; where a change map
-of its own says *changed*, only the class is missing. A pixel that one of the pictures does not show has no label.
+Without a change label, a pixel that has no label at one date has no label at both. With a change label, a pixel that it
+marks as changed keeps its change label, and only the missing class is 255. A pixel that is invalid in one of the images
+has no label.
 """
 
 from __future__ import annotations
@@ -37,17 +38,16 @@ Codes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Sample:
-    """A pair of pictures with what is known of it.
+    """An image pair with its labels.
 
     Attributes:
         name: unique within its split.
         before: ``(H, W, 3)`` uint8 RGB.
-        after: the same for the second date.
+        after: ``(H, W, 3)`` uint8 RGB.
         before_classes: ``(H, W)`` uint8: 0 unchanged, 1..K the class, 255 no label. None without class labels.
         after_classes: the same for the second date; None exactly where ``before_classes`` is.
         change: ``(H, W)`` uint8: 0, 1, 255 no label. None without labels.
-        priors: ``(2, W, H, Wd)`` uint8: 1 where a word is, at each date, for a model that wants to know; else 0. None
-            where nobody looked.
+        priors: ``(2, W, H, Wd)`` uint8 prior masks, dates by words: 1 where a word is, else 0. None without any.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Sample:
 
 
 class Samples(Protocol):
-    """What training, scoring and previews know of a dataset: a sequence of samples."""
+    """A sequence of samples: all that training, evaluation and previews need from a dataset."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -69,12 +69,12 @@ class Samples(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """Of all samples, in order."""
+        """Names of all samples, in order."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Another one where the samples are others."""
+        """Digest that differs between different samples."""
         ...
 
     def __len__(self) -> int: ...
@@ -84,14 +84,17 @@ class Samples(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The files of one sample.
+    """The files of one sample. Each label may be None, and may hold polygons.
 
     Attributes:
+        name: unique within its split.
+        before: image of the first date.
+        after: image of the second date.
         before_label: class labels of the first date.
         after_label: class labels of the second date.
-        joint_label: one file that tells the classes of both dates.
-        change_label: changed or not. Any label may be None, and may hold polygons.
-        window: the part of the files that is this sample; None for all.
+        joint_label: one file with the classes of both dates.
+        change_label: binary change labels.
+        window: the part of the files that is this sample; None for all of it.
     """
 
     name: str
@@ -105,21 +108,21 @@ class Entry:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All of them, pictures first."""
+        """All files, images first."""
         every = (self.before, self.after, self.before_label, self.after_label, self.joint_label, self.change_label)
         return tuple(path for path in every if path is not None)
 
 
 @dataclass(frozen=True)
 class Coding:
-    """How the label files of a dataset are to be read.
+    """How the files of a dataset are read.
 
     Attributes:
-        classes: of `Entry.before_label`, `Entry.after_label` and `Entry.joint_label`.
-        change: of `Entry.change_label`.
-        vocabulary: the words; polygons name them as they are.
-        columns: of files that hold polygons; None looks for them.
-        rendering: of the pictures.
+        classes: encoding of `Entry.before_label`, `Entry.after_label` and `Entry.joint_label`.
+        change: encoding of `Entry.change_label`.
+        vocabulary: class words; polygon files name them directly.
+        columns: of polygon files; None looks for them.
+        rendering: how images become 8-bit RGB.
     """
 
     classes: LabelEncoding | None = None
@@ -131,7 +134,7 @@ class Coding:
 
 @dataclass(frozen=True)
 class Labels:
-    """The three label maps of one pair, reconciled; see `Sample`."""
+    """The reconciled label maps of one pair; see `Sample`."""
 
     before_classes: Codes | None
     after_classes: Codes | None
@@ -140,7 +143,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class FileSamples:
-    """Samples that lie in files; reads one at a time and keeps none. Safe for threads and forked workers."""
+    """Samples in files, read one at a time and not cached. Safe for threads and forked workers."""
 
     entries: tuple[Entry, ...]
     coding: Coding
@@ -154,7 +157,7 @@ class FileSamples:
 
         Raises:
             RasterUnreadable: a file is missing or damaged.
-            UnknownLabels: a label file holds what its encoding does not know.
+            UnknownLabels: a label file holds values that its encoding does not define.
             InputError: sizes differ, or polygons cannot be read.
         """
         entry = self.entries[index]
@@ -163,13 +166,13 @@ class FileSamples:
             after, after_valid = read_picture(entry.after, self.coding.rendering, entry.window)
             if before.shape != after.shape:
                 raise InputError(
-                    f"{entry.before} has {_size(before.shape)} px, {entry.after} {_size(after.shape)}; "
-                    "give pairs of one size, or run wasnow data check for all such faults"
+                    f"{entry.before} has {_size(before.shape)} px, {entry.after} {_size(after.shape)}. "
+                    "Both must have the same size; wasnow data check lists all such faults"
                 )
             labels = read_labels(entry, self.coding, before.shape[:2])
-        seen = _both(before_valid, after_valid)
-        if seen is not None:
-            labels = Labels(*(None if m is None else np.where(seen, m, np.uint8(NO_LABEL)) for m in _maps(labels)))
+        valid = _intersection(before_valid, after_valid)
+        if valid is not None:
+            labels = Labels(*(None if m is None else np.where(valid, m, np.uint8(NO_LABEL)) for m in _maps(labels)))
         return Sample(entry.name, before, after, *_maps(labels))
 
     def __iter__(self) -> Iterator[Sample]:
@@ -189,27 +192,36 @@ class FileSamples:
     def fingerprint(self) -> str:
         """SHA-256 over names, encodings, windows, and each file's size, first and last 4 KiB.
 
-        Modification times are left out, so that a copy of a dataset counts as the same; the end of a PNG holds a
-        checksum of its pixels.
+        Modification times are not included, so that a copy of a dataset has the same fingerprint. The end of a PNG
+        holds a checksum of its pixels.
         """
         digest = hashlib.sha256()
         coding = self.coding
-        digest.update(repr((coding.vocabulary.words, coding.classes, coding.change, coding.rendering)).encode())
-        told: dict[Path, bytes] = {}
+        facts = [coding.vocabulary.words, *_encoding_facts(coding.classes), *_encoding_facts(coding.change)]
+        digest.update(repr([*facts, coding.rendering.bands, coding.rendering.stretch]).encode())
+        sums: dict[Path, bytes] = {}
         for entry in self.entries:
             digest.update(repr((entry.name, entry.window)).encode())
             for path in entry.files:
-                if path not in told:
-                    told[path] = sum_of_ends(path)
-                digest.update(told[path])
+                if path not in sums:
+                    sums[path] = sum_of_ends(path)
+                digest.update(sums[path])
         return digest.hexdigest()
 
 
+def _encoding_facts(encoding: LabelEncoding | None) -> list[object]:
+    """What an encoding does, without the texts that describe it."""
+    if encoding is None:
+        return [None]
+    after = None if encoding.after is None else sorted(encoding.after.items(), key=repr)
+    return [encoding.words, sorted(encoding.codes.items(), key=repr), after, encoding.threshold]
+
+
 def sum_of_ends(path: Path) -> bytes:
-    """SHA-256 of a file's name, size, first and last 4 KiB: near enough to its content, at any size.
+    """Return the SHA-256 of a file's name, size, first and last 4 KiB: a cheap stand-in for its content.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -223,12 +235,12 @@ def sum_of_ends(path: Path) -> bytes:
 
 
 def read_labels(entry: Entry, coding: Coding, shape: tuple[int, int]) -> Labels:
-    """The label maps of a pair, decoded and reconciled.
+    """Return the label maps of a pair, decoded and reconciled.
 
     Args:
-        entry: whose labels.
-        coding: how its files are written.
-        shape: rows and columns of the pictures, which the labels must have as well.
+        entry: the pair.
+        coding: how its files are read.
+        shape: rows and columns of the images; the labels must have the same.
 
     Raises:
         RasterUnreadable, UnknownLabels, InputError: as for `FileSamples`.
@@ -239,7 +251,16 @@ def read_labels(entry: Entry, coding: Coding, shape: tuple[int, int]) -> Labels:
 def label_readers(
     entry: Entry, coding: Coding, shape: tuple[int, int]
 ) -> dict[str, tuple[Path, Callable[[], NDArray[np.uint8]]]]:
-    """Each label file of a pair: kind -> its path, and what decodes it. A ``joint`` holds both dates, ``(2, H, W)``."""
+    """Return each label file of a pair: kind -> its path, and a function that decodes it.
+
+    The kinds are ``before``, ``after``, ``joint`` and ``change``. A ``joint`` label decodes to both dates,
+    ``(2, H, W)``.
+
+    Args:
+        entry: the pair.
+        coding: how its files are read.
+        shape: rows and columns of the images.
+    """
     readers: dict[str, tuple[Path, Callable[[], Codes]]] = {}
     files = {
         "before": (entry.before_label, coding.classes),
@@ -251,15 +272,15 @@ def label_readers(
         if path is None:
             continue
         if is_vector(path):
-            told = coding if kind == "joint" else Coding(columns=Columns())
-            readers[kind] = path, partial(_burnt, entry, path, told, joint=kind == "joint")
+            columns = coding if kind == "joint" else Coding(columns=Columns())
+            readers[kind] = path, partial(_rasterized, entry, path, columns, joint=kind == "joint")
         elif encoding is not None:
             readers[kind] = path, partial(decode_file, path, encoding, shape, entry.window)
     return readers
 
 
 def combine(decoded: Mapping[str, Codes], coding: Coding) -> Labels:
-    """What `label_readers` read, as one story."""
+    """Combine the maps that `label_readers` decoded into the labels of one sample."""
     before, after = decoded.get("before"), decoded.get("after")
     if "joint" in decoded:
         before, after = decoded["joint"]
@@ -272,37 +293,48 @@ def combine(decoded: Mapping[str, Codes], coding: Coding) -> Labels:
 
 
 def decode_file(path: Path, encoding: LabelEncoding, shape: tuple[int, int], window: Window | None = None) -> Codes:
-    """Class codes of one label raster, ``(H, W)``, or ``(2, H, W)`` for an encoding of both dates.
+    """Return the class codes of one label raster, ``(H, W)``, or ``(2, H, W)`` for an encoding of both dates.
+
+    Args:
+        path: of the raster.
+        encoding: of its values.
+        shape: rows and columns of the images.
+        window: the part to read; None for all of it.
 
     Raises:
-        RasterUnreadable: missing or damaged.
-        UnknownLabels: it holds what the encoding does not know.
-        InputError: it has another size than the pictures.
+        RasterUnreadable: the file is missing or damaged.
+        UnknownLabels: it holds values that the encoding does not define.
+        InputError: it differs in size from the images.
     """
     raw = read_label(path, window)
     if raw.shape != tuple(shape):
-        raise InputError(f"{path}: has {_size(raw.shape)} px, its pictures {_size(shape)}; labels need the same size")
+        raise InputError(f"{path}: has {_size(raw.shape)} px, its images {_size(shape)}. Labels need the same size")
     return decode(path, raw, encoding)
 
 
 def decode(path: Path, raw: RawLabel, encoding: LabelEncoding) -> Codes:
-    """Class codes of what a label file holds; the path is for the message.
+    """Return the class codes of the values of a label file.
+
+    Args:
+        path: of the file, for messages.
+        raw: its values.
+        encoding: of the values.
 
     Raises:
-        UnknownLabels: the encoding does not know some of it.
+        UnknownLabels: the encoding does not define some of the values.
     """
     values = raw.values_for(encoding)
     codes = encoding.decode(values)
-    strange = codes == UNKNOWN
-    if strange.any():
-        if strange.ndim == 3:
-            strange = strange.any(axis=0)
-        raise UnknownLabels(path, count_values(raw, strange), encoding.name)
+    unknown = codes == UNKNOWN
+    if unknown.any():
+        if unknown.ndim == 3:
+            unknown = unknown.any(axis=0)
+        raise UnknownLabels(path, count_values(raw, unknown), encoding.name)
     return codes
 
 
 def count_values(raw: RawLabel, where: NDArray[np.bool_]) -> dict[str, int]:
-    """How often each value occurs in a part of a label file, most frequent first: ``{"12": 40}``, ``{"1,2,3": 7}``."""
+    """Count the values in a part of a label file, most frequent first: ``{"12": 40}``, ``{"1,2,3": 7}``."""
     if raw.numbers is not None and raw.colors is None:
         values, counts = np.unique(raw.numbers[where], return_counts=True)
         texts = [f"{value:g}" for value in values.tolist()]
@@ -315,54 +347,58 @@ def count_values(raw: RawLabel, where: NDArray[np.bool_]) -> dict[str, int]:
 
 
 def reconcile(before: Codes | None, after: Codes | None, change: Codes | None, *, dense: bool) -> Labels:
-    """One story from up to three label maps.
+    """Combine up to three label maps into consistent labels.
 
     Args:
         before: ``(H, W)`` codes of the first date.
-        after: of the second date.
-        change: 0, 1, 255; None tells it from the classes.
-        dense: the classes speak of every pixel, so that change is where they differ; else it is where either is not 0.
+        after: ``(H, W)`` codes of the second date.
+        change: ``(H, W)`` 0, 1, 255; None derives it from the classes.
+        dense: the class maps name a class at every pixel, so that change is where they differ. Otherwise change is
+            where either is not 0.
     """
     if before is None or after is None:
         return Labels(None, None, change)
-    silent = (before == NO_LABEL) | (after == NO_LABEL)
+    unlabelled = (before == NO_LABEL) | (after == NO_LABEL)
     if change is None:
         changed = before != after if dense else (before != UNCHANGED) | (after != UNCHANGED)
-        change = np.where(silent, np.uint8(NO_LABEL), changed.astype(np.uint8))
-        outside = silent
+        change = np.where(unlabelled, np.uint8(NO_LABEL), changed.astype(np.uint8))
+        outside = unlabelled
     else:
         outside = change == NO_LABEL
-    # A class map that says "unchanged" where the change map says "changed" has no class to offer there.
+    # Where the change label says changed and a class map says unchanged, the class is unknown.
     maps = [
         np.where(codes == UNCHANGED, np.uint8(NO_LABEL), codes) if not dense else codes for codes in (before, after)
     ]
-    told = change == 1
-    before, after = (np.where(told, codes, np.where(outside, NO_LABEL, UNCHANGED)).astype(np.uint8) for codes in maps)
+    changed = change == 1
+    before, after = (
+        np.where(changed, codes, np.where(outside, NO_LABEL, UNCHANGED)).astype(np.uint8) for codes in maps
+    )
     return Labels(before, after, change)
 
 
 def _only_change(before: Codes, after: Codes) -> Codes:
-    """Two masks that each say *changed* (new here, gone there) as one."""
-    silent = (before == NO_LABEL) | (after == NO_LABEL)
-    return np.where(silent, np.uint8(NO_LABEL), ((before == 1) | (after == 1)).astype(np.uint8))
+    """Combine two binary masks (appeared, disappeared) into one change map."""
+    unlabelled = (before == NO_LABEL) | (after == NO_LABEL)
+    return np.where(unlabelled, np.uint8(NO_LABEL), ((before == 1) | (after == 1)).astype(np.uint8))
 
 
-def _burnt(entry: Entry, path: Path, coding: Coding, *, joint: bool) -> Codes:
+def _rasterized(entry: Entry, path: Path, coding: Coding, *, joint: bool) -> Codes:
     polygons = read_polygons(path, coding.columns)
     codes = {word.casefold(): code for code, word in enumerate(coding.vocabulary.words, 1)}
     try:
         before, after, unknown = burn(polygons, header(entry.before), codes, entry.window)
     except InputError as error:
-        raise InputError(f"{path}: on {entry.before.name}: {error}") from None
+        raise InputError(f"{path}: cannot be rasterized on {entry.before.name}: {error}") from None
     if unknown:
+        words = ", ".join(f"{word!r} in {n} polygons" for word, n in unknown.items())
         raise InputError(
-            f"{path}: {', '.join(f'{word!r} in {n} polygons' for word, n in unknown.items())} is none of the classes "
-            f"{', '.join(coding.vocabulary.words)}; add it to classes, or correct the file"
+            f"{path}: unknown class {words}; the classes are {', '.join(coding.vocabulary.words)}. "
+            "Add it to classes, or correct the file"
         )
     return np.stack([before, after]) if joint else after
 
 
-def _both(first: NDArray[np.bool_] | None, second: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+def _intersection(first: NDArray[np.bool_] | None, second: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
     if first is None or second is None:
         return first if second is None else second
     return first & second

@@ -1,6 +1,6 @@
-"""Weak labels from bands that a model does not see: water, vegetation and bare ground, where an index is clear.
+"""Weak labels from bands that the model does not get: water, vegetation and bare ground, where an index is conclusive.
 
-    NIR, SWIR (withheld) ──> index ──> limits from this raster's own histogram ──> label ──> teaches a model of RGB
+    NIR, SWIR (withheld) ──> index ──> thresholds from the raster's own histogram ──> label ──> trains a model of RGB
 
                  density of a water index
         land                                    water
@@ -10,13 +10,13 @@
 
 An index is a normalised difference (a - b) / (a + b) of two bands, -1 to 1:
 
-    NDWI   green, near infrared     water is high   McFeeters 1996
-    MNDWI  green, short-wave        water is high   Xu 2006; where there is such a band: towns are lower than in NDWI
-    NDVI   near infrared, red       plants are high Rouse et al. 1973
+    NDWI   green, near infrared     water is high       McFeeters 1996
+    MNDWI  green, short-wave        water is high       Xu 2006; preferred: built-up areas are lower than in NDWI
+    NDVI   near infrared, red       vegetation is high  Rouse et al. 1973
 
-Numbers of cameras that were never calibrated put the same ground at other values on every date, so no textbook
-threshold holds: each raster finds its own. Pixels between clear and clear have no label, and what no index can tell
-(buildings, roads) has none either. The labels are weak: right where they speak, for most of the pixels.
+Uncalibrated cameras give the same ground different values at every date, so no textbook threshold holds: thresholds
+are estimated from each raster. Pixels between the thresholds have no label, and neither have classes that no index
+separates (buildings, roads). The labels are weak: mostly right where given, and missing elsewhere.
 """
 
 from __future__ import annotations
@@ -36,37 +36,40 @@ Mask = NDArray[np.bool_]
 
 _BINS = 256
 _SMOOTH = 0.02
-"""Standard deviation of the histogram's smoothing, in units of the index."""
+"""Standard deviation of the smoothing of the histogram, in units of the index."""
 
 _FLANK = 0.25
 """A class begins where the density reaches this share of the lower of the two peaks beside the valley."""
 
 _GAP = (0.03, 0.10)
-"""How far the unlabelled interval reaches to either side of the valley, at least and at most."""
+"""Smallest and largest reach of the unlabelled interval to either side of the valley."""
 
 
 _LEAST_MIDDLE = 0.10
-"""A middle class narrower than this is none."""
+"""Smallest width of a middle class, in units of the index."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Up to ``low`` clearly not, from ``high`` on clearly so; nothing is said in between."""
+    """Two thresholds: up to ``low`` the class is absent, from ``high`` it is present, in between there is no label."""
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:
-            raise InputError(f"limits {self.low:g} to {self.high:g} do not rise; give the smaller first")
+            raise InputError(f"limits {self.low:g} to {self.high:g} are not ascending. Give the smaller one first")
 
 
 @dataclass(frozen=True)
 class SpectralBands:
-    """The bands of one date, ``(H, W)`` float32 in any unit that is proportional to light; NaN where missing.
+    """The bands of one date, ``(H, W)`` float32 in any unit proportional to radiance; NaN where missing.
 
     Attributes:
-        swir: short-wave infrared around 1.6 micrometres; None for cameras that have none.
+        red: red band.
+        green: green band.
+        nir: near infrared band.
+        swir: short-wave infrared band around 1.6 micrometres; None for cameras without one.
     """
 
     red: Values
@@ -76,7 +79,7 @@ class SpectralBands:
 
     @property
     def water_index(self) -> Values:
-        """MNDWI where there is a short-wave band, else NDWI."""
+        """MNDWI if there is a short-wave band, else NDWI."""
         return normalised_difference(self.green, self.nir if self.swir is None else self.swir)
 
     @property
@@ -87,15 +90,15 @@ class SpectralBands:
 
 @dataclass(frozen=True)
 class SpectralLabels:
-    """What the indices of one date say, and by which limits.
+    """Weak labels of one date, and the thresholds they come from.
 
     Attributes:
-        water: ``(H, W)``: clearly water.
-        land: ``(H, W)``: clearly no water.
-        vegetation: ``(H, W)``: clearly plants.
-        bare: ``(H, W)``: clearly neither; bare ground, or anything built.
-        water_limits: of the water index.
-        vegetation_limits: of NDVI on what is clearly no water.
+        water: ``(H, W)``: water.
+        land: ``(H, W)``: not water.
+        vegetation: ``(H, W)``: vegetation.
+        bare: ``(H, W)``: neither water nor vegetation: bare ground, or anything built.
+        water_limits: thresholds of the water index.
+        vegetation_limits: thresholds of NDVI on ``land``.
     """
 
     water: Mask
@@ -107,25 +110,25 @@ class SpectralLabels:
 
 
 def normalised_difference(first: Values, second: Values) -> Values:
-    """``(first - second) / (first + second)``, -1 to 1; NaN where both are 0 or one is missing."""
+    """Return ``(first - second) / (first + second)``, -1 to 1; NaN where both are 0 or one is missing."""
     total = first + second
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(total > 0, (first - second) / total, np.float32(np.nan)).astype(np.float32)
 
 
-def valley(values: Values, within: tuple[float, float] = (0.05, 0.6)) -> Limits:
-    """The deepest valley of a histogram, with the interval around it that belongs to neither side.
+def valley_limits(values: Values, within: tuple[float, float] = (0.05, 0.6)) -> Limits:
+    """Return the deepest valley of a histogram, with the interval around it that belongs to neither side.
 
-    The histogram is smoothed (Gaussian, 0.02). A place is as deep as its density lies below the lower of the highest
-    peaks on its two sides; of an empty gap, which is as deep everywhere, the middle is taken. The interval reaches to
-    where the density has risen to a quarter of that lower peak: 0.03 to 0.10 to either side.
+    The histogram is smoothed with a Gaussian of 0.02. The depth of a point is the distance of its density below the
+    lower of the highest peaks on its two sides. In an empty gap, where all depths are equal, the middle is taken. The
+    interval extends to where the density has risen to a quarter of that lower peak, 0.03 to 0.10 to either side.
 
     Args:
-        values: of an index, any shape; NaN is left out.
-        within: where the valley may lie.
+        values: of an index, any shape; NaN is ignored.
+        within: interval in which the valley is searched.
 
     Raises:
-        InputError: there is none, because the index falls off evenly from one peak.
+        InputError: there is no valley, because the histogram has a single peak.
     """
     density, edges = np.histogram(values[np.isfinite(values)], _BINS, (-1.0, 1.0))
     centres = (edges[:-1] + edges[1:]) / 2
@@ -134,8 +137,8 @@ def valley(values: Values, within: tuple[float, float] = (0.05, 0.6)) -> Limits:
     depth = np.where((centres >= within[0]) & (centres <= within[1]), peaks - smooth, 0.0)
     if depth.max() <= 1e-6 * smooth.max():
         raise InputError(
-            f"the index has no valley from {within[0]:g} to {within[1]:g}, so water and land cannot be told apart; "
-            "give a raster that shows both"
+            f"the index has no valley from {within[0]:g} to {within[1]:g}, so water and land cannot be separated. "
+            "Give a raster that shows both"
         )
     deepest = np.flatnonzero(depth >= depth.max() * (1 - 1e-4))
     at = int(deepest[len(deepest) // 2])
@@ -146,53 +149,53 @@ def valley(values: Values, within: tuple[float, float] = (0.05, 0.6)) -> Limits:
     return Limits(float(centres[at] - np.clip(low, *_GAP)), float(centres[at] + np.clip(high, *_GAP)))
 
 
-def thirds(values: Values) -> Limits:
-    """The two thresholds that part values into low, middle and high with the least variance within each (Otsu 1979).
+def otsu_limits(values: Values) -> Limits:
+    """Return the two thresholds that separate low, middle and high values with the least variance within (Otsu 1979).
 
-    Two kinds of ground have no middle, and then a threshold would run through one of them: where the middle would be
-    narrower than 0.10, two kinds are parted by one threshold, halfway between their means (where Otsu's lies, but for
-    an empty gap, in which any place is as good), and 0.05 to either side of it is left open.
+    With only two kinds of ground there is no middle class, and one threshold would split one of them. Where the middle
+    class would be narrower than 0.10, a single threshold is used instead: the midpoint of the two means (as Otsu's,
+    except in an empty gap, where every point is equally good), with 0.05 to either side left unlabelled.
 
     Raises:
         InputError: fewer than three different values.
     """
     known = values[np.isfinite(values)]
     if np.unique(known).size < 3:
-        raise InputError("the index has fewer than three different values; give a raster that shows more")
+        raise InputError("the index has fewer than three different values. Give a raster with more variation")
     low, high = threshold_multiotsu(known, 3, nbins=_BINS)  # type: ignore[no-untyped-call]
     if high - low < _LEAST_MIDDLE:
-        parted = known > threshold_otsu(known, nbins=_BINS)  # type: ignore[no-untyped-call]
-        between = float(known[parted].mean() + known[~parted].mean()) / 2
+        upper = known > threshold_otsu(known, nbins=_BINS)  # type: ignore[no-untyped-call]
+        between = float(known[upper].mean() + known[~upper].mean()) / 2
         return Limits(between - _LEAST_MIDDLE / 2, between + _LEAST_MIDDLE / 2)
     return Limits(float(low), float(high))
 
 
-def label_spectrally(seen: SpectralBands) -> SpectralLabels:
-    """Where one date clearly shows water, plants, or neither; see the head of this module.
+def label_spectrally(bands: SpectralBands) -> SpectralLabels:
+    """Return the weak labels of one date: water, vegetation, or neither.
 
     Raises:
         InputError: the raster shows one kind of ground only.
     """
-    water_index, vegetation_index = seen.water_index, seen.vegetation_index
-    by_water = valley(water_index)
+    water_index, vegetation_index = bands.water_index, bands.vegetation_index
+    by_water = valley_limits(water_index)
     with np.errstate(invalid="ignore"):
         water = water_index >= by_water.high
         land = water_index <= by_water.low
-        by_plants = thirds(vegetation_index[land])
+        by_plants = otsu_limits(vegetation_index[land])
         vegetation = land & (vegetation_index >= by_plants.high)
-        # Soil reflects more red than green, whatever the camera's infrared is worth.
-        bare = land & (vegetation_index <= by_plants.low) & (seen.red > seen.green)
+        # Soil reflects more red than green, however the infrared band is calibrated.
+        bare = land & (vegetation_index <= by_plants.low) & (bands.red > bands.green)
     return SpectralLabels(water, land, vegetation, bare, by_water, by_plants)
 
 
 def open_mask(mask: Mask, width: int) -> Mask:
-    """The parts of a mask that a square of ``width`` pixels fits into: fields stay, tracks and yards go."""
+    """Return the parts of a mask that a square of ``width`` pixels fits into (binary opening)."""
     opened: Mask = ndimage.binary_opening(mask, np.ones((width, width), np.bool_))
     return opened
 
 
 def label_map(masks: dict[int, Mask]) -> NDArray[np.uint8]:
-    """Masks by class code as one label map, ``(H, W)`` uint8; 255 where none speaks, or several do."""
+    """Combine masks by class code into a label map, ``(H, W)`` uint8; 255 where no mask or several are set."""
     stack = np.stack(list(masks.values()))
     codes = np.full(stack.shape[1:], NO_LABEL, np.uint8)
     for code, mask in masks.items():

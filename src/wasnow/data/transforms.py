@@ -1,11 +1,11 @@
-"""Paired transforms: one geometry for both pictures and all labels, a radiometry of its own for each date.
+"""Augmentation: one geometry for both images, all labels and all prior masks, and a radiometry for each date.
 
-    sample ─> scale and crop ─> flips, quarter turns ─> after displaced ─> dates swapped ─> light, camera
+    sample ─> scale and crop ─> flips, quarter turns ─> shift of after ─> swap of dates ─> colour and sensor jitter
               the same for before, after, before_classes, after_classes, change, priors     before │ after
 
-Labels and masks are never interpolated. Priors belong to the pictures: what displaces the second picture displaces its
-masks, and where a picture is continued by mirroring there is no mask. Everything is drawn from the generator that is
-handed in: the same generator state gives the same sample.
+Labels and masks are resampled by nearest neighbour. A shift of the second image shifts its prior masks too, because
+they were made from it; where an image is continued by mirroring there is no mask. All random numbers come from the
+given generator: the same generator state gives the same sample.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True, slots=True)
 class ColorJitter:
-    """How differently two pictures of one place may come out; each date draws its own.
+    """Random change of brightness, contrast, gamma and colours; drawn separately for each date.
 
     Drawn uniformly: contrast 1 +- ``contrast``, brightness +- ``brightness`` of full scale, gamma exp(+- ``gamma``), a
     gain 1 +- ``color`` for each band, saturation 1 +- ``saturation``.
+
+    Raises:
+        UsageError: a value is outside 0..1.
     """
 
     brightness: float = 0.10
@@ -45,10 +48,13 @@ class ColorJitter:
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "gamma", "color", "saturation"):
             if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)} is outside 0..1; write 0.2 for up to 20 per cent")
+                raise UsageError(f"{name} {getattr(self, name)} must be from 0 to below 1, such as 0.2 for 20 per cent")
 
     def __call__(self, rgb: Rgb, rng: np.random.Generator) -> Rgb:
-        """``(H, W, 3)`` in another light: per band  255 gain_b ((v / 255 - 1/2) contrast + 1/2 + brightness)^gamma."""
+        """Return ``(H, W, 3)`` uint8 with random colours.
+
+        For each band: 255 gain_b ((v / 255 - 1/2) contrast + 1/2 + brightness)^gamma.
+        """
         contrast = 1 + rng.uniform(-self.contrast, self.contrast)
         brightness = rng.uniform(-self.brightness, self.brightness)
         gamma = np.exp(rng.uniform(-self.gamma, self.gamma))
@@ -73,13 +79,16 @@ class ColorJitter:
 
 @dataclass(frozen=True, slots=True)
 class SensorJitter:
-    """How differently two cameras and two skies may show one place; each date draws its own.
+    """Random differences between two sensors and two atmospheres; drawn separately for each date.
 
     Attributes:
-        grey: probability that a date has no colours.
-        haze: a veil of up to this share of one pale colour over everything: v' = v + share (colour - v).
-        blur_px: standard deviation of the blur, drawn from 0 to this; below 0.3 nothing happens.
-        noise: standard deviation of the noise, in grey levels, drawn from 0 to this.
+        grey: probability that a date is greyscale, 0..1.
+        haze: largest share of one pale colour mixed into the image, 0..1: v' = v + share (colour - v).
+        blur_px: standard deviation of the blur is drawn from 0 to this; below 0.3 px no blur is applied.
+        noise: standard deviation of the noise is drawn from 0 to this, in grey levels.
+
+    Raises:
+        UsageError: a value is outside its range.
     """
 
     grey: float = 0.1
@@ -91,46 +100,48 @@ class SensorJitter:
         if not (0 <= self.grey <= 1 and 0 <= self.haze < 1 and self.blur_px >= 0 and self.noise >= 0):
             raise UsageError(
                 f"grey {self.grey:g}, haze {self.haze:g}, blur_px {self.blur_px:g}, noise {self.noise:g}: "
-                "the first two are shares of 0..1, none is negative"
+                "grey and haze must be 0..1, and none may be negative"
             )
 
     def __call__(self, rgb: Rgb, rng: np.random.Generator) -> Rgb:
-        """``(H, W, 3)`` as another camera would have it."""
+        """Return ``(H, W, 3)`` uint8 as a random sensor would record it."""
         without_colours, veil, sigma, grain = rng.uniform(size=4)
         pale = rng.uniform(0.6, 1.0) * 255 * (1 + rng.uniform(-0.08, 0.08, 3))
         seed = int(rng.integers(2**32))
-        seen = rgb.astype(np.float32)
+        out = rgb.astype(np.float32)
         if without_colours < self.grey:
-            seen[:] = (seen @ _LUMA)[..., None]
+            out[:] = (out @ _LUMA)[..., None]
         if self.blur_px * sigma >= 0.3:
-            seen = ndimage.gaussian_filter(seen, (self.blur_px * sigma, self.blur_px * sigma, 0), truncate=2.5)
-        # Skies are mostly clear: the square of a uniform number is mostly small.
+            out = ndimage.gaussian_filter(out, (self.blur_px * sigma, self.blur_px * sigma, 0), truncate=2.5)
+        # Clear air is more frequent than haze: the square of a uniform number is mostly small.
         share = np.float32(self.haze * veil**2)
         if share:
-            seen += share * (pale.astype(np.float32) - seen)
+            out += share * (pale.astype(np.float32) - out)
         if self.noise:
-            drawn = np.random.default_rng(seed).standard_normal(seen.shape, dtype=np.float32)
-            seen += drawn * np.float32(self.noise * grain**2)
-        seen += np.float32(0.5)
-        return np.clip(seen, 0, 255, out=seen).astype(np.uint8)
+            drawn = np.random.default_rng(seed).standard_normal(out.shape, dtype=np.float32)
+            out += drawn * np.float32(self.noise * grain**2)
+        out += np.float32(0.5)
+        return np.clip(out, 0, 255, out=out).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """A sample, seen anew.
+    """Random augmentation of a sample.
 
     Attributes:
-        crop: side of the square that is cut out at random; None keeps the whole picture. A smaller picture is filled up
-            by mirroring, without labels there.
-        scale: the pixel grid is made finer or coarser by a factor drawn from this range (log-uniform) before cropping;
-            needs ``crop``.
+        crop: side of the square that is cut out at random, pixels; None keeps the whole image. A smaller image is
+            extended by mirroring, with no label there.
+        scale: the image is resampled by a factor drawn from this range (log-uniform) before cropping; needs ``crop``.
         flips: mirror rows, mirror columns, each with probability 1/2.
-        quarter_turns: by 0, 90, 180 or 270 degrees; only where the picture is square, or cropped.
-        swap: probability that the dates change places, with their labels.
-        light: how each date's picture varies; None leaves them as they are.
-        shift_px: the second picture is displaced by up to this, in rows and in cols, and so are its priors, which were
-            found in it; its labels are not: real pairs are never aligned perfectly, and an answer must not hang on it.
-        camera: how each date's picture varies further; None leaves them as they are.
+        quarter_turns: rotate by 0, 90, 180 or 270 degrees; by 0 or 180 where the result is not square.
+        swap: probability that the dates are exchanged, with their labels.
+        light: colour jitter of each date; None for none.
+        shift_px: the second image and its prior masks are shifted by up to this in rows and in columns, 0..16. Its
+            labels are not: real pairs are never aligned perfectly, and the network must tolerate that.
+        camera: sensor jitter of each date; None for none.
+
+    Raises:
+        UsageError: a value is outside its range.
     """
 
     crop: int | None = None
@@ -145,24 +156,24 @@ class Augment:
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high:
-            raise UsageError(f"scale {low:g} to {high:g} does not rise from above 0; write such as (0.8, 1.25)")
+            raise UsageError(f"scale {low:g} to {high:g} must be ascending and above 0, such as (0.8, 1.25)")
         if (low, high) != (1.0, 1.0) and self.crop is None:
-            raise UsageError("a scale changes the size of pictures; give a crop as well, so that all come out alike")
+            raise UsageError("scale changes the size of images. Set a crop as well, so that all have the same size")
         if self.crop is not None and self.crop < 1:
-            raise UsageError(f"a crop of {self.crop} px holds nothing")
+            raise UsageError(f"crop {self.crop} must be at least 1 px")
         if not 0 <= self.swap <= 1:
-            raise UsageError(f"swap {self.swap:g} is no probability, 0..1")
+            raise UsageError(f"swap {self.swap:g} must be a probability, 0..1")
         if not 0 <= self.shift_px <= 16:
             raise UsageError(
-                f"shift_px {self.shift_px:g} is outside 0..16: beyond that, pictures no longer match labels"
+                f"shift_px {self.shift_px:g} must be 0..16: beyond that, images no longer match their labels"
             )
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The same sample in another geometry, light and order of dates.
+        """Return the augmented sample.
 
         Args:
-            sample: is left as it is.
-            rng: everything is drawn from it, always the same number of draws for the same settings.
+            sample: not modified.
+            rng: source of all random numbers; the number of draws depends on the settings only.
         """
         height, width = sample.change.shape if sample.change is not None else sample.before.shape[:2]
         if self.crop is not None:
@@ -205,14 +216,14 @@ class Augment:
                 sample = replace(sample, priors=np.stack([first, moved]))
         if rng.uniform() < self.swap:
             sample = swapped(sample)
-        for seen in (self.light, self.camera):
-            if seen is not None:
-                sample = replace(sample, before=seen(sample.before, rng), after=seen(sample.after, rng))
+        for jitter in (self.light, self.camera):
+            if jitter is not None:
+                sample = replace(sample, before=jitter(sample.before, rng), after=jitter(sample.after, rng))
         return sample
 
 
 def swapped(sample: Sample) -> Sample:
-    """The dates in the other order, labels and priors with them."""
+    """Return the sample with its dates exchanged, including labels and priors."""
     return replace(
         sample,
         before=sample.after,
@@ -224,13 +235,26 @@ def swapped(sample: Sample) -> Sample:
 
 
 def turn(array: A, mirror: NDArray[np.int64], turns: int) -> A:
-    """Rows mirrored where ``mirror[0]``, columns where ``mirror[1]``, then ``turns`` quarter turns to the left."""
-    seen = array[:: -1 if mirror[0] else 1, :: -1 if mirror[1] else 1]
-    return np.ascontiguousarray(np.rot90(seen, turns))
+    """Mirror rows if ``mirror[0]``, columns if ``mirror[1]``, then rotate by ``turns`` quarter turns to the left.
+
+    Args:
+        array: ``(H, W)`` or ``(H, W, 3)``.
+        mirror: ``(2,)`` 0 or 1.
+        turns: 0 to 3.
+    """
+    mirrored = array[:: -1 if mirror[0] else 1, :: -1 if mirror[1] else 1]
+    return np.ascontiguousarray(np.rot90(mirrored, turns))
 
 
 def cut(rgb: Rgb, row: int, col: int, side: int) -> Rgb:
-    """``(side, side, 3)`` from ``row``, ``col``; mirrored beyond the edge where the picture is smaller."""
+    """Return ``(side, side, 3)`` from ``row``, ``col``, mirrored beyond the edge of a smaller image.
+
+    Args:
+        rgb: ``(H, W, 3)``.
+        row: first row.
+        col: first column.
+        side: rows and columns of the result.
+    """
     rows, cols = (
         _mirrored(np.arange(start, start + side), size) for start, size in zip((row, col), rgb.shape[:2], strict=True)
     )
@@ -240,7 +264,15 @@ def cut(rgb: Rgb, row: int, col: int, side: int) -> Rgb:
 
 
 def cut_labels(codes: Codes, row: int, col: int, side: int, *, beyond: int = NO_LABEL) -> Codes:
-    """The same of labels; ``beyond`` the edge, which is no label."""
+    """Return ``(side, side)`` codes from ``row``, ``col``, with ``beyond`` outside the edge (default: no label).
+
+    Args:
+        codes: ``(H, W)``.
+        row: first row.
+        col: first column.
+        side: rows and columns of the result.
+        beyond: value outside the edge.
+    """
     out = np.full((side, side), beyond, np.uint8)
     part = codes[row : row + side, col : col + side]
     out[: part.shape[0], : part.shape[1]] = part
@@ -248,12 +280,12 @@ def cut_labels(codes: Codes, row: int, col: int, side: int, *, beyond: int = NO_
 
 
 def resample(rgb: Rgb, rows: NDArray[np.floating], cols: NDArray[np.floating]) -> Rgb:
-    """Bilinear values at fractional rows and cols (pixel centres at whole numbers), mirrored beyond the edge.
+    """Return bilinear values at fractional rows and columns (pixel centres at integers), mirrored beyond the edge.
 
     Args:
         rgb: ``(H, W, 3)``.
-        rows: ``(h,)`` where the rows of the answer lie.
-        cols: ``(w,)`` likewise.
+        rows: ``(h,)`` row coordinates of the result.
+        cols: ``(w,)`` column coordinates of the result.
     """
     r0, c0 = np.floor(rows).astype(np.int64), np.floor(cols).astype(np.int64)
     down, right = (rows - r0).astype(np.float32)[:, None, None], (cols - c0).astype(np.float32)[:, None]
@@ -269,7 +301,7 @@ def resample(rgb: Rgb, rows: NDArray[np.floating], cols: NDArray[np.floating]) -
 
 
 def _mixed(first: NDArray[Any], second: NDArray[Any], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``first + weight (second - first)`` in float32, in place where it can be."""
+    """``first + weight (second - first)`` in float32, computed in place."""
     mixed = second.astype(np.float32)
     mixed -= first
     mixed *= weight
@@ -278,7 +310,14 @@ def _mixed(first: NDArray[Any], second: NDArray[Any], weight: NDArray[np.float32
 
 
 def nearest(codes: Codes, rows: NDArray[np.floating], cols: NDArray[np.floating], *, beyond: int = NO_LABEL) -> Codes:
-    """The label whose pixel holds each point; ``beyond`` the edge, which is no label."""
+    """Return the code of the pixel that contains each point, with ``beyond`` outside the edge (default: no label).
+
+    Args:
+        codes: ``(H, W)``.
+        rows: ``(h,)`` row coordinates of the result.
+        cols: ``(w,)`` column coordinates of the result.
+        beyond: value outside the edge.
+    """
     r, c = np.floor(rows + 0.5).astype(np.int64), np.floor(cols + 0.5).astype(np.int64)
     height, width = codes.shape
     out = codes[np.ix_(np.clip(r, 0, height - 1), np.clip(c, 0, width - 1))]
@@ -287,7 +326,7 @@ def nearest(codes: Codes, rows: NDArray[np.floating], cols: NDArray[np.floating]
 
 
 def _mirrored(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """0 1 2 3 | 2 1 0 1 2 ...: indices beyond the edge, folded back."""
+    """Mirror indices beyond the edge back into the image: 0 1 2 3 | 2 1 0 1 2 ..."""
     if size == 1:
         return np.zeros_like(index)
     folded = np.abs(index) % (2 * size - 2)
@@ -300,7 +339,7 @@ def _each(
     labels: Callable[[Codes], Codes],
     mask: Callable[[Codes], Codes],
 ) -> Sample:
-    """One function on both pictures, one on all labels, one on the mask of each date and word."""
+    """Apply one function to both images, one to all labels, one to the prior mask of each date and word."""
 
     def of(codes: Codes | None) -> Codes | None:
         return None if codes is None else labels(codes)
@@ -317,5 +356,5 @@ def _each(
 
 
 def _planes(masks: Codes, each: Callable[[Codes], Codes]) -> Codes:
-    """The same function on each mask of ``(W, H, Wd)``."""
+    """Apply a function to each mask of ``(W, H, Wd)``."""
     return np.stack([each(mask) for mask in masks])

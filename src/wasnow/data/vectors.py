@@ -1,11 +1,11 @@
-"""Labels that are polygons: burnt into the pixel grid of their pair at the moment they are asked for.
+"""Labels as polygons, rasterized on the pixel grid of their pair when they are read.
 
     changes.gpkg   ┐  polygons in any CRS    reprojected,       (H, W) class codes of the first date
     0001.geojson   ├─ columns from, to    ─> pixel centres  ─>  (H, W) class codes of the second date
     0001.json      ┘  (or none: change)      inside             0 outside all polygons
 
-A pixel belongs to the polygon that holds its centre; where polygons overlap, the later in the file wins. A polygon
-whose class is empty counts as changed, without a class label at that date. Pixel coordinates (xBD's JSON) need no CRS.
+A pixel belongs to the polygon that contains its centre. Where polygons overlap, the later one in the file wins. A
+polygon with an empty class is changed, without a class label at that date. Pixel coordinates (xBD's JSON) need no CRS.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LAYERS = ("changes",)
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns name the classes of the two dates; None for polygons that only say *changed*."""
+    """Columns that name the classes of the two dates; None for polygons of binary change."""
 
     before: str | None = None
     after: str | None = None
@@ -50,7 +50,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Polygons:
-    """One file of polygons as it is: shapes, the words of both dates (None where not given), and the CRS."""
+    """The polygons of one file: shapes, class words of both dates (None where not given), and CRS."""
 
     shapes: NDArray[np.object_]
     before: tuple[str | None, ...]
@@ -60,12 +60,12 @@ class Polygons:
 
 
 def is_vector(path: Path) -> bool:
-    """Whether a label file holds polygons, by its suffix."""
+    """Whether a label file holds polygons, judged by its suffix."""
     return path.suffix.lower() in VECTOR_SUFFIXES
 
 
 def words_in(paths: Sequence[Path], columns: Columns | None) -> tuple[str, ...]:
-    """All class words of these files, sorted; empty where polygons only say *changed*."""
+    """Return all class words of these files, sorted; empty for polygons of binary change."""
     found: set[str] = set()
     for path in paths:
         polygons = read_polygons(path, columns)
@@ -74,14 +74,14 @@ def words_in(paths: Sequence[Path], columns: Columns | None) -> tuple[str, ...]:
 
 
 def read_polygons(path: Path, columns: Columns | None = None) -> Polygons:
-    """The polygons of a file; the last few files are kept in memory, since one file often serves all pairs.
+    """Read the polygons of a file. The last few files are cached, because one file often serves all pairs.
 
     Args:
-        path: anything that OGR reads, or xBD's JSON.
-        columns: None looks for ``from`` and ``to`` (as ``wasnow detect`` writes them) and their relatives.
+        path: any format that OGR reads, or xBD's JSON.
+        columns: None looks for ``from`` and ``to``, as ``wasnow detect`` writes them, and similar names.
 
     Raises:
-        InputError: not readable, or a column that was asked for is not there.
+        InputError: not readable, or a requested column does not exist.
     """
     try:
         return _read_polygons(path, columns, path.stat().st_mtime_ns)
@@ -128,20 +128,20 @@ def _read_polygons(path: Path, columns: Columns | None, mtime_ns: int) -> Polygo
 def burn(
     polygons: Polygons, head: Header, codes: Mapping[str, int], window: Window | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], dict[str, int]]:
-    """Class codes of both dates on the grid of a picture.
+    """Rasterize polygons to class codes of both dates.
 
     Args:
         polygons: from `read_polygons`.
-        head: the grid.
-        codes: class word, casefolded -> 1..K; empty for polygons that only say *changed*, which burn as 1.
+        head: the grid of the image.
+        codes: class word, casefolded -> 1..K; empty for binary change, which becomes 1.
         window: part of the grid; None for all of it.
 
     Returns:
-        Codes of the first and of the second date, ``(H, W)`` each, and the words that ``codes`` lacks with their
-        number of polygons (burnt as 255).
+        Codes of the first and of the second date, ``(H, W)`` each, and the words that are not in ``codes`` with their
+        number of polygons (rasterized as 255).
 
     Raises:
-        InputError: the polygons cannot be brought onto the grid.
+        InputError: the polygons cannot be transformed to the grid.
     """
     at = window or Window(0, 0, head.height, head.width)
     shapes = _on_grid(polygons, head)
@@ -160,7 +160,7 @@ def burn(
     corners = np.array([at.col, at.row, at.col_stop, at.row_stop], np.float64)
     near = [i for i, shape in enumerate(shapes) if shapely.box(*corners).intersects(shape)]
 
-    def burnt(words: Sequence[str | None]) -> NDArray[np.uint8]:
+    def rasterized(words: Sequence[str | None]) -> NDArray[np.uint8]:
         values = [(shapes[i], code(words[i])) for i in near]
         if not values:
             return np.zeros((at.height, at.width), np.uint8)
@@ -169,21 +169,21 @@ def burn(
         )
         return out
 
-    return burnt(polygons.before), burnt(polygons.after), unknown
+    return rasterized(polygons.before), rasterized(polygons.after), unknown
 
 
 def _on_grid(polygons: Polygons, head: Header) -> list[Any]:
-    """The shapes in pixel coordinates: x is columns, y is rows."""
+    """Return the shapes in pixel coordinates: x is columns, y is rows."""
     if polygons.crs is None or head.crs is None or not head.georeferenced:
         if polygons.crs is not None and not _looks_like_pixels(polygons, head):
-            raise InputError("the polygons have a CRS and the pictures have none; give georeferenced pictures")
+            raise InputError("the polygons have a CRS and the images have none. Give georeferenced images")
         return list(polygons.shapes)
     inverse, target = ~head.transform, head.crs.to_wkt()
     try:
         same = CRS.from_user_input(polygons.crs).equals(CRS.from_user_input(target), ignore_axis_order=True)
         to_crs = None if same else Transformer.from_crs(polygons.crs, target, always_xy=True)
     except (CRSError, ProjError) as error:
-        raise InputError(f"the CRS of the polygons is not understood: {error}") from None
+        raise InputError(f"the CRS of the polygons cannot be used: {error}") from None
 
     def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
         x, y = points[:, 0], points[:, 1]
@@ -195,7 +195,7 @@ def _on_grid(polygons: Polygons, head: Header) -> list[Any]:
 
 
 def _looks_like_pixels(polygons: Polygons, head: Header) -> bool:
-    """GeoJSON is WGS 84 by definition, also where somebody wrote pixel coordinates: those exceed any longitude."""
+    """Whether coordinates are pixels: they exceed any longitude, and GeoJSON without a CRS counts as WGS 84."""
     bounds = shapely.total_bounds(polygons.shapes)
     return bool(bounds[2] > 180 or bounds[3] > 90) and bool(bounds[2] <= head.width and bounds[3] <= head.height)
 
@@ -209,19 +209,19 @@ _XBD_WORDS: dict[str, tuple[str | None, str | None]] = {
 
 
 def geometries(path: Path, shapes: NDArray[Any] | None) -> NDArray[Any]:
-    """What pyogrio read as WKB, as shapes; those of no geometry are None.
+    """Decode the WKB that pyogrio read; rows without a geometry become None.
 
     Raises:
-        InputError: one is no shape, such as a ring of two points.
+        InputError: a geometry is invalid, such as a ring of two points.
     """
     try:
         return np.asarray(shapely.from_wkb(shapes)) if shapes is not None else np.empty(0, object)
     except shapely.errors.GEOSException as error:
-        raise InputError(f"{path}: holds a shape that is none ({' '.join(str(error).split())}); repair it") from None
+        raise InputError(f"{path}: holds an invalid geometry ({' '.join(str(error).split())}). Repair it") from None
 
 
 def _xbd(path: Path) -> Polygons | None:
-    """xBD's own JSON: WKT in pixel coordinates with a damage level; None for any other JSON."""
+    """Read xBD's own JSON, WKT in pixel coordinates with a damage level; None for any other JSON."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -235,11 +235,12 @@ def _xbd(path: Path) -> Polygons | None:
             try:
                 shapes.append(shapely.from_wkt(feature["wkt"]))
             except (KeyError, TypeError, shapely.errors.GEOSException) as error:
-                told = " ".join(str(error).split())
-                raise InputError(f"{path}: holds a shape that is no WKT ({told}); repair it") from None
+                reason = " ".join(str(error).split())
+                raise InputError(f"{path}: holds invalid WKT ({reason}). Repair it") from None
             words.append(_XBD_WORDS[level])
         elif level != "no-damage":
-            raise InputError(f"{path}: damage level {level!r} is none of xBD's; correct the file")
+            levels = ", ".join(["no-damage", *_XBD_WORDS])
+            raise InputError(f"{path}: unknown damage level {level!r}; xBD has {levels}. Correct the file")
     array = np.empty(len(shapes), object)
     array[:] = shapes
     return Polygons(array, tuple(w[0] for w in words), tuple(w[1] for w in words), None, True)

@@ -1,14 +1,14 @@
-"""Any folder, by a small YAML file that says where everything is and what label values mean.
+"""Any folder, described by a small YAML file: where the files are, and what label values mean.
 
-    # dataset.yaml                                     # the same for change without classes
+    # dataset.yaml                                     # the same for binary change
     before: "{split}/T1/{name}.tif"                    before: "before/{name}.tif"
     after: "{split}/T2/{name}.tif"                     after: "after/{name}.tif"
     before_label: "{split}/GT_T1/{name}.png"           change_label: "label/{name}.tif"
     after_label: "{split}/GT_T2/{name}.png"            change_values: {0: unchanged, 1: changed, 3: unchanged}
     values: {0: unchanged, 1: water, 2: building, 255: no label}
 
-Paths are relative to the file. ``{name}`` tells samples apart, ``{split}`` names the split, ``*`` stands for anything
-within one folder. A key that does not exist is refused with the nearest one that does.
+Paths are relative to the file. ``{name}`` identifies a sample, ``{split}`` is the name of its split, ``*`` matches
+anything within one folder. An unknown key is rejected, with the nearest known one in the message.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ UNCHANGED_WORD, CHANGED_WORD, NO_LABEL_WORD = "unchanged", "changed", "no label"
 
 
 def _raw_value(key: Any) -> Raw:
-    """``7``, ``"255,255,255"`` or ``"#ff0000"``."""
+    """Parse a label value: ``7``, ``"255,255,255"`` or ``"#ff0000"``."""
     if isinstance(key, bool):
         raise ValueError("a label value is a number or a colour, not true or false")
     if isinstance(key, int) and 0 <= key <= 255:
@@ -51,7 +51,7 @@ def _raw_value(key: Any) -> Raw:
     parts = [part for part in re.split(r"[,\s]+", text.strip("()[]")) if part]
     if len(parts) == 3 and all(part.isdigit() and int(part) <= 255 for part in parts):
         return int(parts[0]), int(parts[1]), int(parts[2])
-    raise ValueError(f"{key!r} is no label value: write a number 0 to 255, or a colour such as '255,0,0' or '#ff0000'")
+    raise ValueError(f"{key!r} is not a label value: write a number 0 to 255, or a colour such as '#ff0000'")
 
 
 def _meaning(word: Any) -> str | tuple[str, str]:
@@ -59,7 +59,7 @@ def _meaning(word: Any) -> str | tuple[str, str]:
         return str(word[0]), str(word[1])
     if isinstance(word, str):
         return word
-    raise ValueError(f"{word!r} is no class: write a word, or [from, to] for a label of both dates")
+    raise ValueError(f"{word!r} is not a class: write a word, or [from, to] for a label of both dates")
 
 
 Values = Annotated[
@@ -73,7 +73,7 @@ Values = Annotated[
 
 
 class PolygonColumns(BaseModel):
-    """Which columns of a file of polygons name the classes; leave both out for polygons that only say *changed*."""
+    """Columns of a polygon file that name the classes; omit both for polygons of binary change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     before: str | None = None
@@ -90,8 +90,8 @@ class Description(BaseModel):
     after: str = Field(description="pattern of the second pictures")
     before_label: str | None = Field(None, description="pattern of the class labels of the first date")
     after_label: str | None = Field(None, description="pattern of the class labels of the second date")
-    joint_label: str | None = Field(None, description="pattern of labels that tell both dates at once")
-    change_label: str | None = Field(None, description="pattern of labels that say changed or not")
+    joint_label: str | None = Field(None, description="pattern of labels of both dates in one file")
+    change_label: str | None = Field(None, description="pattern of binary change labels")
     classes: tuple[str, ...] | None = Field(None, description="the words in code order; else in order of appearance")
     encoding: str | None = Field(None, description="a known encoding of the class labels, instead of values")
     values: Values | None = Field(None, description="value or colour -> class word, 'unchanged' or 'no label'")
@@ -108,56 +108,56 @@ class Description(BaseModel):
             pattern = getattr(self, key)
             shared = key not in ("before", "after") and pattern is not None and is_vector(Path(pattern))
             if pattern is not None and "{name}" not in pattern and not shared:
-                raise ValueError(f"{key}: {pattern!r} has no {{name}}, so pairs cannot be told apart")
+                raise ValueError(f"{key}: {pattern!r} has no {{name}} to distinguish the pairs")
         if (self.before_label is None) != (self.after_label is None):
-            raise ValueError("before_label and after_label come together; use change_label or joint_label for one file")
+            raise ValueError("before_label and after_label must be given together; for one file use joint_label")
         if self.joint_label is not None and self.before_label is not None:
-            raise ValueError("joint_label stands instead of before_label and after_label: give one or the other")
+            raise ValueError("joint_label replaces before_label and after_label: give one or the other")
         if self.encoding is not None and self.values is not None:
-            raise ValueError("encoding and values say the same thing: give one of them")
+            raise ValueError("encoding and values exclude each other: give one of them")
         if self.stretch is not None and not self.stretch[0] < self.stretch[1]:
-            raise ValueError(f"stretch {list(self.stretch)} does not rise; write [black, white]")
+            raise ValueError(f"stretch {list(self.stretch)} must be ascending: [black, white]")
         if self.bands is not None and min(self.bands) < 1:
-            raise ValueError(f"bands {list(self.bands)} count from 1")
+            raise ValueError(f"bands {list(self.bands)} must be counted from 1")
         return self
 
 
 def read_description(path: Path) -> Description:
-    """A dataset.yaml.
+    """Read a dataset.yaml.
 
     Raises:
-        DatasetError: not readable, or a key or value that does not fit; unknown keys with the nearest known one.
+        DatasetError: not readable, or an unknown key or invalid value; unknown keys with the nearest known one.
     """
     content = load_yaml(path)
     try:
         return Description.model_validate(content)
     except ValidationError as error:
-        lines = [said(one, tuple(Description.model_fields)) for one in error.errors()]
+        lines = [readable(one, tuple(Description.model_fields)) for one in error.errors()]
         raise DatasetError(f"{path}: {'; '.join(lines)}") from None
 
 
 def load_yaml(path: Path) -> dict[Any, Any]:
-    """The keys of a YAML file.
+    """Return the keys of a YAML file.
 
     Raises:
-        DatasetError: not readable, or no keys in it.
+        DatasetError: not readable, or without keys.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise DatasetError(f"{path}: holds {type(content).__name__}, wanted keys such as before: and after:")
+        raise DatasetError(f"{path}: holds {type(content).__name__}, expected keys such as before: and after:")
     return content
 
 
-def said(error: Any, keys: Sequence[str]) -> str:
-    """One complaint of pydantic in our words, an unknown key with the nearest of ``keys``."""
+def readable(error: Any, keys: Sequence[str]) -> str:
+    """Return a pydantic error as one sentence; an unknown key with the nearest of ``keys``."""
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         known = tuple(PolygonColumns.model_fields) if where.startswith("columns.") else keys
         name = where.rpartition(".")[2]
-        return f"there is no key {name!r}{did_you_mean(name, known) or '; known are ' + ', '.join(known)}"
+        return f"unknown key {name!r}{did_you_mean(name, known) or '; known are ' + ', '.join(known)}"
     if error["type"] == "missing":
         return f"the key {where!r} is missing"
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -165,10 +165,10 @@ def said(error: Any, keys: Sequence[str]) -> str:
 
 
 def find(path: Path) -> Layout:
-    """The pairs that a dataset.yaml describes.
+    """Return the pairs that a dataset.yaml describes.
 
     Raises:
-        DatasetError: the description does not hold together, or no file fits it.
+        DatasetError: the description is inconsistent, or no file matches it.
     """
     described = read_description(path)
     listing = list_files(path.parent)
@@ -193,9 +193,9 @@ def find(path: Path) -> Layout:
                 named = match.groupdict()
                 placed[named.get("split"), named["name"]][key] = file
     if not any("before" in files or "after" in files for files in placed.values()):
-        raise DatasetError(f"{path}: no file fits before: {described.before!r}; paths are relative to {path.parent}")
+        raise DatasetError(f"{path}: no file matches before: {described.before!r}. Paths are relative to {path.parent}")
     faults = [Fault(str(file), "no such file") for file in shared.values() if not file.exists()]
-    # A label pattern without {split} serves the pairs of every split.
+    # A label pattern without {split} applies to the pairs of every split.
     for (split, name), files in list(placed.items()):
         if split is None and any(other != split and n == name for other, n in placed):
             for (other, n), theirs in placed.items():
@@ -207,8 +207,8 @@ def find(path: Path) -> Layout:
         missing = [key for key in wanted if key not in files and key not in shared]
         some = next(iter(files.values()))
         for key in missing:
-            looked = wanted[key].replace("{name}", name).replace("{split}", split or "{split}")
-            faults.append(Fault(str(some), f"has no {key}: looked for {looked}"))
+            expected = wanted[key].replace("{name}", name).replace("{split}", split or "{split}")
+            faults.append(Fault(str(some), f"has no {key}: expected {expected}"))
         if not missing:
             paths = {**shared, **{key: listing / file for key, file in files.items()}}
             entry = Entry(
@@ -247,7 +247,7 @@ def find(path: Path) -> Layout:
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-    """``"{split}/T1/{name}.tif"`` as a regular expression over relative paths."""
+    """Return ``"{split}/T1/{name}.tif"`` as a regular expression over relative paths."""
     parts = re.split(r"(\{name\}|\{split\}|\*\*/|\*)", pattern.removeprefix("./"))
     known = {"{name}": r"(?P<name>[^/]+)", "{split}": r"(?P<split>[^/]+)", "**/": r"(?:.*/)?", "*": r"[^/]*"}
     return re.compile("".join(known.get(part, re.escape(part)) for part in parts))
@@ -264,7 +264,7 @@ def _encodings(path: Path, described: Description) -> tuple[LabelEncoding | None
         for raw, word in described.change_values.items():
             meaning = {UNCHANGED_WORD: 0, CHANGED_WORD: 1, NO_LABEL_WORD: NO_LABEL}.get(str(word))
             if meaning is None:
-                raise DatasetError(f"{path}: change_values: {word!r} is none of unchanged, changed, no label")
+                raise DatasetError(f"{path}: change_values: {word!r} is not one of unchanged, changed, no label")
             codes[raw] = meaning
         change = LabelEncoding(f"change_values of {path.name}", "described", (), codes)
     return classes, change
@@ -273,29 +273,29 @@ def _encodings(path: Path, described: Description) -> tuple[LabelEncoding | None
 def class_encoding(
     path: Path, values: Mapping[Raw, str | tuple[str, str]], given: tuple[str, ...] | None, *, joint: bool
 ) -> LabelEncoding:
-    """What ``values:`` says, as an encoding.
+    """Return the encoding that ``values:`` describes.
 
     Args:
         path: of the description, for messages.
         values: value or colour -> class word, ``unchanged`` or ``no label``; [from, to] where ``joint``.
-        given: the words in code order; None takes them as they appear.
-        joint: whether a label file tells both dates.
+        given: class words in code order; None takes them in order of appearance.
+        joint: whether a label file holds both dates.
 
     Raises:
-        DatasetError: a word is none of ``given``, or has the wrong form.
+        DatasetError: a word is not in ``given``, or has the wrong form.
     """
     special = {UNCHANGED_WORD: 0, NO_LABEL_WORD: NO_LABEL}
     pairs = {raw: (word, word) if isinstance(word, str) else word for raw, word in values.items()}
     if not joint and any(isinstance(word, tuple) for word in values.values()):
         raise DatasetError(f"{path}: values: [from, to] is for joint_label; a label of one date names one class")
     if joint and any(isinstance(word, str) and word not in special for word in values.values()):
-        raise DatasetError(f"{path}: values: a joint_label tells both dates; write each class as [from, to]")
-    seen = list(dict.fromkeys(word for pair in pairs.values() for word in pair if word not in special))
-    words = tuple(seen) if given is None else given
-    strange = [word for word in seen if word not in words]
-    if strange:
-        near = did_you_mean(strange[0], words)
-        raise DatasetError(f"{path}: values: {strange[0]!r} is none of the classes {', '.join(words)}{near}")
+        raise DatasetError(f"{path}: values: a joint_label holds both dates; write each class as [from, to]")
+    used = list(dict.fromkeys(word for pair in pairs.values() for word in pair if word not in special))
+    words = tuple(used) if given is None else given
+    unknown = [word for word in used if word not in words]
+    if unknown:
+        near = did_you_mean(unknown[0], words)
+        raise DatasetError(f"{path}: values: unknown class {unknown[0]!r}; the classes are {', '.join(words)}{near}")
     codes = {word: code for code, word in enumerate(words, 1)} | special
     first = {raw: codes[pair[0]] for raw, pair in pairs.items()}
     second = {raw: codes[pair[1]] for raw, pair in pairs.items()}

@@ -4,8 +4,8 @@
     images_2012/2012/D14/14-2012-0415-6890-LA93.tif          labels_land_cover_2012/2012/D14/14-2012-...tif
                                                              labels_change/D14/14-2012-...tif
 
-Land cover is given everywhere at both dates; what changed is in a map of its own, which is believed where the two
-disagree. The year within a file name is when it was flown, so pairs share all of the name but that.
+Land cover is given at every pixel of both dates. Change has its own map, which is used where the two disagree. The year
+in a file name is the year of the flight, so pairs share all of the name except the year.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wasnow.data.layouts.layout import Layout, Listing, sorted_entries
 from wasnow.data.samples import Entry
 
 TILE = 1000
-"""10000 px do not fit a network: each pair is cut into 100."""
+"""Images of 10000 px do not fit a network: each pair is cut into 100 tiles of this side."""
 
 _IMAGES = re.compile(r"images_(\d{4})")
 _COVERS = re.compile(r"labels_land_?cover_(\d{4})")
@@ -29,7 +29,7 @@ _YEAR = re.compile(r"(?<=-)(19|20)\d\d-")
 
 
 def find(listing: Listing) -> Layout | None:
-    """HRSCD's pairs; None where its folders are not there."""
+    """Return the pairs of HRSCD; None for a folder of another layout."""
     years: set[str] = set()
     placed: dict[str, dict[str, PurePosixPath]] = defaultdict(dict)
     for path in listing.rasters:
@@ -51,7 +51,7 @@ def find(listing: Listing) -> Layout | None:
     for key, files in placed.items():
         missing = [kind for kind in wanted if kind not in files]
         some = next(iter(files.values()))
-        faults += [Fault(str(some), f"has no {kind}: looked for {key} with any year") for kind in missing]
+        faults += [Fault(str(some), f"has no {kind}: expected {key} with any year") for kind in missing]
         if missing:
             continue
         paths = {kind: listing / path for kind, path in files.items()}
@@ -70,7 +70,7 @@ def find(listing: Listing) -> Layout | None:
         "HRSCD",
         {"all": sorted_entries(entries)} if entries else {},
         tuple(faults),
-        ("HRSCD has no published split: train on list files of your own (splits: in a dataset.yaml)",),
+        ("HRSCD has no published split: define one with list files (splits: in a dataset.yaml)",),
         classes=ENCODINGS["hrscd"],
         tile=TILE,
     )

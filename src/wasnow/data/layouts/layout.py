@@ -1,4 +1,4 @@
-"""What a layout module finds in a folder, and the looking around that all of them share."""
+"""The description of a dataset's files that every layout module returns, and the file listing they share."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _SPLITS = (
 
 @dataclass(frozen=True)
 class Layout:
-    """A dataset as it lies on disk, before any pixel is understood.
+    """The files of a dataset, before any pixel is read.
 
     Attributes:
-        layout: which, for a person.
+        layout: name of the layout, in words.
         splits: ``train``, ``val``, ``test``, or ``all``; complete pairs only, sorted by name.
-        faults: missing halves, names in lists that do not exist, and the like.
-        notes: what was assumed.
-        classes: the encoding of class labels, where the layout fixes it.
-        change: the encoding of change labels, likewise.
+        faults: missing files, names in lists that do not exist, and similar.
+        notes: assumptions that were made.
+        classes: the encoding of class labels, where the layout defines it.
+        change: the encoding of change labels, where the layout defines it.
         words: class words in code order, where a description gives them.
         columns: of polygon files.
-        rendering: how pictures are shown.
-        tile: side of the tiles that the description or the layout wants.
+        rendering: how images become 8-bit RGB.
+        tile: side of tiles in pixels, where the description or the layout sets one.
     """
 
     layout: str
@@ -54,13 +54,13 @@ class Layout:
 
     @property
     def entries(self) -> list[Entry]:
-        """Of all splits."""
+        """The pairs of all splits."""
         return [entry for entries in self.splits.values() for entry in entries]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Every file under a folder that could belong to a dataset, as sorted paths relative to it."""
+    """Every file under a folder that could belong to a dataset, as sorted relative paths."""
 
     root: Path
     rasters: tuple[PurePosixPath, ...]
@@ -72,7 +72,7 @@ class Listing:
 
 
 def list_files(root: Path) -> Listing:
-    """All rasters, polygon files and lists under ``root``; hidden folders and files are passed over."""
+    """List all rasters, polygon files and name lists under ``root``. Hidden files and folders are skipped."""
     rasters: list[PurePosixPath] = []
     vectors: list[PurePosixPath] = []
     lists: list[PurePosixPath] = []
@@ -94,17 +94,17 @@ def list_files(root: Path) -> Listing:
 
 
 def split_of(name: str) -> str | None:
-    """``train`` for ``SECOND_train_set``, ``val`` for ``valid_list``; None for a name that says nothing."""
+    """Return ``train`` for ``SECOND_train_set``, ``val`` for ``valid_list``; None for a name without a split."""
     spaced = re.sub(r"[_\-. ]+", " ", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)).casefold()
-    said = [split for split, pattern in _SPLITS if pattern.search(spaced)]
-    return said[0] if len(said) == 1 else None
+    matching = [split for split, pattern in _SPLITS if pattern.search(spaced)]
+    return matching[0] if len(matching) == 1 else None
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """A key that sorts ``tile_2`` before ``tile_10``."""
+    """Return a sort key that puts ``tile_2`` before ``tile_10``."""
     return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part)
 
 
 def sorted_entries(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """By name, numbers by value."""
+    """Sort pairs by name, numbers by value."""
     return tuple(sorted(entries, key=lambda entry: natural(entry.name)))

@@ -1,14 +1,14 @@
-"""Folders that are named for the role of what is in them, in any nesting and any case.
+"""Layouts of folders that are named by their role, in any nesting and any case.
 
     train/im1/0003.png          A/train_36.png             T1/0003.tif          before/town.tif
     train/im2/0003.png          B/train_36.png             T2/0003.tif          after/town.tif
     train/label1/0003.png       label/train_36.png         GT_CD/0003.tif       labels/town.geojson
     train/label2/0003.png       (list/train.txt)           test.txt             (or one changes.gpkg for all)
 
-A path is read part by part: one part names the role, one may name the split, the rest and the stem name the sample.
-The split comes from a folder, else from a list file, else from the first word of the file names, else there is only
-``all``. Where no folder is named for a role, two folders of photographs with the same file names are taken for the two
-dates, in order of their names, and folders of few colours for their labels.
+One part of a path names the role, one may name the split, and the rest with the stem names the sample. The split comes
+from a folder, else from a list file, else from the first word of the file names; otherwise there is only ``all``. Where
+no folder is named by a role, two folders of photographs with the same file names are taken as the two dates, in order
+of their names, and folders of few colours as their labels.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ _STEM_ROLE = re.compile(
 
 
 def date_of(folder: str) -> int | None:
-    """Which date a folder is named for: 0 for ``A``, ``im1``, ``before``, 1 for ``B``, ``im2``; else None."""
+    """Return the date that a folder is named by: 0 for ``A``, ``im1``, ``before``, 1 for ``B``, ``im2``; else None."""
     role = _ROLE.get(_normal(folder))
     return PICTURES.index(role) if role in PICTURES else None
 
 
 def find(listing: Listing) -> Layout | None:
-    """The pairs of a folder of role folders; None where it is none."""
+    """Return the pairs of a folder of role folders; None for other folders."""
     roles = _roles_of(listing)
     if not {BEFORE, AFTER} <= set(roles.values()):
         by_content = _roles_by_content(listing)
@@ -96,7 +96,7 @@ def find(listing: Listing) -> Layout | None:
     plain = {name: role for name, role in roles.items() if name not in colored}
     twice = [name for name in colored if roles[name] in plain.values()]
     roles = {name: role for name, role in roles.items() if name not in twice}
-    notes = (f"{' and '.join(sorted(twice))} left aside: the same labels in colour",) if twice else ()
+    notes = (f"{' and '.join(sorted(twice))} ignored: the same labels in colour",) if twice else ()
     return _found(listing, roles, notes)
 
 
@@ -105,7 +105,7 @@ def _normal(name: str) -> str:
 
 
 def _roles_of(listing: Listing) -> dict[str, str]:
-    """Folder name as written -> role, for every folder on the way to a file."""
+    """Return folder name -> role, for every folder on the path of a file."""
     names = {part for path in (*listing.rasters, *listing.vectors) for part in path.parts[:-1]}
     normal = {_normal(_COLORED.sub("", name)): name for name in names}
     roles: dict[str, str] = {}
@@ -146,8 +146,8 @@ def _found(listing: Listing, roles: Mapping[str, str], notes: tuple[str, ...]) -
     for (split, name), files in sorted(placed.items(), key=lambda item: (item[0][0] or "", natural(item[0][1]))):
         twice = {role: paths for role, paths in files.items() if len(paths) > 1}
         for same in twice.values():
-            faults.append(Fault(str(same[0]), f"there twice: {', '.join(str(path) for path in same[1:])}"))
-        # A split without any labels may be meant so (hidden test labels); one file of polygons serves all pairs.
+            faults.append(Fault(str(same[0]), f"duplicate of {', '.join(str(path) for path in same[1:])}"))
+        # A split without any labels may be intended (hidden test labels). One file of polygons serves all pairs.
         missing = [role for role in (*PICTURES, *sorted(labelled[split])) if role not in files]
         if whole is not None:
             missing = [role for role in missing if role in PICTURES]
@@ -157,7 +157,7 @@ def _found(listing: Listing, roles: Mapping[str, str], notes: tuple[str, ...]) -
         for role in missing:
             where = " or ".join(sorted(folders[role]))
             faults.append(
-                Fault(str(some), f"has no {_spoken(role)}: looked for {PurePosixPath(name).name}.* in {where}")
+                Fault(str(some), f"has no {_role_name(role)}: expected {PurePosixPath(name).name}.* in {where}")
             )
         if missing or twice:
             continue
@@ -169,28 +169,30 @@ def _found(listing: Listing, roles: Mapping[str, str], notes: tuple[str, ...]) -
     splits, list_faults, list_notes = _into_splits(listing, entries)
     faults += list_faults
     if not any(splits.values()) and not faults:
-        raise DatasetError(f"{listing.root}: its folders {', '.join(sorted(roles))} hold no pair of pictures")
+        raise DatasetError(
+            f"{listing.root}: its folders {', '.join(sorted(roles))} hold no image pair. Files of a pair need one name"
+        )
     bare = [split or "all" for split in entries if not labelled[split] and whole is None]
     if bare:
-        list_notes.append(f"{' and '.join(sorted(bare))} has no labels: it can be detected in, not learned or scored")
+        list_notes.append(f"{' and '.join(sorted(bare))} has no labels: usable for detection only")
     found = Layout(_describe(roles), splits, tuple(faults), (*notes, *list_notes))
     return _with_polygons(found)
 
 
 def _split_and_rest(parts: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
-    """The split that one of these folders names, and the others that tell samples apart."""
+    """Return the split that one of these folders names, and the other parts, which identify samples."""
     named = [(i, split) for i, part in enumerate(parts) if (split := split_of(part)) is not None]
     if not named:
         return None, tuple(parts)
     at, split = named[0]
-    # What lies above the split's folder wraps the whole dataset and tells nothing apart.
+    # Folders above the split's folder contain the whole dataset and identify nothing.
     return split, tuple(parts[at + 1 :])
 
 
 def _joined_by_role_suffix(
     placed: Mapping[tuple[str | None, str], dict[str, list[PurePosixPath]]],
 ) -> dict[tuple[str | None, str], dict[str, list[PurePosixPath]]]:
-    """Where no two roles share a name, ``town_A`` and ``town_B`` are one name, and so are single files."""
+    """Where no two roles share a name, treat ``town_A`` and ``town_B`` as one name, and single files as one pair."""
     files = dict(placed)
     if any(all(role in found for role in PICTURES) for found in files.values()):
         return files
@@ -211,7 +213,7 @@ def _joined_by_role_suffix(
 def _one_for_all(
     placed: Mapping[tuple[str | None, str], Mapping[str, Sequence[PurePosixPath]]], shared: Sequence[PurePosixPath]
 ) -> PurePosixPath | None:
-    """The only file of polygons, if it is not named for one of several pairs."""
+    """Return the only file of polygons, unless it is named after one of several pairs."""
     pairs = [files for files in placed.values() if any(role in files for role in PICTURES)]
     labels = [p for files in placed.values() for role, ps in files.items() if role not in PICTURES for p in ps]
     lonely = [p for p in labels if is_vector(Path(p))]
@@ -223,7 +225,7 @@ def _one_for_all(
 def _into_splits(
     listing: Listing, entries: Mapping[str | None, list[Entry]]
 ) -> tuple[dict[str, tuple[Entry, ...]], list[Fault], list[str]]:
-    """Splits by folder, else by list files, else by the first word of the names, else ``all``."""
+    """Split by folder, else by list files, else by the first word of the names; otherwise there is only ``all``."""
     if set(entries) - {None}:
         splits = {split or "all": sorted_entries(found) for split, found in entries.items()}
         return _in_order(splits), [], []
@@ -249,33 +251,33 @@ def _in_order(splits: Mapping[str, tuple[Entry, ...]]) -> dict[str, tuple[Entry,
 def read_lists(
     listing: Listing, entries: Sequence[Entry], lists: Mapping[str, Path] | None = None
 ) -> tuple[dict[str, tuple[Entry, ...]], list[Fault], list[str]] | None:
-    """Splits as list files have them; None where there are none that speak of these pairs.
+    """Return the splits that list files define; None where no list names these pairs.
 
-    A line names a sample, with or without suffix and folders; of several files in a line the first counts.
+    A line names a sample, with or without suffix and folders. Of several files in a line, the first counts.
 
     Args:
-        listing: where to look for ``train.txt``, ``list/val_list.txt``, ...
+        listing: where ``train.txt``, ``list/val_list.txt``, ... are searched.
         entries: all pairs.
-        lists: split -> list file, instead of looking.
+        lists: split -> list file; None searches for them.
     """
     known = {entry.name: entry for entry in entries} | {PurePosixPath(entry.name).name: entry for entry in entries}
     if lists is None:
-        asked = False
-        looked: dict[str, Path] = {}
+        given = False
+        found: dict[str, Path] = {}
         for one in sorted(listing.lists, key=lambda p: (len(p.stem), str(p))):
             named = split_of(one.stem)
-            if named is not None and named not in looked:
-                looked[named] = listing / one
-        lists = looked
+            if named is not None and named not in found:
+                found[named] = listing / one
+        lists = found
     else:
-        asked = True
+        given = True
     splits: dict[str, tuple[Entry, ...]] = {}
     faults: list[Fault] = []
     for split, path in lists.items():
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            faults.append(Fault(str(path), f"cannot be read as a list of names: {error}"))
+            faults.append(Fault(str(path), f"cannot be read as a list of names ({error})"))
             continue
         chosen: dict[str, Entry] = {}
         lost: list[str] = []
@@ -285,21 +287,21 @@ def read_lists(
                 lost.append(line)
             else:
                 chosen[entry.name] = entry
-        if not chosen and not asked:
+        if not chosen and not given:
             continue
         splits[split] = tuple(chosen.values())
-        faults += [Fault(_relative(path, listing.root), f"names {line!r}, and there is no such pair") for line in lost]
+        faults += [Fault(_relative(path, listing.root), f"names {line!r}, but there is no such pair") for line in lost]
     if not splits:
-        return (splits, faults, []) if faults and asked else None
+        return (splits, faults, []) if faults and given else None
     left = len(entries) - len({entry.name for chosen in splits.values() for entry in chosen})
     notes = [f"splits by the lists {', '.join(_relative(path, listing.root) for path in lists.values())}"]
     if left:
-        notes.append(f"{left} pairs are in no list and left aside")
+        notes.append(f"{left} pairs are in none of the lists and ignored")
     return _in_order(splits), faults, notes
 
 
 def _names_in(line: str) -> list[str]:
-    """What a line of a list may call a sample, the likeliest first."""
+    """Return the names that a line of a list may refer to, most likely first."""
     names: list[str] = []
     for text in (line, re.split(r"[\s,;]+", line)[0]):
         path = PurePosixPath(text.replace("\\", "/"))
@@ -309,7 +311,7 @@ def _names_in(line: str) -> list[str]:
 
 
 def _with_polygons(found: Layout) -> Layout:
-    """Where a change label holds polygons that name classes, it tells both dates."""
+    """Where change labels are polygons that name classes, read them as labels of both dates."""
     entries = found.entries
     labels = [entry.change_label for entry in entries if entry.change_label is not None]
     if not labels or not all(is_vector(path) for path in labels):
@@ -317,7 +319,7 @@ def _with_polygons(found: Layout) -> Layout:
     try:
         with_classes = any(read_polygons(path).has_classes for path in dict.fromkeys(labels[:8]))
     except InputError:
-        with_classes = False  # the check reads the file again, and says what is wrong with it
+        with_classes = False  # the check reads the file again and reports the fault
     if not with_classes:
         return replace(found, columns=Columns(), layout=found.layout + ", labels are polygons")
     splits = {
@@ -328,7 +330,7 @@ def _with_polygons(found: Layout) -> Layout:
 
 
 def _roles_by_content(listing: Listing) -> tuple[dict[str, str], str] | None:
-    """Two folders of photographs that share most names, and folders of few colours that do too."""
+    """Return two folders of photographs that share most names, and folders of few colours that share them too."""
     by_folder: dict[str, list[PurePosixPath]] = defaultdict(list)
     for path in listing.rasters:
         if len(path.parts) > 1:
@@ -346,12 +348,12 @@ def _roles_by_content(listing: Listing) -> tuple[dict[str, str], str] | None:
         return None
     wanted: tuple[str, ...] = {0: (), 1: (CHANGE,), 2: (FIRST, SECOND), 3: (FIRST, SECOND, CHANGE)}[len(labels)]
     roles = dict(zip((*photos, *labels), (*PICTURES, *wanted), strict=True))
-    said = ", ".join(f"{name} for {_spoken(role)}" for name, role in roles.items())
-    return roles, f"no folder is named for a role: took {said}, by their content and the order of their names"
+    taken = ", ".join(f"{name} as {_role_name(role)}" for name, role in roles.items())
+    return roles, f"no folder is named by its role: took {taken}, by their content and the order of their names"
 
 
 def _kind_of(listing: Listing, paths: Sequence[PurePosixPath]) -> str | None:
-    """``photo`` or ``label``, by how many colours a few of the files hold; None where none can be read."""
+    """Return ``photo`` or ``label``, by the number of colours in a few of the files; None where none can be read."""
     for path in paths[:: max(1, len(paths) // 3)][:3]:
         try:
             with reading():
@@ -366,7 +368,7 @@ def _kind_of(listing: Listing, paths: Sequence[PurePosixPath]) -> str | None:
 
 
 def looks_single_dated(listing: Listing) -> bool:
-    """Whether this is a folder of images with one mask each: nothing to detect change in, but to make pairs of."""
+    """Return whether this is a folder of images of one date with masks, from which pairs can be generated."""
     names = {_normal(part) for path in listing.rasters for part in path.parts[:-1]}
     return bool(names & {"images", "image", "img", "imgs"}) and bool(names & {"masks", "mask", "labels", "label"})
 
@@ -376,7 +378,7 @@ def _describe(roles: Mapping[str, str]) -> str:
     return "role folders " + ", ".join(named[role] for role in (BEFORE, AFTER, FIRST, SECOND, CHANGE) if named[role])
 
 
-def _spoken(role: str) -> str:
+def _role_name(role: str) -> str:
     return {
         BEFORE: "before image",
         AFTER: "after image",

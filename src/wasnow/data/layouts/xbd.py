@@ -1,10 +1,10 @@
-"""xBD (Gupta et al. 2019, "Creating xBD") and what is made like it: before and after a disaster, buildings by damage.
+"""xBD (Gupta et al. 2019, "Creating xBD") and datasets derived from it: before and after a disaster, building damage.
 
     train/images/guatemala-volcano_00000003_pre_disaster.png       train/targets/..._post_disaster_target.png
     train/images/guatemala-volcano_00000003_post_disaster.png      train/labels/..._post_disaster.json
 
-From *building* to *minor damage*, *major damage* or *destroyed*; an undamaged building is unchanged, one that nobody
-could judge has no label. Targets are preferred to JSON where both are there.
+Transitions are from *building* to *minor damage*, *major damage* or *destroyed*. An undamaged building is unchanged, an
+unclassified one has no label. Targets are preferred to JSON where both exist.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAME = re.compile(r"(?P<name>.+)_(?P<date>pre|post)_disaster(?P<target>_target)
 
 
 def find(listing: Listing) -> Layout | None:
-    """xBD's pairs; None where no file is named as xBD names them."""
+    """Return the pairs of xBD; None for a folder without its file names."""
     placed: dict[tuple[str, str], dict[str, PurePosixPath]] = defaultdict(dict)
     for path in (*listing.rasters, *listing.vectors):
         match = _NAME.fullmatch(path.stem)
@@ -50,7 +50,7 @@ def find(listing: Listing) -> Layout | None:
                 Entry(name, listing / files["pre image"], listing / files["post image"], None, None, label)
             )
     return Layout(
-        "xBD, damage as " + ("targets" if targets else "polygons" if labelled else "nothing: no labels"),
+        "xBD, " + ("damage as targets" if targets else "damage as polygons" if labelled else "no labels"),
         {split: sorted_entries(entries) for split, entries in sorted(splits.items())},
         tuple(faults),
         classes=ENCODINGS["xbd"],
