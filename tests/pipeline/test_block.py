@@ -1,5 +1,7 @@
 """Tiles leave no trace: any tiling, batch and resolution gives the answer that the whole image would."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,27 @@ def test_blended_answers_do_not_depend_on_blocks(height, width, block_side):
     many = answer(model, whole, Tiling(height, width, 32, 8, block_side=block_side, blend=True), blend=True)
     np.testing.assert_array_equal(one[0], many[0])
     np.testing.assert_array_equal(one[1], many[1])
+
+
+@dataclass(frozen=True)
+class Recording(Toy):
+    """A `Toy` that keeps what it was shown."""
+
+    shown: list[torch.Tensor] = field(default_factory=list, compare=False)
+
+    def __call__(self, before, after, valid):
+        self.shown.append(before)
+        return super().__call__(before, after, valid)
+
+
+@given(st.integers(17, 40), st.integers(17, 40))
+def test_a_raster_smaller_than_a_tile_is_continued_by_mirroring(height, width):
+    model, whole = Recording(stride=32), scene(height, width, holes=False)
+    answer(model, whole, Tiling(height, width, 64, 4, stride=32))
+    (shown,) = model.shown
+    rows, cols = (-size % 32 for size in (height, width))
+    mirrored = np.pad(whole.before / 255, [(0, 0), (0, rows), (0, cols)], mode="reflect")
+    np.testing.assert_allclose(shown[0].numpy(), mirrored, atol=1e-6)
 
 
 def test_every_pixel_is_classified_unchanged_or_flagged():

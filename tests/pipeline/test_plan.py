@@ -18,10 +18,20 @@ from wasnow.pipeline.plan import Options, make_plan
 
 def test_a_model_sees_the_pair_at_its_own_resolution_and_results_stay_on_the_target(tmp_path):
     plan = make_plan(*pair(tmp_path), model=Toy(gsd_m=4.0))
-    # UTM metres are a little longer than metres on the ground here, so the last row and column are partly filled.
-    assert plan.pair.working.shape == (49, 65)
+    # UTM metres are a little longer than metres on the ground here: 64.03 columns become 64, not 65.
+    assert plan.pair.working.shape == (48, 64)
     assert plan.result.shape == (96, 128)
-    assert plan.factor == pytest.approx(2, rel=0.01)
+    assert plan.factor == 2
+
+
+def test_the_working_grid_is_a_whole_number_of_strides_where_the_resolution_allows(tmp_path):
+    plan = make_plan(*pair(tmp_path), model=Toy(gsd_m=3.9, stride=16))
+    assert plan.pair.working.shape == (48, 64)
+    assert plan.tiling[0].read == plan.tiling[0].core
+    # 32 columns would be a third coarser than asked for: a whole number of pixels has to do.
+    plan = make_plan(*pair(tmp_path), model=Toy(gsd_m=5.3, stride=32))
+    assert plan.pair.working.width == 48
+    assert plan.factor == pytest.approx(128 / 48)
 
 
 def test_results_on_the_working_grid_are_an_option(tmp_path):

@@ -169,13 +169,14 @@ def _answers(
     """Probabilities ``(1 + 2K, h, w)`` over each tile's read window, tiles without a valid pixel left out."""
     before, after = feed.arrays(seen)
     valid = seen.valid
-    # A raster smaller than a tile: repeat its edge until the model has its multiple of the stride.
+    # A raster smaller than a tile: mirror it until the model has its multiple of the stride. Repeated edges look like
+    # nothing on the ground, and networks see far enough for that to spoil the answer inside.
     outside = [
         (0, block.read.row_stop - seen.window.row_stop),
         (0, block.read.col_stop - seen.window.col_stop),
     ]
     if outside != [(0, 0), (0, 0)]:
-        before, after = (np.pad(values, [(0, 0), *outside], mode="edge") for values in (before, after))
+        before, after = (np.pad(values, [(0, 0), *outside], mode="reflect") for values in (before, after))
         valid = np.pad(valid, outside)
         priors = None if priors is None else np.pad(priors, [(0, 0), (0, 0), *outside])
     tiles = [tile for tile in block.tiles if valid[tile.read.within(block.read)].any()]

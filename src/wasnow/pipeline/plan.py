@@ -604,4 +604,20 @@ def _working_grid(target: Grid, card: ModelCard, gsd: float | None) -> tuple[Gri
                 f"{card.name} was measured on {low:g} to {high:g} m per pixel, this pair is seen at {native:.3g} m: "
                 f"expect less of it, or {advice}"
             )
-    return target.scaled(factor), warnings
+    return target.scaled(_snapped(factor, target, card.stride)), warnings
+
+
+def _snapped(factor: float, target: Grid, stride: int) -> float:
+    """A factor close to this one by which the longer side becomes a whole number of pixels, of strides if possible.
+
+    Pixel sizes on the ellipsoid are never round: 512 px of 0.2 m are 256.5 of 0.4 m. The half pixel would be padded to
+    a whole stride that shows nothing. A working resolution within `SAME_GSD` of the wanted one serves as well.
+    """
+    if factor == 1:
+        return factor
+    length = max(target.shape)
+    for step in (stride, 1):
+        pixels = round(length / factor / step) * step
+        if pixels and abs(length / pixels / factor - 1) <= SAME_GSD:
+            return length / pixels
+    return factor
