@@ -54,7 +54,7 @@ from wasnow.priors.make import PriorRequest, make_dataset
 from wasnow.priors.samples import NoMasks
 from wasnow.priors.store import MANIFEST, PairMasks, open_priors
 from wasnow.training.config import Augmentation, Light, Optimizer, Schedule, Stage, TrainConfig
-from wasnow.training.logging import Lines
+from wasnow.training.logging import LineLogger
 from wasnow.training.trainer import train
 from wasnow.vocabulary import NO_LABEL
 
@@ -234,7 +234,7 @@ def curve(
         print(f"{case}: {name}, seed {seed}", flush=True)
     # A finished run comes back at once, and one of another budget is refused.
     settings = configured(control, seed, options)
-    train(settings, dict(dataset.splits), folder, resume=True, priors=masks, data_name=case, watch=Lines(60))
+    train(settings, dict(dataset.splits), folder, resume=True, priors=masks, data_name=case, logger=LineLogger(60))
     with (folder / "validations.csv").open(newline="") as file:
         return [[float(row["step"]), float(row[SCORE] or 0)] for row in csv.DictReader(file)]
 

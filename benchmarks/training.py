@@ -23,15 +23,15 @@ from wasnow.data.samples import Samples
 from wasnow.data.transforms import Augment, ColorJitter
 from wasnow.synthetic import CLASSES, render_scene
 from wasnow.training.config import Stage
-from wasnow.training.feed import Feed
-from wasnow.training.logging import Progress, Silent
+from wasnow.training.loader import BatchLoader
+from wasnow.training.logging import NullLogger, Progress
 from wasnow.training.recipes import sscd_l_small
 from wasnow.training.trainer import train
 
 COLORS = np.array([[255, 255, 255], [128, 0, 0], [128, 128, 128], [0, 0, 255], [0, 128, 0], [255, 0, 0]], np.uint8)
 
 
-class Last(Silent):
+class Last(NullLogger):
     """Remembers the last step."""
 
     seen: Progress
@@ -58,7 +58,7 @@ def write_pairs(folder: Path, count: int, side: int = 512) -> None:
 
 def read_alone(samples: Samples, crop: int, workers: int, steps: int, batch: int) -> float:
     """Pairs per second without a network."""
-    feed = Feed(samples, Augment(crop=crop, light=ColorJitter()), seed=0, batch_size=batch, workers=workers)
+    feed = BatchLoader(samples, Augment(crop=crop, light=ColorJitter()), seed=0, batch_size=batch, workers=workers)
     began = time.perf_counter()
     for _ in feed.batches(0, steps):
         pass
@@ -96,7 +96,7 @@ def main() -> None:
                 }
             )
             last = Last()
-            train(config, {"train": samples}, Path(folder) / f"run{workers}", watch=last)
+            train(config, {"train": samples}, Path(folder) / f"run{workers}", logger=last)
             print(
                 f"{workers} workers: {100 * last.seen.waiting:5.1f} % of the time waiting, "
                 f"{last.seen.pairs_per_s:6.2f} pairs/s trained, {alone:6.2f} pairs/s read alone"

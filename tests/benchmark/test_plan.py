@@ -21,7 +21,7 @@ from wasnow.errors import UnknownModel, UsageError
 from wasnow.models.registry import MODELS, ModelEntry
 from wasnow.training.config import Stage
 from wasnow.training.recipes import RECIPES
-from wasnow.training.trainer import _spans
+from wasnow.training.stages import stage_spans
 
 NETWORKS = [name for name, entry in MODELS.items() if entry.network]
 
@@ -157,7 +157,7 @@ def test_rows_are_run_alone_by_name():
 def test_steps_are_those_that_training_will_take(pairs: list[int], batch: int, epochs: float):
     config = recipe("tiny", batch_size=batch, stages=(Stage(epochs=epochs), Stage(name="b", steps=3)))
     for count in pairs:
-        assert step_counts(config, count) == tuple(one.stop - one.first for one in _spans(config, count))
+        assert step_counts(config, count) == tuple(one.stop - one.first for one in stage_spans(config, count))
 
 
 @given(st.lists(st.text(max_size=80), max_size=6))

@@ -12,7 +12,7 @@ from wasnow.data.dataset import open_dataset
 from wasnow.data.images import write_png
 from wasnow.data.land_cover import change_between, open_land_cover, with_land_cover
 from wasnow.errors import DatasetError
-from wasnow.training.feed import target_of
+from wasnow.training.batches import target_of
 from wasnow.training.losses import NO_CLASS
 from wasnow.vocabulary import NO_LABEL
 

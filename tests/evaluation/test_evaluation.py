@@ -219,5 +219,5 @@ def test_class_words_cannot_break_out_of_the_page(tmp_path: Path):
 
 def test_an_undefined_score_comes_with_its_reason():
     rows = {name: (value, why) for name, value, why in summary_rows(evaluate(Reader(), Readable(words=())))}
-    assert rows["from_to.sek"] == ("undefined", "the maps say only where the ground changed, not from what to what")
+    assert rows["from_to.sek"] == ("undefined", "the maps hold change only, without classes")
     assert rows["binary.f1"][0] == "100.00"

@@ -25,7 +25,7 @@ from wasnow.models.published.convert import read_weights
 from wasnow.output.change_map import ChangeMap
 from wasnow.output.folder import finished_record
 from wasnow.priors.store import MANIFEST, Manifest
-from wasnow.training.start import find_start
+from wasnow.training.initial_weights import find_initial_weights
 
 
 class Bomb:
@@ -78,7 +78,7 @@ def test_no_pickle_runs_whichever_way_it_comes_in(kind: str, suffix: str, fallen
         lambda: model_card.describe(path),
         lambda: sealed.read_sealed(path),
         lambda: read_weights(path),
-        lambda: find_start(str(path)),
+        lambda: find_initial_weights(str(path)),
         lambda: clip_weights.find(str(path)),
     )
     for way in ways:

@@ -13,19 +13,21 @@ from hypothesis import strategies as st
 from training.tiny import Blobs, mirror
 from wasnow.data.samples import Sample
 from wasnow.errors import InputError, UsageError
-from wasnow.training.feed import Batch, Feed, Subset, collate, hold_back, order, roles, target_of
+from wasnow.training.batches import Batch, collate, target_of
+from wasnow.training.loader import BatchLoader, epoch_order
 from wasnow.training.losses import NO_CLASS
+from wasnow.training.roles import Subset, assign_roles, hold_back
 
 SEEDS = st.integers(0, 2**63 - 1)
 
 
 @given(SEEDS, st.integers(0, 1000), st.integers(1, 50))
 def test_an_epoch_holds_every_sample_once(seed: int, epoch: int, size: int):
-    assert sorted(order(seed, epoch, size)) == list(range(size))
+    assert sorted(epoch_order(seed, epoch, size)) == list(range(size))
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
-    orders = {tuple(order(seed, epoch, 20)) for seed in range(3) for epoch in range(3)}
+    orders = {tuple(epoch_order(seed, epoch, 20)) for seed in range(3) for epoch in range(3)}
     assert len(orders) == 9
 
 
@@ -33,8 +35,8 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 def test_the_devices_together_see_what_one_would(devices: int, parts: int, share: int, step: int):
     batch = devices * parts * share
 
-    def feed(rank: int, devices: int) -> Feed:
-        return Feed(Blobs(), mirror, seed=0, batch_size=batch, parts=parts, rank=rank, devices=devices)
+    def feed(rank: int, devices: int) -> BatchLoader:
+        return BatchLoader(Blobs(), mirror, seed=0, batch_size=batch, parts=parts, rank=rank, devices=devices)
 
     alone = feed(0, 1).positions(step)
     together = [feed(rank, devices).positions(step) for rank in range(devices)]
@@ -45,7 +47,7 @@ def test_the_devices_together_see_what_one_would(devices: int, parts: int, share
 
 
 def seen(first: int, stop: int, workers: int) -> list[Batch]:
-    feed = Feed(Blobs(5), mirror, seed=4, batch_size=4, parts=2, workers=workers)
+    feed = BatchLoader(Blobs(5), mirror, seed=4, batch_size=4, parts=2, workers=workers)
     return [part for parts in feed.batches(first, stop) for part in parts]
 
 
@@ -124,21 +126,21 @@ def test_pairs_held_back_are_not_trained_on(size: int, share: float, seed: int):
 
 def test_the_test_split_has_no_role():
     whole = {"train": Blobs(6), "val": Blobs(2), "test": Blobs(9)}
-    found = roles(whole, holdback=0.5, seed=0)
+    found = assign_roles(whole, holdback=0.5, seed=0)
     assert (found.train, found.select, found.untouched) == (whole["train"], whole["val"], ("test",))
     assert (found.trained_on, found.selected_on) == ("train (6 pairs)", "val (2 pairs)")
 
 
 def test_without_a_validation_split_a_part_of_the_training_pairs_selects():
-    found = roles({"all": Blobs(10)}, holdback=0.2, seed=0)
+    found = assign_roles({"all": Blobs(10)}, holdback=0.2, seed=0)
     assert isinstance(found.select, Subset)
     assert (len(found.train), len(found.select)) == (8, 2)
     assert "held back from all (2 of 10 pairs, seed 0)" in found.selected_on
-    assert roles({"all": Blobs(10)}, holdback=0.0, seed=0).select is None
+    assert assign_roles({"all": Blobs(10)}, holdback=0.0, seed=0).select is None
 
 
 def test_data_without_training_pairs_is_refused():
     with pytest.raises(UsageError, match="the data has test, wanted train or all"):
-        roles({"test": Blobs(3)}, holdback=0.1, seed=0)
+        assign_roles({"test": Blobs(3)}, holdback=0.1, seed=0)
     with pytest.raises(UsageError, match="--set holdback=0"):
-        roles({"train": Blobs(1)}, holdback=0.1, seed=0)
+        assign_roles({"train": Blobs(1)}, holdback=0.1, seed=0)

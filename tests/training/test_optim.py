@@ -13,13 +13,13 @@ from training.tiny import Tiny
 from wasnow.errors import UsageError
 from wasnow.training.config import Optimizer, Schedule
 from wasnow.training.optim import (
-    Average,
-    factor,
+    WeightAverage,
     freeze,
     make_optimizer,
     optimizer_tensors,
     restore_optimizer,
-    set_rate,
+    schedule_factor,
+    set_learning_rate,
     training_mode,
 )
 
@@ -44,17 +44,17 @@ def torchs(make, steps: int = STEPS) -> list[float]:
         (Schedule(kind="cosine"), lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS)),
         (Schedule(kind="cosine", floor=0.2), lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS, eta_min=0.2)),
         (Schedule(kind="step", milestones=(0.5, 0.75)), lambda o: lr_scheduler.MultiStepLR(o, [10, 15], gamma=0.1)),
-        (Schedule(kind="constant"), lambda o: lr_scheduler.ConstantLR(o, factor=1.0)),
+        (Schedule(kind="constant"), lambda o: lr_scheduler.ConstantLR(o, schedule_factor=1.0)),
     ],
 )
 def test_rates_are_those_of_torchs_schedulers(schedule: Schedule, make):
-    ours = [factor(schedule, step, STEPS) for step in range(STEPS)]
+    ours = [schedule_factor(schedule, step, STEPS) for step in range(STEPS)]
     assert ours == pytest.approx(torchs(make), abs=1e-12)
 
 
 def test_the_warm_up_rises_by_equal_steps_to_the_full_rate():
     schedule = Schedule(kind="poly", power=1.0, warmup=4)
-    rates = [factor(schedule, step, 14) for step in range(14)]
+    rates = [schedule_factor(schedule, step, 14) for step in range(14)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[4:] == pytest.approx([1 - i / 10 for i in range(10)])
 
@@ -88,7 +88,7 @@ def test_frozen_normalisation_keeps_its_statistics():
 def test_the_average_follows_its_formula():
     net = nn.Linear(1, 1, bias=False)
     nn.init.constant_(net.weight, 1.0)
-    average = Average(net, 0.5)
+    average = WeightAverage(net, 0.5)
     expected = 1.0
     for updates, value in enumerate((3.0, -1.0, 4.0, 0.5, 2.0, 2.0, 9.0, 1.0, 1.0, 5.0), 1):
         nn.init.constant_(net.weight, value)
@@ -111,11 +111,11 @@ def test_an_optimizer_remembers_bit_for_bit(settings: Optimizer):
             optimizer.step()
 
     first = make_optimizer(net, settings)
-    set_rate(first, 0.01)
+    set_learning_rate(first, 0.01)
     steps(net, first, images[:3])
     twin.load_state_dict(net.state_dict())
     second = make_optimizer(twin, settings)
-    set_rate(second, 0.01)
+    set_learning_rate(second, 0.01)
     restore_optimizer(second, {name: one.clone() for name, one in optimizer_tensors(first).items()})
     steps(net, first, images[3:])
     steps(twin, second, images[3:])
@@ -123,7 +123,7 @@ def test_an_optimizer_remembers_bit_for_bit(settings: Optimizer):
 
 
 def test_poly_falls_to_nothing_and_never_below():
-    rates = [factor(Schedule(kind="poly", power=1.5), step, 100) for step in range(100)]
+    rates = [schedule_factor(Schedule(kind="poly", power=1.5), step, 100) for step in range(100)]
     assert rates == sorted(rates, reverse=True)
     assert 0 < rates[-1] < 0.01
     assert math.isclose(rates[50], 0.5**1.5)

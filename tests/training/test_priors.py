@@ -28,11 +28,11 @@ from wasnow.priors import open_priors
 from wasnow.priors.files import MaskFiles
 from wasnow.priors.make import PriorRequest, make_dataset
 from wasnow.priors.samples import NoMasks, WithPriors, pair_masks
+from wasnow.training.batches import collate
 from wasnow.training.config import Augmentation, Light, Optimizer, Stage, TrainConfig
-from wasnow.training.feed import collate
-from wasnow.training.logging import Lines, Progress, Silent
+from wasnow.training.logging import LineLogger, NullLogger, Progress
 from wasnow.training.run_folder import RunFolder
-from wasnow.training.trainer import Trained
+from wasnow.training.trainer import TrainResult
 from wasnow.training.trainer import train as run_training
 
 OPTIONS = {
@@ -87,7 +87,7 @@ def config(**changes: Any) -> TrainConfig:
     return TrainConfig(**{**values, **changes})
 
 
-def run(folder: Path, output: Path, settings: TrainConfig | None = None, **options: Any) -> Trained:
+def run(folder: Path, output: Path, settings: TrainConfig | None = None, **options: Any) -> TrainResult:
     options = {"priors": open_priors(folder / "priors"), **options}
     return run_training(settings or config(), dict(data(folder).splits), output, **options)
 
@@ -107,7 +107,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
-class StopsAfter(Silent):
+class StopsAfter(NullLogger):
     """Somebody who pulls the plug."""
 
     def __init__(self, step: int) -> None:
@@ -132,7 +132,7 @@ def trained(folder: Path) -> Path:
 
 def test_a_run_that_broke_off_and_read_with_two_processes_ends_the_same(folder: Path, trained: Path, tmp_path: Path):
     with pytest.raises(ConnectionAbortedError):
-        run(folder, tmp_path / "b", watch=StopsAfter(3))
+        run(folder, tmp_path / "b", logger=StopsAfter(3))
     run(folder, tmp_path / "b", config(workers=2), resume=True)
     assert same(weights(tmp_path / "b"), weights(trained))
 
@@ -164,7 +164,7 @@ def test_a_run_does_not_go_on_with_other_masks(folder: Path, trained: Path, tmp_
 def test_the_control_without_masks_passes_them_over(folder: Path, tmp_path: Path):
     control = config(model_options={**OPTIONS, "priors": "none"})
     told: list[str] = []
-    run(folder, tmp_path / "with", control, watch=Lines(0, told.append))
+    run(folder, tmp_path / "with", control, logger=LineLogger(0, told.append))
     assert any("takes no masks here" in line for line in told)
     run(folder, tmp_path / "bare", control, priors=None)
     assert same(weights(tmp_path / "with"), weights(tmp_path / "bare"))
@@ -305,7 +305,7 @@ def test_training_starts_from_a_published_segformer(folder: Path, tmp_path: Path
     still = config(
         start=str(weights_of), stages=(Stage(loss="change", steps=1, trains=("decoder",)),), ema=None, holdback=0.0
     )
-    run(folder, tmp_path / "run", still, watch=Lines(0, told.append))
+    run(folder, tmp_path / "run", still, logger=LineLogger(0, told.append))
     published = tower_of(load_file(weights_of / "model.safetensors"))
     model = load(tmp_path / "run/last.safetensors")
     assert isinstance(model, SAMCD)

@@ -23,15 +23,16 @@ from wasnow.errors import CheckpointError, Interrupted, ResumeRefused, UsageErro
 from wasnow.models.checkpoint import load, read_header
 from wasnow.models.sealed import read_sealed, write_sealed
 from wasnow.models.semantic_cd import SemanticCD
+from wasnow.training.batches import collate
 from wasnow.training.config import Augmentation, Stage, TrainConfig
-from wasnow.training.feed import Line, collate
-from wasnow.training.logging import Lines, Progress, Silent
+from wasnow.training.initial_weights import check_options, digest
+from wasnow.training.loader import AugmentedSequence
+from wasnow.training.logging import LineLogger, NullLogger, Progress
 from wasnow.training.losses import joint_loss
-from wasnow.training.optim import Average, freeze, never_trained
+from wasnow.training.optim import WeightAverage, freeze, never_trained
 from wasnow.training.recipes import recipe
 from wasnow.training.run_folder import RunFolder
-from wasnow.training.start import check_options, digest
-from wasnow.training.trainer import Trained, train
+from wasnow.training.trainer import TrainResult, train
 
 OPTIONS = {**TINY_SEMANTIC_CD, "filter_grid": [4, 4], "pixels_per_token": 8}
 STAGES = (
@@ -51,8 +52,10 @@ def semantic(*settings: str, **changes: Any) -> TrainConfig:
     return config("validate_every=6", "save_every=6", *settings, **{**values, **changes})
 
 
-def run(folder: Path, settings: TrainConfig, *, watch: Any = None, resume: bool = False, data: Any = None) -> Trained:
-    return train(settings, data or splits(), folder, watch=watch, resume=resume)
+def run(
+    folder: Path, settings: TrainConfig, *, logger: Any = None, resume: bool = False, data: Any = None
+) -> TrainResult:
+    return train(settings, data or splits(), folder, logger=logger, resume=resume)
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -122,7 +125,7 @@ def test_a_state_leaves_out_what_no_stage_trains_and_a_checkpoint_does_not(weigh
 def test_a_stopped_run_takes_its_frozen_parts_from_the_start_again(
     stop: int, random: bool, weights: Path, tmp_path: Path
 ):
-    class Stopper(Silent):
+    class Stopper(NullLogger):
         def step(self, progress: Progress) -> None:
             if progress.step == stop:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -130,7 +133,7 @@ def test_a_stopped_run_takes_its_frozen_parts_from_the_start_again(
     settings = semantic("start=null" if random else f"start={weights}")
     run(tmp_path / "whole", settings)
     with pytest.raises(Interrupted):
-        run(tmp_path / "stopped", settings, watch=Stopper())
+        run(tmp_path / "stopped", settings, logger=Stopper())
     run(tmp_path / "stopped", settings, resume=True)
     for name in ("last.safetensors", "states/00000006.safetensors"):
         one, other = (tensors(tmp_path / folder / name) for folder in ("whole", "stopped"))
@@ -151,7 +154,7 @@ def test_a_start_that_changed_in_the_meantime_is_refused(tmp_path: Path):
 def test_the_average_shares_what_never_moves_and_follows_what_does():
     net = Tiny()
     still = never_trained(net, [freeze(net, ("change",))])
-    average = Average(net, 0.9, still=still)
+    average = WeightAverage(net, 0.9, frozen=still)
     own = dict(average.module.named_parameters())
     for name, one in net.named_parameters():
         assert (own[name] is one) == (not name.startswith("change."))
@@ -181,7 +184,7 @@ def test_an_option_that_the_model_has_not_names_the_nearest_and_all(tmp_path: Pa
 def test_towers_take_their_sizes_from_the_weights(weights: Path, tmp_path: Path):
     options = {name: value for name, value in OPTIONS.items() if name != "clip"}
     told: list[str] = []
-    run(tmp_path, semantic(f"start={weights}", model_options=options), watch=Lines(0, told.append))
+    run(tmp_path, semantic(f"start={weights}", model_options=options), logger=LineLogger(0, told.append))
     assert read_header(tmp_path).model.options["clip"]["image_width"] == OPTIONS["clip"]["image_width"]
     assert any(f"CLIP's {len(tensors(weights))} tensors" in line for line in told)
 
@@ -233,7 +236,7 @@ def test_weights_as_others_publish_them_are_to_be_brought_in_first(tmp_path: Pat
 
 
 def batch(count: int = 2) -> Any:
-    line = Line(Blobs(4), lambda sample, rng: sample, 0)
+    line = AugmentedSequence(Blobs(4), lambda sample, rng: sample, 0)
     return collate([line[i] for i in range(count)]).to(torch.device("cpu"))
 
 
@@ -245,14 +248,14 @@ def gradients(model: nn.Module, forward: Any) -> dict[str, torch.Tensor]:
 
 
 def test_an_encoder_that_rests_keeps_no_graph_and_changes_no_gradient():
-    from wasnow.training.devices import Answers
+    from wasnow.training.devices import TensorOutputs
 
     torch.manual_seed(0)
     model = SemanticCD(("water", "building", "field"), **OPTIONS)
     freeze(model, ("prompter", "class_decoder"))
     found = []
     for rests in (False, True):
-        answers = Answers(model, encoder_rests=rests)
+        answers = TensorOutputs(model, encoder_frozen=rests)
         found.append(gradients(model, lambda *images, a=answers: a.logits(a(*images))))
     assert list(found[0]) == list(found[1])
     assert found[0]
@@ -279,7 +282,7 @@ def test_a_run_with_features_kept_ends_as_one_without(precision: str, weights: P
     for kept in ("false", "true"):
         settings = semantic(f"start={weights}", f"cache_features={kept}", "batch_size=1", augment=PLAIN, stages=stages)
         settings = settings.model_copy(update={"validate_every": 16, "save_every": 16, "precision": precision})
-        run(tmp_path / kept, settings, watch=Lines(0, told.append))
+        run(tmp_path / kept, settings, logger=LineLogger(0, told.append))
     one, other = (tensors(tmp_path / name / "states/00000016.safetensors") for name in ("false", "true"))
     assert list(one) == list(other)
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -299,7 +302,7 @@ def test_features_that_were_found_are_those_that_were_computed(weights: Path, tm
     run(tmp_path / "kept", settings)
     monkeypatch.setattr(features, "SHARE_OF_DISK", 1e-12)
     told: list[str] = []
-    run(tmp_path / "full", settings, watch=Lines(0, told.append))
+    run(tmp_path / "full", settings, logger=LineLogger(0, told.append))
     assert any("0 found, 16 computed" in line for line in told)
     one, other = (tensors(tmp_path / name / "states/00000008.safetensors") for name in ("kept", "full"))
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from wasnow.models import registry
-from wasnow.training.optim import factor
+from wasnow.training.optim import schedule_factor
 from wasnow.training.recipes import RECIPES, recipe
 from wasnow.training.trainer import LOSSES
 
@@ -45,8 +45,10 @@ def test_the_rate_of_scannet_is_poly_over_all_its_epochs():
     for stage in config.stages:
         count = round(stage.epochs * 100)
         for step in (0, count // 3, count // 2, count - 1):
-            rate = (stage.optimizer or config.optimizer).lr * factor(stage.schedule or config.schedule, step, count)
-            published = whole.optimizer.lr * factor(whole.schedule, steps + step, 5000)
+            rate = (stage.optimizer or config.optimizer).lr * schedule_factor(
+                stage.schedule or config.schedule, step, count
+            )
+            published = whole.optimizer.lr * schedule_factor(whole.schedule, steps + step, 5000)
             assert rate == pytest.approx(published, abs=1e-3 * whole.optimizer.lr)
         steps += count
 

@@ -26,9 +26,9 @@ from wasnow.models.contract import ChangeLogits
 from wasnow.models.sealed import read_sealed
 from wasnow.training.config import Stage
 from wasnow.training.devices import memory_advice
-from wasnow.training.logging import Lines, Progress, Silent, line
-from wasnow.training.run_folder import RunFolder, Table
-from wasnow.training.trainer import Trained, train
+from wasnow.training.logging import LineLogger, NullLogger, Progress, progress_line
+from wasnow.training.run_folder import CsvLog, RunFolder
+from wasnow.training.trainer import TrainResult, train
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +41,11 @@ def _tiny() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def run(folder: Path, *settings: str, data: dict[str, Any] | None = None, watch: Any = None, **changes: Any) -> Trained:
+def run(
+    folder: Path, *settings: str, data: dict[str, Any] | None = None, logger: Any = None, **changes: Any
+) -> TrainResult:
     resume = changes.pop("resume", False)
-    return train(config(*settings, **changes), data or splits(), folder, resume=resume, transform=mirror, watch=watch)
+    return train(config(*settings, **changes), data or splits(), folder, resume=resume, transform=mirror, logger=logger)
 
 
 def weights(folder: Path, part: str = "model") -> dict[str, torch.Tensor]:
@@ -101,13 +103,13 @@ def test_a_run_stopped_after_any_step_goes_on_the_same(stop: int, tmp_path: Path
     stages = (Stage(steps=8), Stage(name="heads", steps=6, trains=("change", "classes")))
     run(tmp_path / "whole", stages=stages)
 
-    class Stopper(Silent):
+    class Stopper(NullLogger):
         def step(self, progress: Progress) -> None:
             if progress.step == stop:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match=f"after step {stop} of 14; run again with --resume"):
-        run(tmp_path / "stopped", stages=stages, watch=Stopper())
+        run(tmp_path / "stopped", stages=stages, logger=Stopper())
     assert json.loads((tmp_path / "stopped/run.json").read_text())["status"] == "interrupted"
     assert read_header(tmp_path / "stopped/last.safetensors").provenance.step == stop
     run(tmp_path / "stopped", stages=stages, resume=True)
@@ -209,7 +211,7 @@ def test_a_stage_moves_only_what_it_trains(tmp_path: Path):
 def test_training_starts_from_the_weights_of_a_checkpoint(tmp_path: Path):
     run(tmp_path / "a", "steps=20", "ema=null")
     told: list[str] = []
-    run(tmp_path / "b", "steps=1", f"start={tmp_path / 'a'}", "optimizer.lr=1e-9", watch=Lines(0, told.append))
+    run(tmp_path / "b", "steps=1", f"start={tmp_path / 'a'}", "optimizer.lr=1e-9", logger=LineLogger(0, told.append))
     taken, _ = read_sealed(tmp_path / "a/best.safetensors")
     here = weights(tmp_path / "b")
     assert all(torch.allclose(taken[name], here[name], atol=1e-6) for name in here)
@@ -254,8 +256,8 @@ def test_a_damaged_state_is_refused_and_the_one_before_it_used(damage: str, tmp_
         content[-100] ^= 1
     last.write_bytes(content)
     told: list[str] = []
-    run(tmp_path / "a", resume=True, watch=Lines(0, told.append))
-    assert any("00000012.safetensors" in text and "the state before it is used" in text for text in told)
+    run(tmp_path / "a", resume=True, logger=LineLogger(0, told.append))
+    assert any("00000012.safetensors" in text and "the previous state is used" in text for text in told)
     assert any("resumed after step 10 of 12" in text for text in told)
     assert same(weights(tmp_path / "a"), expected)
 
@@ -281,14 +283,14 @@ def test_a_folder_with_a_run_is_not_overwritten_by_mistake(tmp_path: Path):
 
 def test_a_log_line_that_was_cut_short_is_dropped(tmp_path: Path):
     folder = RunFolder(tmp_path)
-    table = Table(folder, "log.csv", 0)
+    table = CsvLog(folder, "log.csv", 0)
     for step in range(1, 5):
         table.add({"step": step, "loss": step / 2})
     table.add({"step": 5, "loss": 1, "new": 7})
     with (tmp_path / "log.csv").open("a") as file:
         file.write("6,3.")
-    assert [row["step"] for row in Table(folder, "log.csv", 9).rows] == ["1", "2", "3", "4", "5"]
-    assert [row["step"] for row in Table(folder, "log.csv", 2).rows] == ["1", "2"]
+    assert [row["step"] for row in CsvLog(folder, "log.csv", 9).rows] == ["1", "2", "3", "4", "5"]
+    assert [row["step"] for row in CsvLog(folder, "log.csv", 2).rows] == ["1", "2"]
 
 
 def test_the_page_names_the_splits_and_shows_curves_and_predictions(tmp_path: Path):
@@ -303,7 +305,7 @@ def test_the_page_names_the_splits_and_shows_curves_and_predictions(tmp_path: Pa
 
 def test_a_line_of_progress_says_what_a_person_waits_for():
     progress = Progress(120, 2500, 3.2, "train", 0.8, {"change": 0.3, "classes": 0.5}, 0.01, 1, 12, 3700, 0.04, 900)
-    assert line(progress) == (
+    assert progress_line(progress) == (
         "step 120/2500, epoch 3.20, loss 0.8 (change 0.3, classes 0.5), rate 0.01, 12 pairs/s, 1 h 01 min left, "
         "900 MB, 4% waiting"
     )

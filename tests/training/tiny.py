@@ -197,10 +197,10 @@ STAGES = (Stage(loss="ding", steps=8), Stage(name="heads", loss="ding", steps=6,
 
 def run(output: str, settings: Sequence[str], environment: dict[str, str] | None = None) -> None:
     """One resumable run in this process: for tests that kill it, or need two of them."""
-    from wasnow.training.logging import Progress, Silent
+    from wasnow.training.logging import NullLogger, Progress
     from wasnow.training.trainer import train
 
-    class Unhurried(Silent):
+    class Unhurried(NullLogger):
         """Long enough a step that a kill aimed at one falls before the last."""
 
         def step(self, progress: Progress) -> None:
@@ -209,7 +209,7 @@ def run(output: str, settings: Sequence[str], environment: dict[str, str] | None
     os.environ.update(environment or {})
     torch.set_num_threads(1)
     register()
-    train(config(*settings, stages=STAGES), splits(), Path(output), resume=True, transform=mirror, watch=Unhurried())
+    train(config(*settings, stages=STAGES), splits(), Path(output), resume=True, transform=mirror, logger=Unhurried())
 
 
 def process(output: Path, *settings: str, **environment: str) -> BaseProcess:

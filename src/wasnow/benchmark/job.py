@@ -47,8 +47,8 @@ from wasnow.output.report.codes import GAP, dates_png, palette
 from wasnow.output.report.pictures import paletted_png
 from wasnow.pipeline.plan import chosen_device
 from wasnow.priors.samples import LABELS, with_priors
-from wasnow.training.devices import memory_mb
-from wasnow.training.logging import Lines, Silent
+from wasnow.training.devices import peak_memory_mb
+from wasnow.training.logging import LineLogger, NullLogger
 from wasnow.training.run_folder import LOG_NAME, RUN_NAME, RunFolder
 from wasnow.training.trainer import train
 from wasnow.vocabulary import Vocabulary, join_words
@@ -125,9 +125,9 @@ def train_and_score(job: Job) -> None:
         splits = dict(job.pairs.training)
         if config.dense and job.pairs.dense is not None:
             splits |= job.pairs.dense
-        watch = Silent() if job.quiet else Lines(write=lambda line: _say(f"{turn.name}: {line}"))
+        logger = NullLogger() if job.quiet else LineLogger(write=lambda line: _say(f"{turn.name}: {line}"))
         masks = job.pairs.masks if guided(turn.row.entry) else None
-        train(config, splits, job.folder, resume=True, data_name=job.pairs.name, priors=masks, watch=watch)
+        train(config, splits, job.folder, resume=True, data_name=job.pairs.name, priors=masks, logger=logger)
         training = _training(job.folder)
     model = _model(job)
     test, origin = with_priors(model, job.pairs.test, job.pairs.test_split, job.pairs.masks)
@@ -169,7 +169,7 @@ def train_and_score(job: Job) -> None:
 def measure(job: Job) -> None:
     """What an answer costs, at the size of the test pairs, into ``cost.json``; for a process that did nothing else."""
     device = torch.device(_device(job))
-    before = memory_mb(torch.device("cpu"))
+    before = peak_memory_mb(torch.device("cpu"))
     model = _model(job)
     module = model if isinstance(model, nn.Module) else None
     test, _ = with_priors(model, job.pairs.test, job.pairs.test_split, job.pairs.masks)
@@ -182,7 +182,7 @@ def measure(job: Job) -> None:
             seconds += [time.perf_counter() - began] if i >= WARM else []
             if sum(seconds) > TIMED_S:
                 break
-        peak = memory_mb(device)
+        peak = peak_memory_mb(device)
     flops = None if module is None else flops_of(lambda: next(answers([model], test[0])))
     cost = {
         "format": COST_FORMAT,

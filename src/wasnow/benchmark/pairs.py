@@ -21,7 +21,8 @@ from wasnow.data.dataset import open_dataset
 from wasnow.data.land_cover import is_dense, with_land_cover
 from wasnow.errors import UsageError
 from wasnow.priors.samples import NoMasks, pair_masks
-from wasnow.training.feed import Subset, draw, hold_back
+from wasnow.training.loader import draw
+from wasnow.training.roles import Subset, hold_back
 
 if TYPE_CHECKING:
     from wasnow.data.samples import Samples

@@ -210,7 +210,7 @@ def choose_split(splits: Mapping[str, Samples], wanted: str | None, header: Head
     from wasnow.errors import UsageError, did_you_mean
 
     if wanted == HELD_BACK:
-        from wasnow.training.feed import hold_back
+        from wasnow.training.roles import hold_back
 
         train = next((splits[name] for name in ("train", "all") if name in splits), None)
         recipe = header.provenance.recipe or {}

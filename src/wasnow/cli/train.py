@@ -13,7 +13,7 @@ from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, verb, warn
 
 if TYPE_CHECKING:
     from wasnow.data.samples import Samples
-    from wasnow.training.logging import Watch
+    from wasnow.training.logging import TrainingLogger
 
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
@@ -95,7 +95,7 @@ def train(
         overwrite=overwrite,
         priors=masks,
         data_name=Path(folder).resolve().name,
-        watch=_watch(quiet),
+        logger=_logger(quiet),
     )
     if not first:
         return
@@ -115,9 +115,9 @@ def train(
         typer.echo(f"next: wasnow evaluate {trained.folder} --data {folder}")
 
 
-def _watch(quiet: bool) -> Watch:
-    from wasnow.training.logging import Bars, Lines, Silent
+def _logger(quiet: bool) -> TrainingLogger:
+    from wasnow.training.logging import BarLogger, LineLogger, NullLogger
 
     if quiet:
-        return Silent()
-    return Bars() if sys.stderr.isatty() else Lines()
+        return NullLogger()
+    return BarLogger() if sys.stderr.isatty() else LineLogger()

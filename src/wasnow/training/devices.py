@@ -1,13 +1,13 @@
-"""What a run needs of the machine: devices and processes, repeatable algorithms, signals, memory.
+"""Devices and processes of a run, deterministic algorithms, signals and memory.
 
 **Several devices** compute the loss of the whole batch, not the mean of the losses of their shares:
 
-    device 0   answer of its share ─┐                                ┌─> gradient of share 0 ─┐
-    device 1   answer of its share ─┴─ gathered ─> loss of the batch ┴─> gradient of share 1 ─┴─ summed
+    device 0   logits of its share ─┐                                ┌─> gradient of share 0 ─┐
+    device 1   logits of its share ─┴─ gathered ─> loss of the batch ┴─> gradient of share 1 ─┴─ summed
 
-Losses that count pixels over the batch (balanced cross-entropy, Dice, Lovasz) are thus the same on one device and on
-eight. Batch normalisation does the same on GPUs (`torch.nn.SyncBatchNorm`); on CPUs, where torch has no such layer,
-each process normalises its own share.
+Losses that count pixels over the batch (balanced cross-entropy, Dice, Lovasz) are therefore equal on one device and on
+eight. Batch normalisation is shared on GPUs (`torch.nn.SyncBatchNorm`); torch has no such layer for CPUs, where each
+process normalises its own share.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from wasnow.training.losses import Target
 class Encoded:
     """Features of a batch, as `FeatureModel.encode` gives them.
 
-    No plain tuple, because the wrappers of precision would widen what is in it, and it must stay as it was computed.
+    A class instead of a tuple, because the precision wrappers would cast the tensors of a tuple.
     """
 
     __slots__ = ("tensors",)
@@ -43,56 +43,62 @@ class Encoded:
         self.tensors = tensors
 
 
-class Answers(nn.Module):
-    """A network whose answer is plain tensors, which is what precision and DDP wrappers understand.
+class TensorOutputs(nn.Module):
+    """A network that returns plain tensors, as precision and DDP wrappers require.
 
     Args:
         model: a `ChangeModel`.
-        encoder_rests: nothing in the model's encoder learns, so that no graph of it is kept; for a `FeatureModel` only.
+        encoder_frozen: compute the encoder without a graph; for a `FeatureModel` only.
     """
 
-    def __init__(self, model: nn.Module, *, encoder_rests: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, encoder_frozen: bool = False) -> None:
         super().__init__()
         self.model = model
-        self._encoder_rests = encoder_rests
+        self._encoder_frozen = encoder_frozen
         self._unchanged = False
 
     def forward(
         self, before: Tensor, after: Tensor, encoded: Encoded | None = None, priors: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """The logits of a batch, or of its features where they are known; `logits` puts them together again.
+        """Return the logits of a batch as tensors; `logits` converts them back.
 
         Args:
-            before: ``(B, 3, H, W)``.
-            after: likewise.
-            encoded: features of the batch, for a `FeatureModel`.
-            priors: ``(B, 2, W, H, Wd)``, for a `GuidedModel`.
+            before: ``(B, 3, H, W)``, images of the first date.
+            after: ``(B, 3, H, W)``, images of the second date.
+            encoded: cached features of the batch, for a `FeatureModel`.
+            priors: ``(B, 2, W, H, Wd)`` prior masks of W words, for a `GuidedModel`.
         """
         valid = torch.ones(before.shape[0], 1, *before.shape[2:], dtype=torch.bool, device=before.device)
         network: Any = self.model
-        if encoded is None and self._encoder_rests:
+        if encoded is None and self._encoder_frozen:
             with torch.no_grad():
                 encoded = Encoded(network.encode(before, after, valid))
-        answer: ChangeLogits = (
+        output: ChangeLogits = (
             infer(network, before, after, valid, priors)
             if encoded is None
             else network.answer(encoded.tensors, (before.shape[2], before.shape[3]))
         )
-        self._unchanged = answer.unchanged_channel
-        if answer.before is None or answer.after is None:
-            return (answer.change,)
-        return answer.change, answer.before, answer.after
+        self._unchanged = output.unchanged_channel
+        if output.before is None or output.after is None:
+            return (output.change,)
+        return output.change, output.before, output.after
 
     def logits(self, tensors: tuple[Tensor, ...]) -> ChangeLogits:
-        """The answer that `forward` took apart."""
+        """Return the tensors of `forward` as `ChangeLogits`."""
         change, before, after = tensors if len(tensors) == 3 else (tensors[0], None, None)
         return ChangeLogits(change, before, after, self._unchanged)
 
 
-def of_whole_batch(answer: ChangeLogits, target: Target, fabric: Fabric) -> tuple[ChangeLogits, Target]:
-    """The answers and labels of the whole batch; gradients flow through this device's share alone."""
+def gather_batch(output: ChangeLogits, target: Target, fabric: Fabric) -> tuple[ChangeLogits, Target]:
+    """Return logits and labels of the whole batch; gradients flow through the share of this device only.
+
+    Args:
+        output: logits of this device.
+        target: labels of this device.
+        fabric: the devices.
+    """
     if fabric.world_size == 1:
-        return answer, target
+        return output, target
 
     def gathered(tensor: Tensor | None) -> Tensor | None:
         if tensor is None:
@@ -106,22 +112,22 @@ def of_whole_batch(answer: ChangeLogits, target: Target, fabric: Fabric) -> tupl
         shares[fabric.global_rank] = tensor
         return torch.cat(shares)
 
-    whole = [gathered(one) for one in (answer.change, answer.before, answer.after)]
+    whole = [gathered(one) for one in (output.change, output.before, output.after)]
     change, valid = gathered(target.change), gathered(target.valid)
     assert whole[0] is not None
     assert change is not None
     assert valid is not None
     return (
-        ChangeLogits(whole[0], whole[1], whole[2], unchanged_channel=answer.unchanged_channel),
+        ChangeLogits(whole[0], whole[1], whole[2], unchanged_channel=output.unchanged_channel),
         Target(change, valid, gathered(target.before), gathered(target.after)),
     )
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """The devices of a run, launched; every process but the first then starts the same command anew."""
+    """Return the launched devices of a run; with several devices, each further process runs the same command."""
     strategy: Any = "auto"
     if config.devices > 1:
-        # Losses that use a part of the answer leave parameters without a gradient.
+        # Losses that use part of the output leave some parameters without a gradient.
         strategy = DDPStrategy(find_unused_parameters=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -138,7 +144,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """The same seed, the same weights: algorithms that repeat themselves, where torch has them."""
+    """Use deterministic algorithms where torch has them, so that equal seeds give equal weights."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -155,28 +161,28 @@ def deterministic() -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM came; the step under way is finished first. A second Ctrl-C does not wait."""
-    asked: list[int] = []
+    """Yield a function that returns whether Ctrl-C or SIGTERM was received; a second Ctrl-C stops at once."""
+    received: list[int] = []
 
     def note(number: int, frame: object) -> None:
-        if asked:
+        if received:
             raise KeyboardInterrupt
-        asked.append(number)
+        received.append(number)
 
     try:
         earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: whoever embeds us owns the signals
+    except ValueError:  # not in the main thread, where the embedding program handles signals
         yield lambda: False
         return
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
 
 
-def memory_mb(device: torch.device) -> float:
-    """Most that was held so far: on the GPU, else by this process."""
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the peak memory in MB: of the GPU, or of this process for a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -184,7 +190,7 @@ def memory_mb(device: torch.device) -> float:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python or torch means that memory ran out."""
+    """Return whether an error of Python or torch means out of memory."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
@@ -192,24 +198,31 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def loading_was_killed(error: BaseException) -> bool:
-    """Whether a worker process of the data loader died of a signal: torch says so only in words."""
+    """Return whether a worker process of the data loader was killed by a signal, according to torch's message."""
     return "DataLoader worker" in str(error) and "killed by signal" in str(error)
 
 
 def memory_advice(config: TrainConfig, device: torch.device, step: int, *, checkpointing: bool = False) -> str:
-    """Which setting to change, the one that changes least first; ``checkpointing`` where the model offers it."""
+    """Return an error message with the settings that save memory, the least intrusive first.
+
+    Args:
+        config: of the run.
+        device: that ran out of memory.
+        step: completed steps.
+        checkpointing: whether the model has gradient checkpointing.
+    """
     share = config.batch_size // (config.accumulate * config.devices)
-    ways = []
+    advice = []
     if share > 1:
         parts = next(n for n in range(2, share + 1) if share % n == 0) * config.accumulate
-        ways.append(f"--set accumulate={parts} (the same batch in smaller parts)")
+        advice.append(f"--set accumulate={parts} (the same batch in smaller parts)")
     if checkpointing and not config.checkpointing:
-        ways.append("--set checkpointing=true (slower)")
+        advice.append("--set checkpointing=true (slower)")
     if config.precision == "32" and device.type == "cuda":
-        ways.append("--set precision=bf16")
+        advice.append("--set precision=bf16")
     if config.crop > 64:
-        ways.append(f"--set crop={max(64, config.crop // 2 // 32 * 32)}")
+        advice.append(f"--set crop={max(64, config.crop // 2 // 32 * 32)}")
     return (
         f"out of memory on {device} at step {step + 1}, with {share} pairs of {config.crop} px at once; "
-        f"{' or '.join(ways) or 'choose a smaller model or another device'}"
+        f"{' or '.join(advice) or 'choose a smaller model or another device'}"
     )

@@ -1,4 +1,4 @@
-"""Who looks on while a network learns: nobody, a log of plain lines, or a terminal."""
+"""Loggers of a training run: none, plain lines, or a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Progress:
-    """One step, as it is told.
+    """The state of a run after one step.
 
     Attributes:
-        step: steps done, 1..steps.
-        steps: of the whole run.
-        epoch: passes over the data, whole and parts.
+        step: completed steps, 1..steps.
+        steps: steps of the whole run.
+        epoch: passes over the data, with fraction.
         stage: name of the stage.
-        loss: mean since the last line of the log.
-        parts: the terms of the loss, likewise.
-        rate: of the optimizer.
-        gradient: norm before clipping.
-        pairs_per_s: since the run began or was resumed.
-        left_s: seconds left at this pace, validations included.
-        waiting: share of the time 0..1 in which the network waited for data.
-        memory_mb: most that was held: on the GPU, or by this process.
+        loss: mean since the last row of the log.
+        parts: means of the loss terms since the last row of the log.
+        rate: learning rate.
+        gradient: gradient norm before clipping.
+        pairs_per_s: training pairs per second since the run started or resumed.
+        left_s: estimated seconds left, validations included.
+        waiting: share of the time spent waiting for data, 0..1.
+        memory_mb: peak memory of the GPU, or of this process on a CPU.
     """
 
     step: int
@@ -42,117 +42,124 @@ class Progress:
     memory_mb: float
 
 
-class Watch(Protocol):
-    """Told what happens during a run."""
+class TrainingLogger(Protocol):
+    """Receives the events of a run."""
 
-    def say(self, text: str) -> None:
-        """A sentence that is worth a line."""
-
-    def step(self, progress: Progress) -> None:
-        """A step is done."""
-
-    def validated(self, step: int, score: str, value: float, best: bool) -> None:
-        """A validation is done."""
-
-    def close(self) -> None:
-        """The run has ended, one way or another."""
-
-
-class Silent:
-    """Nobody looks."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
+    def message(self, text: str) -> None:
+        """Log one sentence."""
 
     def step(self, progress: Progress) -> None:
-        """Nothing."""
+        """Log a completed step."""
 
-    def validated(self, step: int, score: str, value: float, best: bool) -> None:
-        """Nothing."""
+    def validation(self, step: int, score: str, value: float, best: bool) -> None:
+        """Log a validation.
+
+        Args:
+            step: after which it ran.
+            score: name of the selecting score.
+            value: of the score, 0..1.
+            best: whether it is the best so far.
+        """
 
     def close(self) -> None:
-        """Nothing."""
+        """Release resources at the end of the run."""
 
 
-class Lines:
-    """Plain lines on standard error, one every ``every_s`` seconds: for logs.
+class NullLogger:
+    """Logs nothing."""
+
+    def message(self, text: str) -> None:
+        """Do nothing."""
+
+    def step(self, progress: Progress) -> None:
+        """Do nothing."""
+
+    def validation(self, step: int, score: str, value: float, best: bool) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class LineLogger:
+    """Writes plain lines to standard error, for log files.
 
     Args:
         every_s: seconds between lines about steps.
-        write: where a line goes.
+        write: function that receives each line; None: standard error.
     """
 
     def __init__(self, every_s: float = 10.0, write: Callable[[str], Any] | None = None) -> None:
-        self._every, self._said = every_s, -float("inf")
-        self._write = write or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._every, self._last = every_s, -float("inf")
+        self._write = write or (lambda text: print(text, file=sys.stderr, flush=True))
 
-    def say(self, text: str) -> None:
-        """At once."""
+    def message(self, text: str) -> None:
+        """Write the sentence at once."""
         self._write(text)
 
     def step(self, progress: Progress) -> None:
-        """Now and then, and the last."""
+        """Write a line if enough time has passed, and after the last step."""
         now = time.monotonic()
-        if now - self._said >= self._every or progress.step == progress.steps:
-            self._said = now
-            self._write(line(progress))
+        if now - self._last >= self._every or progress.step == progress.steps:
+            self._last = now
+            self._write(progress_line(progress))
 
-    def validated(self, step: int, score: str, value: float, best: bool) -> None:
-        """At once."""
-        self._write(verdict(step, score, value, best))
+    def validation(self, step: int, score: str, value: float, best: bool) -> None:
+        """Write a line at once."""
+        self._write(validation_line(step, score, value, best))
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
-class Bars:
-    """A bar on a terminal, with the sentences and validations above it."""
+class BarLogger:
+    """Shows a progress bar on a terminal, with messages and validations above it."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
-        self._bars = RichProgress(
+        self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[metrics]}"),
             console=Console(stderr=True),
         )
-        self._task = self._bars.add_task("training", total=None, facts="")
-        self._bars.start()
+        self._task = self._bar.add_task("training", total=None, metrics="")
+        self._bar.start()
 
-    def say(self, text: str) -> None:
-        """Above the bar."""
-        self._bars.console.print(text, markup=False, highlight=False)
+    def message(self, text: str) -> None:
+        """Print the sentence above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False)
 
     def step(self, progress: Progress) -> None:
-        """On the bar."""
-        self._bars.update(
+        """Update the bar."""
+        self._bar.update(
             self._task,
             description=f"epoch {progress.epoch:.1f}",
             completed=progress.step,
             total=progress.steps,
-            facts=facts(progress),
+            metrics=progress_metrics(progress),
         )
 
-    def validated(self, step: int, score: str, value: float, best: bool) -> None:
-        """Above the bar."""
-        self.say(verdict(step, score, value, best))
+    def validation(self, step: int, score: str, value: float, best: bool) -> None:
+        """Print a line above the bar."""
+        self.message(validation_line(step, score, value, best))
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
-        self._bars.stop()
+        """Stop the bar and restore the terminal."""
+        self._bar.stop()
 
 
-def line(progress: Progress) -> str:
-    """``step 120/2500, epoch 3.2, loss 0.81 (change 0.31, classes 0.5), ...``."""
-    return f"step {progress.step}/{progress.steps}, epoch {progress.epoch:.2f}, {facts(progress)}"
+def progress_line(progress: Progress) -> str:
+    """Return ``step 120/2500, epoch 3.2, loss 0.81 (change 0.31, classes 0.5), ...``."""
+    return f"step {progress.step}/{progress.steps}, epoch {progress.epoch:.2f}, {progress_metrics(progress)}"
 
 
-def facts(progress: Progress) -> str:
-    """Everything but where it stands."""
+def progress_metrics(progress: Progress) -> str:
+    """Return loss, learning rate, speed, remaining time and memory as text."""
     parts = ", ".join(f"{name} {value:.3g}" for name, value in progress.parts.items())
     return (
         f"loss {progress.loss:.4g}"
@@ -162,13 +169,13 @@ def facts(progress: Progress) -> str:
     )
 
 
-def verdict(step: int, score: str, value: float, best: bool) -> str:
-    """What a validation came to."""
+def validation_line(step: int, score: str, value: float, best: bool) -> str:
+    """Return the result of a validation as text; arguments as in `TrainingLogger.validation`."""
     return f"validation after step {step}: {score} {100 * value:.2f}{', the best so far' if best else ''}"
 
 
 def duration(seconds: float) -> str:
-    """``2 h 05 min``, ``3 min 20 s``, ``12 s``."""
+    """Return ``2 h 05 min``, ``3 min 20 s`` or ``12 s``."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,27 +1,28 @@
-"""How parameters move: who is trained, at which rate, and the average of where they have been.
+"""Optimization: trainable parameters, learning rates, optimizer state and averaged weights.
 
-Rates are a function of the step alone, so a resumed run needs no memory of them.
+Learning rates are a function of the step, so a resumed run does not need to store them.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from wasnow.errors import UsageError, did_you_mean
 from wasnow.training.config import Optimizer, Schedule
 
 
-def factor(schedule: Schedule, step: int, steps: int) -> float:
-    """What the highest rate is multiplied with at a step of a stage; the equations are `Schedule`'s.
+def schedule_factor(schedule: Schedule, step: int, steps: int) -> float:
+    """Return the schedule_factor of the learning rate at a step of a stage; `Schedule` gives the equations.
 
     Args:
-        schedule: which.
+        schedule: of the stage.
         step: 0..steps - 1, within the stage.
         steps: of the stage.
     """
@@ -37,41 +38,41 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
 
 
 def freeze(module: nn.Module, trains: Sequence[str]) -> list[str]:
-    """Let the parameters whose names begin with one of ``trains`` learn, and no others; all, where it is empty.
+    """Make the parameters with one of the prefixes trainable and freeze the others; no prefixes: train all.
 
-    A part that the module knows by name and has nothing in (Semantic-CD without its prompter) is passed over.
+    A prefix of a part that is None in this module (Semantic-CD without its prompter) is ignored.
 
     Returns:
-        The names of those that learn.
+        Names of the trainable parameters.
 
     Raises:
-        UsageError: a beginning that no name has.
+        UsageError: no parameter has a prefix, or none is trainable.
     """
     names = [name for name, _ in module.named_parameters()]
     for prefix in trains:
-        if not any(begins(name, prefix) for name in names) and not hasattr(module, prefix):
+        if not any(has_prefix(name, prefix) for name in names) and not hasattr(module, prefix):
             heads = sorted({name.partition(".")[0] for name in names})
             raise UsageError(
-                f"no parameter's name begins with {prefix!r}; they begin with {', '.join(heads)}"
+                f"no parameter name starts with {prefix!r}; the names start with {', '.join(heads)}"
                 f"{did_you_mean(prefix, heads)}"
             )
     learning = []
     for name, parameter in module.named_parameters():
-        wanted = not trains or any(begins(name, prefix) for prefix in trains)
+        wanted = not trains or any(has_prefix(name, prefix) for prefix in trains)
         parameter.requires_grad_(wanted)
         if wanted:
             learning.append(name)
     if not learning:
-        raise UsageError(f"trains={list(trains)} names only parts that this model was made without; name others")
+        raise UsageError(f"trains={list(trains)} names only parts that this model does not have; name others")
     return learning
 
 
 def never_trained(module: nn.Module, learning: Iterable[Iterable[str]]) -> list[str]:
-    """Names of the parameters that no stage trains, under every name that the module has for them.
+    """Return the names of the parameters that no stage trains, including aliases of shared parameters.
 
     Args:
-        module: whose parameters.
-        learning: of each stage, what `freeze` returned.
+        module: the model.
+        learning: the result of `freeze` for each stage.
     """
     moving = {name for names in learning for name in names}
     trained = {id(parameter) for name, parameter in module.named_parameters() if name in moving}
@@ -80,7 +81,7 @@ def never_trained(module: nn.Module, learning: Iterable[Iterable[str]]) -> list[
 
 
 def training_mode(module: nn.Module) -> None:
-    """Training mode, except for normalisation layers that are frozen: their statistics belong to frozen weights."""
+    """Set training mode, except for frozen normalisation layers, whose statistics belong to their weights."""
     module.train()
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._NormBase) and part.affine and not part.weight.requires_grad:
@@ -88,7 +89,7 @@ def training_mode(module: nn.Module) -> None:
 
 
 def make_optimizer(module: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """The optimizer of the parameters that learn."""
+    """Return an optimizer of the trainable parameters."""
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if settings.kind == "sgd":
         return torch.optim.SGD(
@@ -101,25 +102,25 @@ def make_optimizer(module: nn.Module, settings: Optimizer) -> torch.optim.Optimi
     return torch.optim.AdamW(learning, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The same rate for every parameter."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimizer remembers, by number of parameter and name: ``0.momentum_buffer``."""
-    memory = optimizer.state_dict()["state"]
+    """Return the state tensors of an optimizer by parameter number and name: ``0.momentum_buffer``."""
+    state = optimizer.state_dict()["state"]
     return {
         f"{index}.{name}": value if isinstance(value, Tensor) else torch.tensor(value)
-        for index, entries in memory.items()
+        for index, entries in state.items()
         for name, value in entries.items()
         if value is not None
     }
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Let an optimizer remember again; its settings stay as they were made."""
+    """Restore the state tensors of an optimizer; its settings are unchanged."""
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
@@ -127,37 +128,42 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-class Average:
-    """An exponential moving average of a module, itself a module: ``mean <- d mean + (1 - d) now``.
+class WeightAverage:
+    """Exponential moving average of a module: ``mean <- d mean + (1 - d) current``.
 
-    d rises with the number of updates n as min(decay, (1 + n) / (10 + n)), so that the beginning is soon forgotten
-    (the customary warm-up). Buffers (statistics of normalisation) are taken as they are.
+    d rises with the number of updates n as min(decay, (1 + n) / (10 + n)), so the initial weights are forgotten quickly
+    (the usual warm-up). Buffers (statistics of normalisation) are copied.
 
     Args:
-        module: as it is before the first step.
-        decay: d.
-        still: names of parameters that never move; they are shared with the module and take no memory here.
+        module: in its state before the first step.
+        decay: upper limit of d, 0..1.
+        frozen: names of parameters that no stage trains; they are shared with the module and not copied.
     """
 
-    def __init__(self, module: nn.Module, decay: float, *, still: Collection[str] = ()) -> None:
-        shared = {id(one): one for name, one in module.named_parameters() if name in still}
-        self.module = copy.deepcopy(module, dict(shared)).eval()
-        for one in self.module.parameters():
-            if id(one) not in shared:
-                one.requires_grad_(False)
-        self._decay = decay
+    def __init__(self, module: nn.Module, decay: float, *, frozen: Collection[str] = ()) -> None:
+        self._averaged = AveragedModel(module, multi_avg_fn=partial(_blend, decay))
+        self.module = self._averaged.module.eval()
+        own, current = dict(self.module.named_parameters()), dict(module.named_parameters())
+        for name, parameter in own.items():
+            if name in frozen:
+                parameter.data = current[name].data
+            parameter.requires_grad_(name in frozen and current[name].requires_grad)
 
     @torch.no_grad()
     def update(self, module: nn.Module, updates: int) -> None:
-        """Take in the module as it is after ``updates`` steps."""
-        decay = min(self._decay, (1 + updates) / (10 + updates))
-        for mean, now in zip(self.module.parameters(), module.parameters(), strict=True):
-            if mean is not now:
-                mean.lerp_(now.detach(), 1 - decay)
-        for kept, current in zip(self.module.buffers(), module.buffers(), strict=True):
-            kept.copy_(current)
+        """Add the state of the module after ``updates`` steps."""
+        # torch copies the module at its first update; here the initial weights count as the first.
+        self._averaged.n_averaged.fill_(updates)
+        self._averaged.update_parameters(module)
 
 
-def begins(name: str, prefix: str) -> bool:
-    """``change`` begins ``change.weight``, and not ``changes.weight``."""
+def _blend(decay: float, averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
+    d = min(decay, (1 + int(updates)) / (10 + int(updates)))
+    for mean, one in zip(averaged, current, strict=True):
+        if mean.data_ptr() != one.data_ptr():  # frozen parameters are shared
+            mean.lerp_(one, 1 - d)
+
+
+def has_prefix(name: str, prefix: str) -> bool:
+    """Return whether a parameter name is in a part: ``change`` contains ``change.weight``, not ``changes.weight``."""
     return name == prefix or name.startswith(f"{prefix.rstrip('.')}.")

@@ -1,4 +1,4 @@
-"""The page of a training run: self-contained HTML, rewritten at each validation.
+"""The report page of a training run: self-contained HTML, rewritten after each validation.
 
 log.csv, validations.csv, run.json, pictures/ ──> report.html
 """
@@ -19,10 +19,10 @@ from wasnow.vocabulary import CHANGED, CHANGED_COLOR, NO_CHANGE_COLOR, Vocabular
 if TYPE_CHECKING:
     from wasnow.training.run_folder import RunFolder
 
-SHOWN = 8
-"""Validations whose predictions are pictured; the first, the last, and evenly between."""
+MAX_PREDICTIONS = 8
+"""Number of validations whose predictions are shown: the first, the last, and evenly spaced ones."""
 
-_ORDINARY = ("step", "epoch", "stage", "loss", "rate", "gradient", "pairs_per_s", "waiting", "memory_mb")
+_LOG_COLUMNS = ("step", "epoch", "stage", "loss", "rate", "gradient", "pairs_per_s", "waiting", "memory_mb")
 
 
 def training_page(
@@ -32,14 +32,14 @@ def training_page(
     validations: Sequence[Mapping[str, str]],
     samples: Sequence[str],
 ) -> str:
-    """The page of a run as it stands.
+    """Return the page of the current state of a run.
 
     Args:
-        folder: holds the pictures.
+        folder: contains the pictures.
         record: ``run.json``.
         log: rows of ``log.csv``.
         validations: rows of ``validations.csv``.
-        samples: names of the pictured pairs, in the order of their numbers.
+        samples: names of the pictured pairs, in order of their numbers.
     """
     config, select = record["config"], record["select"]
     vocabulary = Vocabulary(tuple(record["classes"]))
@@ -47,15 +47,15 @@ def training_page(
     for stage in record["stages"][:-1]:
         ends += stage["steps"]
         marks.append(ends)
-    parts = [name for name in _columns(log) if name not in _ORDINARY]
-    scores = [name for name in _FAVOURITES if any(row.get(name) for row in validations)]
+    parts = [name for name in _columns(log) if name not in _LOG_COLUMNS]
+    scores = [name for name in _SHOWN_SCORES if any(row.get(name) for row in validations)]
     charts = [
-        ("Loss", "as trained, mean between lines of the log", _drawn(log, ["loss"], marks, log_scale=True)),
-        ("Parts of the loss", "before their weights", _drawn(log, parts, marks, log_scale=True)),
-        ("Validation scores", record["selected_on"], _drawn(validations, scores, marks)),
-        ("Rate", "of the optimizer", _drawn(log, ["rate"], marks)),
-        ("Gradient", "norm before clipping", _drawn(log, ["gradient"], marks, log_scale=True)),
-        ("Pace", "pairs per second", _drawn(log, ["pairs_per_s"], marks)),
+        ("Loss", "mean between rows of the log", _chart(log, ["loss"], marks, log_scale=True)),
+        ("Terms of the loss", "unweighted", _chart(log, parts, marks, log_scale=True)),
+        ("Validation scores", record["selected_on"], _chart(validations, scores, marks)),
+        ("Learning rate", "", _chart(log, ["rate"], marks)),
+        ("Gradient", "norm before clipping", _chart(log, ["gradient"], marks, log_scale=True)),
+        ("Speed", "training pairs per second", _chart(log, ["pairs_per_s"], marks)),
     ]
     best = record.get("best")
     done = int(log[-1]["step"]) if log else 0
@@ -66,16 +66,16 @@ def training_page(
             select if best is None else f"{select}, after step {best['step']:.0f}",
         ),
         ("Steps", f"{done}", f"of {record['steps']}"),
-        ("Loss", f"{float(log[-1]['loss']):.4g}" if log else "none yet", "last line of the log"),
+        ("Loss", f"{float(log[-1]['loss']):.4g}" if log else "none yet", "last row of the log"),
         ("Time", duration(record.get("seconds", 0.0)), record["status"]),
     ]
     facts = [
         ("Trained on", record["trained_on"]),
-        ("Best weights chosen on", record["selected_on"]),
-        ("Not looked at", ", ".join(record["untouched"]) or "there is nothing else"),
+        ("Best weights selected on", record["selected_on"]),
+        ("Not used", ", ".join(record["untouched"]) or "none"),
         ("Data", f"{record['data'] or 'in memory'}, fingerprint {record['data_fingerprint'][:16]}"),
-        ("Classes", ", ".join(vocabulary.words) or "none: change alone"),
-        ("Model", f"{config['model']}, {record['parameters'] / 1e6:.2f} million numbers"),
+        ("Classes", ", ".join(vocabulary.words) or "none: change only"),
+        ("Model", f"{config['model']}, {record['parameters'] / 1e6:.2f} million parameters"),
         ("Seed", str(config["seed"])),
         ("Versions", ", ".join(f"{name} {value}" for name, value in record["versions"].items() if value)),
     ]
@@ -94,7 +94,7 @@ def training_page(
         samples=_strips(folder, samples, [int(row["step"]) for row in validations]),
         legend=[*legend, ("no label", _css(NO_LABEL_COLOR))],
         tables=[
-            ("What was used", "", (), facts),
+            ("Run", "", (), facts),
             ("Validations", "in per cent", *_validation_table(validations, scores)),
             ("Settings", "", (), settings),
         ],
@@ -102,14 +102,14 @@ def training_page(
     ).render()
 
 
-_FAVOURITES = ("stacked.fscd", "stacked.sek", "stacked.miou", "stacked.score", "from_to.sek", "binary.f1")
+_SHOWN_SCORES = ("stacked.fscd", "stacked.sek", "stacked.miou", "stacked.score", "from_to.sek", "binary.f1")
 
 
 def _columns(rows: Sequence[Mapping[str, str]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _drawn(
+def _chart(
     rows: Sequence[Mapping[str, str]], names: Sequence[str], marks: Sequence[float], *, log_scale: bool = False
 ) -> str:
     series = []
@@ -130,8 +130,8 @@ def _validation_table(
 
 
 def _strips(folder: RunFolder, samples: Sequence[str], steps: Sequence[int]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """For each pictured pair: the dates, the labels, and what was predicted at some of the validations."""
-    spread = {round(i * (len(steps) - 1) / (SHOWN - 1)) for i in range(SHOWN)} if steps else set()
+    """Return for each pictured pair the images, the labels and the predictions of some validations."""
+    spread = {round(i * (len(steps) - 1) / (MAX_PREDICTIONS - 1)) for i in range(MAX_PREDICTIONS)} if steps else set()
     chosen = [steps[i] for i in sorted(spread)]
     strips = []
     for i, name in enumerate(samples):

@@ -1,16 +1,16 @@
-"""The folder of a training run, safe against SIGKILL at any moment.
+"""The folder of a training run; a kill at any moment leaves it usable.
 
     runs/a/
-      run.json                what this run is: configuration, data, who selects; a resume must match it
+      run.json                configuration, data and selection; a resumed run must match
       best.safetensors        checkpoint with the best validation score
-      last.safetensors        checkpoint of the end (or of where a run was stopped)
-      states/00000120.safetensors   everything a resume needs after 120 steps; the last two are kept
-      features/               what a frozen encoder answered, while a stage runs (cache_features)
-      log.csv                 a line every few steps          validations.csv    a line for each validation
-      pictures/               sample predictions              report.html        all of it as a page
+      last.safetensors        checkpoint of the last step
+      states/00000120.safetensors   state after 120 steps, for a resume; the last two are kept
+      features/               cached features of a frozen encoder during a stage (cache_features)
+      log.csv                 a row every few steps           validations.csv    a row per validation
+      pictures/               sample predictions              report.html        report page
 
-Files are written aside, flushed and renamed. A state that was cut short or damaged is told by its checksum, and the one
-before it is used: training is a function of the step, so what is lost is done again and comes out the same.
+Files are written under a temporary name, flushed and renamed. A truncated or damaged state is detected by its checksum,
+and the previous state is used: training is a function of the step, so repeated steps give the same weights.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ FEATURES_NAME = "features"
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands after ``step`` steps.
+    """The state of a run.
 
     Attributes:
-        step: steps that are done.
+        step: completed steps.
         tensors: ``model/...``, ``average/...``, ``optimizer/...`` by name, without parameters that no stage trains.
         best: the best validation so far, as {score, step}; None before the first.
-        seconds: spent in training so far, over all sittings.
-        still: digest of the parameters that no stage trains, which a resume must find again; None where all train.
+        seconds: training time so far, over all sessions.
+        frozen: digest of the parameters that no stage trains, which a resumed run must match; None if all train.
     """
 
     step: int
     tensors: Mapping[str, Tensor]
     best: Mapping[str, float] | None
     seconds: float
-    still: str | None = None
+    frozen: str | None = None
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors under ``name/``."""
+        """Return the tensors under ``name/``."""
         return {key.removeprefix(f"{name}/"): one for key, one in self.tensors.items() if key.startswith(f"{name}/")}
 
 
@@ -73,21 +73,21 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out of the folder, which is made if need be.
+        """Lock the folder against other runs; it is created if missing.
 
         Raises:
-            OutputLocked: another run is writing there.
-            OutputError: the folder cannot be made.
+            OutputLocked: another run is writing to it.
+            OutputError: the folder cannot be created.
         """
         with locked_folder(self.path / ".wasnow", self.path):
             yield
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What the run in this folder is; None in a fresh folder.
+        """Content of ``run.json``; None without a run.
 
         Raises:
-            OutputError: ``run.json`` is there and cannot be read.
+            OutputError: ``run.json`` exists and cannot be read.
         """
         try:
             return dict(json.loads((self.path / RUN_NAME).read_text(encoding="utf-8")))
@@ -101,89 +101,93 @@ class RunFolder:
         self.write_text(RUN_NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
     def check(self, wanted: Mapping[str, Any], *, resume: bool) -> bool:
-        """Whether there is a run to go on with.
+        """Return whether the folder holds a run to resume.
 
         Args:
-            wanted: ``identity`` and ``data_fingerprint`` of the run that is asked for.
-            resume: whether going on is asked for.
+            wanted: ``identity``, ``data_fingerprint`` and ``priors`` of the requested run.
+            resume: whether resuming is allowed.
 
         Raises:
-            OutputError: there is a run, and nobody asked to go on with it.
-            ResumeRefused: there is another run; names every difference.
+            OutputError: there is a run and ``resume`` is False.
+            ResumeRefused: there is a different run; the message names every difference.
         """
         found = self.record
         if found is None:
             return False
         if not resume:
-            raise OutputError(f"{self.path} holds a training run; add --resume to go on with it, or choose another -o")
+            raise OutputError(f"{self.path} holds a training run; add --resume to continue it, or choose another -o")
         known = {key: found.get(key) for key in wanted}
         if differing := differences(known, json.loads(json.dumps(wanted))):
             raise ResumeRefused(self.path, differing)
         return True
 
     def clear(self) -> None:
-        """Drop the run in this folder; files that are no part of one stay."""
+        """Delete the files of the run in this folder and nothing else."""
         for name in (RUN_NAME, BEST, LAST, LOG_NAME, VALIDATIONS_NAME, REPORT_NAME):
             (self.path / name).unlink(missing_ok=True)
         for inner in (self.states, self.pictures, self.features, self.path / "tensorboard"):
             shutil.rmtree(inner, ignore_errors=True)
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file, whole or not at all."""
+        """Write a text file atomically."""
         self.write_bytes(name, text.encode("utf-8"))
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file, whole or not at all."""
+        """Write a file atomically.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         path = self.path / name
         with output_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
 
     def save(self, state: State) -> None:
-        """Write a state and drop all but the last two."""
+        """Write a state and delete all but the last two."""
         header = {
             "format": STATE_FORMAT,
             "step": state.step,
             "best": state.best,
             "seconds": state.seconds,
-            "still": state.still,
+            "still": state.frozen,
         }
         write_sealed(self.states / f"{state.step:08d}.safetensors", state.tensors, header)
         for old in self._written()[:-KEPT]:
             old.unlink(missing_ok=True)
 
     def latest(self) -> tuple[State | None, list[str]]:
-        """The last state that is whole (None where there is none), and why later ones are not."""
+        """Return the last intact state (None without one), and messages about damaged later ones."""
         faults: list[str] = []
         for path in reversed(self._written()):
             try:
                 tensors, header = read_sealed(path)
                 if header["format"] != STATE_FORMAT:
-                    raise CheckpointError(path, f"a state of format {header['format']}, wanted {STATE_FORMAT}")
-                best, seconds, still = header["best"], float(header["seconds"]), header["still"]
-                return State(int(header["step"]), tensors, best, seconds, still), faults
+                    raise CheckpointError(path, f"state format {header['format']}, expected {STATE_FORMAT}")
+                best, seconds, frozen = header["best"], float(header["seconds"]), header["still"]
+                return State(int(header["step"]), tensors, best, seconds, frozen), faults
             except (CheckpointError, KeyError) as error:
-                faults.append(f"{error}; the state before it is used")
+                faults.append(f"{error}; the previous state is used")
         return None, faults
 
     def drop_states_after(self, step: int) -> None:
-        """Remove states that were found damaged, so that they are not counted as kept."""
+        """Delete damaged states, so that they do not count as kept."""
         for path in self._written():
             if int(path.stem) > step:
                 path.unlink()
 
     def _written(self) -> list[Path]:
-        """State files, oldest first; half-written ones have another name."""
+        """Return the state files, oldest first; partial files have another name."""
         return sorted(path for path in self.states.glob("*.safetensors") if path.stem.isdigit())
 
 
-class Table:
-    """A CSV of rows by step that grows, and gains columns when a row brings new ones.
+class CsvLog:
+    """A CSV file with one row per logged step; new names in a row add columns.
 
     Args:
-        folder: where.
-        name: of the file; opened as it was after ``step`` steps, later rows dropped.
-        step: where the run stands.
+        folder: of the run.
+        name: of the file.
+        step: completed steps; rows of later steps are dropped.
     """
 
     def __init__(self, folder: RunFolder, name: str, step: int) -> None:
@@ -191,14 +195,14 @@ class Table:
         self.rows: list[dict[str, str]] = []
         path = folder.path / name
         if path.exists() and step:
-            # A line without its end was being written when the run was killed; that step will be done again.
+            # An incomplete last line was being written when the run was killed; its step is repeated.
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             whole = (one for one in lines if one.endswith("\n"))
             self.rows = [row for row in csv.DictReader(whole) if int(row["step"]) <= step]
         self._write()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """One more row; None is left empty."""
+        """Append a row; None gives an empty cell."""
         text = {name: "" if value is None else f"{value}" for name, value in row.items()}
         known = self._columns
         self.rows.append(text)
@@ -222,7 +226,13 @@ class Table:
 
 
 def differences(found: Any, wanted: Any, at: str = "") -> list[str]:
-    """What differs between two JSON values, by dotted name: ``optimizer.lr is 0.1, now 0.01``."""
+    """Return the differences of two JSON values by dotted name: ``optimizer.lr is 0.1, now 0.01``.
+
+    Args:
+        found: recorded value.
+        wanted: requested value.
+        at: dotted name of the values.
+    """
     if isinstance(found, dict) and isinstance(wanted, dict):
         keys = dict.fromkeys([*found, *wanted])
         return [

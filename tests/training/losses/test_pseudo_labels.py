@@ -1,4 +1,4 @@
-"""What unchanged pixels teach: pseudo-labels worked by hand, and the agreement of two dates against plain loops."""
+"""Pseudo-labels of unchanged pixels, computed by hand, and the agreement of two dates against loops."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from wasnow.training.losses import (
 
 
 def named(*pixels: tuple[int, float], classes: int = 3) -> Tensor:
-    """Logits ``(1, classes, 1, n)`` of pixels that name a class with a probability, and the others alike."""
+    """Logits ``(1, classes, 1, n)`` of pixels with one class at a given probability and the others equal."""
     p = torch.full((classes, len(pixels)), 0.0, dtype=torch.float64)
     for column, (name, q) in enumerate(pixels):
         p[:, column] = (1 - q) / (classes - 1)
@@ -31,7 +31,7 @@ def named(*pixels: tuple[int, float], classes: int = 3) -> Tensor:
     return p.log()[None, :, None]
 
 
-def answer(before: Tensor, after: Tensor, *, unchanged_channel: bool = False) -> ChangeLogits:
+def output(before: Tensor, after: Tensor, *, unchanged_channel: bool = False) -> ChangeLogits:
     return ChangeLogits(torch.zeros_like(before[:, :1]), before, after, unchanged_channel=unchanged_channel)
 
 
@@ -41,70 +41,70 @@ def target(changed: list[int], *, valid: list[int] | None = None) -> Target:
     return Target(change, known)
 
 
-def test_the_surer_half_of_a_class_is_taken_where_both_dates_agree():
+def test_the_more_probable_half_of_a_class_gets_pseudo_labels_where_dates_agree():
     # Class 0 is named with .5 .6 .7 .8 at either date: the lower middle is .6, so the first pixel is not sure.
     both = named((0, 0.5), (0, 0.6), (0, 0.7), (0, 0.8))
-    found = pseudo_classes(answer(both, both), target([0, 0, 0, 0]))
+    found = pseudo_classes(output(both, both), target([0, 0, 0, 0]))
     assert found.tolist() == [[[NO_CLASS, 0, 0, 0]]]
 
 
-def test_one_unsure_date_is_enough_to_say_nothing():
+def test_one_unreliable_date_gives_no_pseudo_label():
     before = named((0, 0.5), (0, 0.6), (0, 0.7))  # sure from .6
     after = named((0, 0.7), (0, 0.6), (0, 0.5))
-    assert pseudo_classes(answer(before, after), target([0, 0, 0])).tolist() == [[[NO_CLASS, 0, NO_CLASS]]]
+    assert pseudo_classes(output(before, after), target([0, 0, 0])).tolist() == [[[NO_CLASS, 0, NO_CLASS]]]
 
 
-def test_dates_that_name_different_classes_say_nothing():
+def test_different_classes_at_both_dates_give_no_pseudo_label():
     before, after = named((0, 0.9), (1, 0.9)), named((0, 0.9), (2, 0.9))
-    assert pseudo_classes(answer(before, after), target([0, 0])).tolist() == [[[0, NO_CLASS]]]
+    assert pseudo_classes(output(before, after), target([0, 0])).tolist() == [[[0, NO_CLASS]]]
 
 
-def test_every_class_has_its_own_measure_of_sure():
+def test_every_class_has_its_own_threshold():
     # Class 0 is named with .95 .95 .95, class 1 with .4 .5: a class that is never sure is still heard.
     both = named((0, 0.95), (0, 0.95), (0, 0.95), (1, 0.4), (1, 0.5))
-    assert pseudo_classes(answer(both, both), target([0] * 5)).tolist() == [[[0, 0, 0, 1, 1]]]
+    assert pseudo_classes(output(both, both), target([0] * 5)).tolist() == [[[0, 0, 0, 1, 1]]]
 
 
-def test_no_class_has_to_be_surer_than_nine_tenths():
+def test_no_threshold_exceeds_nine_tenths():
     # The middle of .91 .96 .98 is .96, of which .9 is asked.
     both = named((0, 0.91), (0, 0.96), (0, 0.98))
-    assert pseudo_classes(answer(both, both), target([0, 0, 0])).tolist() == [[[0, 0, 0]]]
-    assert pseudo_classes(answer(both, both), target([0, 0, 0]), surest=0.97).tolist() == [[[NO_CLASS, 0, 0]]]
+    assert pseudo_classes(output(both, both), target([0, 0, 0])).tolist() == [[[0, 0, 0]]]
+    assert pseudo_classes(output(both, both), target([0, 0, 0]), max_threshold=0.97).tolist() == [[[NO_CLASS, 0, 0]]]
 
 
-def test_changed_and_unlabelled_pixels_get_no_pseudo_class_but_changed_ones_are_measured_by():
+def test_changed_pixels_count_for_the_threshold_and_get_no_pseudo_label():
     both = named((0, 0.5), (0, 0.6), (0, 0.7), (0, 0.4))
-    found = pseudo_classes(answer(both, both), target([0, 1, 1, 0], valid=[1, 1, 1, 0]))
+    found = pseudo_classes(output(both, both), target([0, 1, 1, 0], valid=[1, 1, 1, 0]))
     assert found.tolist() == [[[NO_CLASS, NO_CLASS, NO_CLASS, NO_CLASS]]]  # the middle of .5 .6 .7 is .6
-    found = pseudo_classes(answer(both, both), target([0, 0, 1, 0], valid=[1, 1, 1, 0]))
+    found = pseudo_classes(output(both, both), target([0, 0, 1, 0], valid=[1, 1, 1, 0]))
     assert found.tolist() == [[[NO_CLASS, 0, NO_CLASS, NO_CLASS]]]
 
 
 def test_unchanged_is_a_channel_and_never_a_pseudo_class():
     both = named((0, 0.9), (1, 0.8), (2, 0.7))
-    found = pseudo_classes(answer(both, both, unchanged_channel=True), target([0, 0, 0]))
+    found = pseudo_classes(output(both, both, unchanged_channel=True), target([0, 0, 0]))
     assert found.tolist() == [[[NO_CLASS, 0, 1]]]
 
 
 def test_the_loss_is_the_cross_entropy_of_the_pseudo_labels_at_both_dates():
     before, after = named((0, 0.5), (0, 0.6), (1, 0.7)), named((0, 0.5), (0, 0.8), (2, 0.7))
-    both = answer(before, after)
+    both = output(before, after)
     # Of two that name a class the lower one is the middle, so both are sure; the third pixel is named differently.
     by_hand = (-(math.log(0.5) + math.log(0.6)) / 2 - (math.log(0.5) + math.log(0.8)) / 2) / 2
     assert pseudo_class_cross_entropy(both, target([0, 0, 0])).item() == pytest.approx(by_hand)
 
 
-def test_another_network_can_make_the_pseudo_labels():
-    learner = answer(named((2, 0.5), (0, 0.5)), named((1, 0.5), (0, 0.5)))
-    teacher = answer(named((0, 0.9), (0, 0.9)), named((0, 0.9), (1, 0.9)))
+def test_pseudo_labels_can_come_from_another_network():
+    learner = output(named((2, 0.5), (0, 0.5)), named((1, 0.5), (0, 0.5)))
+    teacher = output(named((0, 0.9), (0, 0.9)), named((0, 0.9), (1, 0.9)))
     by_hand = -math.log(0.25)  # what is left to class 0 by a learner that gives half to another
     loss = pseudo_class_cross_entropy(learner, target([0, 0]), teacher=teacher)
     assert loss.item() == pytest.approx(by_hand)
 
 
-def test_no_gradient_flows_through_the_choice_of_pseudo_labels():
-    teacher = answer(*(named((0, 0.9)).requires_grad_() for _ in range(2)))
-    learner = answer(*(named((1, 0.5)).requires_grad_() for _ in range(2)))
+def test_pseudo_labels_have_no_gradient():
+    teacher = output(*(named((0, 0.9)).requires_grad_() for _ in range(2)))
+    learner = output(*(named((1, 0.5)).requires_grad_() for _ in range(2)))
     pseudo_class_cross_entropy(learner, target([0]), teacher=teacher).backward()
     assert teacher.before.grad is None
     assert learner.before.grad.abs().sum() > 0
@@ -134,12 +134,12 @@ def test_agreement_is_its_equation():
         p, q = (np.exp(one[0, :, row, col]) / np.exp(one[0, :, row, col]).sum() for one in (first, second))
         square = (p - q) ** 2
         terms.append(np.mean(1 - square if changed[0, row, col] else square))
-    it = answer(torch.from_numpy(first), torch.from_numpy(second))
+    it = output(torch.from_numpy(first), torch.from_numpy(second))
     what = Target(torch.from_numpy(changed), torch.from_numpy(valid))
     assert probability_agreement(it, what).item() == pytest.approx(np.mean(terms))
 
 
-def test_a_sure_change_of_class_costs_what_the_other_channels_cannot_show():
+def test_a_certain_change_of_class_costs_one_minus_two_over_the_channels():
     before, after = named((0, 1 - 1e-12), classes=4), named((1, 1 - 1e-12), classes=4)
-    assert probability_agreement(answer(before, after), target([1])).item() == pytest.approx(1 - 2 / 4)
-    assert probability_agreement(answer(before, before), target([0])).item() == pytest.approx(0)
+    assert probability_agreement(output(before, after), target([1])).item() == pytest.approx(1 - 2 / 4)
+    assert probability_agreement(output(before, before), target([0])).item() == pytest.approx(0)

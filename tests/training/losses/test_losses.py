@@ -52,7 +52,7 @@ CHANGE: dict[str, LossOf] = {
     "dice": change_dice,
     "lovasz hinge": change_lovasz_hinge,
     "lovasz softmax": change_lovasz_softmax,
-    "stage 1": lambda answer, target: change_loss(answer, target).total,
+    "stage 1": lambda output, target: change_loss(output, target).total,
 }
 CLASSES: dict[str, LossOf] = {
     "class cross entropy": class_cross_entropy,
@@ -63,11 +63,11 @@ CLASSES: dict[str, LossOf] = {
     "similarity": similarity_mse,
     "agreement": probability_agreement,
     "pseudo-labels": pseudo_class_cross_entropy,
-    "stage 2": lambda answer, target: class_loss(answer, target).total,
-    "ding": lambda answer, target: ding_loss(answer, target).total,
-    "changemamba": lambda answer, target: changemamba_loss(answer, target).total,
-    "changemask": lambda answer, target: changemask_loss(answer, target).total,
-    "scannet": lambda answer, target: scannet_loss(answer, target).total,
+    "stage 2": lambda output, target: class_loss(output, target).total,
+    "ding": lambda output, target: ding_loss(output, target).total,
+    "changemamba": lambda output, target: changemamba_loss(output, target).total,
+    "changemask": lambda output, target: changemask_loss(output, target).total,
+    "scannet": lambda output, target: scannet_loss(output, target).total,
 }
 # With one channel more, first of all.
 UNCHANGED: dict[str, LossOf] = {f"{name}, K + 1": loss for name, loss in CLASSES.items()}
@@ -77,18 +77,18 @@ TERMS = [one for one in ALL if not one[0].startswith(("ding", "changem", "scanne
 each_loss = pytest.mark.parametrize(("loss", "channels"), [pytest.param(f, c, id=name) for name, f, c in ALL])
 
 
-def answers(channels: int = K, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> ChangeLogits:
+def outputs(channels: int = K, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> ChangeLogits:
     """Random logits of two dates that ask for gradients."""
     draw = torch.Generator().manual_seed(seed)
 
     def logits(n: int) -> Tensor:
         return torch.randn(B, n, H, W, generator=draw, dtype=torch.float64).to(dtype).requires_grad_()
 
-    return answer_of(logits(1), logits(channels), logits(channels))
+    return output_of(logits(1), logits(channels), logits(channels))
 
 
-def answer_of(change: Tensor, before: Tensor, after: Tensor) -> ChangeLogits:
-    """An answer of K channels, or of K + 1 with "unchanged" first of all."""
+def output_of(change: Tensor, before: Tensor, after: Tensor) -> ChangeLogits:
+    """An output of K channels, or of K + 1 with "unchanged" first."""
     return ChangeLogits(change, before, after, unchanged_channel=before.shape[1] == K + 1)
 
 
@@ -101,10 +101,10 @@ def labels(seed: int = 1) -> Target:
     return Target.of_codes(torch.from_numpy(before), torch.from_numpy(after))
 
 
-def leaves(answer: ChangeLogits) -> list[Tensor]:
-    assert answer.before is not None
-    assert answer.after is not None
-    return [answer.change, answer.before, answer.after]
+def leaves(output: ChangeLogits) -> list[Tensor]:
+    assert output.before is not None
+    assert output.after is not None
+    return [output.change, output.before, output.after]
 
 
 def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -113,11 +113,11 @@ def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class Pixels:
-    """The same answer and labels as lists of pixels, for loops."""
+    """The same output and labels as lists of pixels, for loops."""
 
-    def __init__(self, answer: ChangeLogits, target: Target) -> None:
-        assert answer.before is not None
-        assert answer.after is not None
+    def __init__(self, output: ChangeLogits, target: Target) -> None:
+        assert output.before is not None
+        assert output.after is not None
         assert target.before is not None
         assert target.after is not None
         self.z: list[float] = []
@@ -126,9 +126,9 @@ class Pixels:
         self.classes: tuple[list[int], list[int]] = ([], [])
         for b, h, w in np.ndindex(*target.change.shape):
             if target.valid[b, h, w]:
-                self.z.append(answer.change[b, 0, h, w].item())
+                self.z.append(output.change[b, 0, h, w].item())
                 self.y.append(int(target.change[b, h, w]))
-                for date, (s, c) in enumerate([(answer.before, target.before), (answer.after, target.after)]):
+                for date, (s, c) in enumerate([(output.before, target.before), (output.after, target.after)]):
                     self.logits[date].append(s[b, :, h, w].detach().numpy())
                     self.classes[date].append(int(c[b, h, w]))
 
@@ -156,40 +156,40 @@ def lovasz_extension(errors: list[float], positives: set[int]) -> float:
 
 @pytest.fixture(params=[0, 1, 2])
 def case(request):
-    answer, target = answers(seed=request.param), labels(request.param + 10)
-    return answer, target, Pixels(answer, target)
+    output, target = outputs(seed=request.param), labels(request.param + 10)
+    return output, target, Pixels(output, target)
 
 
 # -------------------------------------------------------------------------------------- against loops over the pixels
 
 
 def test_change_cross_entropy_is_the_mean_log_loss_of_valid_pixels(case):
-    answer, target, px = case
+    output, target, px = case
     plain = np.mean([math.log1p(math.exp(z)) - y * z for z, y in zip(px.z, px.y, strict=True)])
-    assert change_cross_entropy(answer, target).item() == pytest.approx(plain)
+    assert change_cross_entropy(output, target).item() == pytest.approx(plain)
 
 
 def test_change_cross_entropy_equals_the_two_class_form(case):
-    answer, target, _ = case
-    two = torch.cat([torch.zeros_like(answer.change), answer.change], 1)
+    output, target, _ = case
+    two = torch.cat([torch.zeros_like(output.change), output.change], 1)
     coded = torch.where(target.valid, target.change.long(), -100)
-    assert torch.allclose(change_cross_entropy(answer, target), functional.cross_entropy(two, coded))
+    assert torch.allclose(change_cross_entropy(output, target), functional.cross_entropy(two, coded))
 
 
-def test_balanced_cross_entropy_averages_changed_and_unchanged_apart(case):
-    answer, target, px = case
+def test_balanced_cross_entropy_averages_changed_and_unchanged_pixels_separately(case):
+    output, target, px = case
     log_loss = [(y, math.log1p(math.exp(-z if y else z))) for z, y in zip(px.z, px.y, strict=True)]
     changed, unchanged = ([loss for y, loss in log_loss if y == side] for side in (1, 0))
     plain = 0.25 * np.mean(changed) + 0.75 * np.mean(unchanged)
-    assert change_balanced_cross_entropy(answer, target).item() == pytest.approx(plain)
+    assert change_balanced_cross_entropy(output, target).item() == pytest.approx(plain)
 
 
-def test_balanced_cross_entropy_does_not_care_how_many_unchanged_pixels_are_repeated():
-    answer, target = answers(), labels()
+def test_balanced_cross_entropy_is_independent_of_repeated_unchanged_pixels():
+    output, target = outputs(), labels()
     quiet = Target.of_change(torch.zeros(B, H, W, dtype=torch.bool))
-    once = change_balanced_cross_entropy(answer, target, negative=0.0)
+    once = change_balanced_cross_entropy(output, target, negative=0.0)
     twice = change_balanced_cross_entropy(
-        ChangeLogits(torch.cat([answer.change] * 2)),
+        ChangeLogits(torch.cat([output.change] * 2)),
         Target(torch.cat([target.change, quiet.change]), torch.cat([target.valid, quiet.valid])),
         negative=0.0,
     )
@@ -197,35 +197,35 @@ def test_balanced_cross_entropy_does_not_care_how_many_unchanged_pixels_are_repe
 
 
 def test_change_dice_is_its_equation(case):
-    answer, target, px = case
+    output, target, px = case
     q = [1 / (1 + math.exp(-z)) for z in px.z]
     both = sum(a * b for a, b in zip(q, px.y, strict=True))
-    assert change_dice(answer, target).item() == pytest.approx(1 - (2 * both + 1) / (sum(q) + sum(px.y) + 1))
+    assert change_dice(output, target).item() == pytest.approx(1 - (2 * both + 1) / (sum(q) + sum(px.y) + 1))
 
 
 def test_lovasz_hinge_is_the_lovasz_extension_of_the_jaccard_loss(case):
-    answer, target, px = case
+    output, target, px = case
     hinge = [max(0.0, 1 - z * (2 * y - 1)) for z, y in zip(px.z, px.y, strict=True)]
     positives = {i for i, y in enumerate(px.y) if y}
-    assert change_lovasz_hinge(answer, target).item() == pytest.approx(lovasz_extension(hinge, positives))
+    assert change_lovasz_hinge(output, target).item() == pytest.approx(lovasz_extension(hinge, positives))
 
 
 def test_lovasz_softmax_of_change_is_the_mean_extension_of_both_classes(case):
-    answer, target, px = case
+    output, target, px = case
     q = [1 / (1 + math.exp(-z)) for z in px.z]
     errors = [abs(y - p) for y, p in zip(px.y, q, strict=True)]
     sides = [lovasz_extension(errors, {i for i, y in enumerate(px.y) if y == side}) for side in (0, 1)]
-    assert change_lovasz_softmax(answer, target).item() == pytest.approx(np.mean(sides))
+    assert change_lovasz_softmax(output, target).item() == pytest.approx(np.mean(sides))
 
 
 def test_class_cross_entropy_averages_labelled_pixels_then_dates(case):
-    answer, target, px = case
+    output, target, px = case
     plain = [np.mean([-math.log(p[c]) for p, c in px.labelled(date)]) for date in (0, 1)]
-    assert class_cross_entropy(answer, target).item() == pytest.approx(np.mean(plain))
+    assert class_cross_entropy(output, target).item() == pytest.approx(np.mean(plain))
 
 
 def test_class_dice_is_its_equation(case):
-    answer, target, px = case
+    output, target, px = case
     terms = []
     for date in (0, 1):
         them = px.labelled(date)
@@ -233,11 +233,11 @@ def test_class_dice_is_its_equation(case):
             both = sum(p[c] for p, label in them if label == c)
             sizes = sum(p[c] for p, _ in them) + sum(label == c for _, label in them)
             terms.append(1 - (2 * both + 1) / (sizes + 1))
-    assert class_dice(answer, target).item() == pytest.approx(np.mean(terms))
+    assert class_dice(output, target).item() == pytest.approx(np.mean(terms))
 
 
 def test_class_lovasz_is_the_mean_extension_over_the_classes_present(case):
-    answer, target, px = case
+    output, target, px = case
     dates = []
     for date in (0, 1):
         them = px.labelled(date)
@@ -252,41 +252,41 @@ def test_class_lovasz_is_the_mean_extension_over_the_classes_present(case):
                 ]
             )
         )
-    assert class_lovasz_softmax(answer, target).item() == pytest.approx(np.mean(dates))
+    assert class_lovasz_softmax(output, target).item() == pytest.approx(np.mean(dates))
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.1, 0.9])
 def test_cosine_consistency_is_its_equation(case, margin):
-    answer, target, px = case
+    output, target, px = case
     terms = []
     for first, second, y in zip(*px.logits, px.y, strict=True):
         p, q = softmax(first), softmax(second)
         cosine = p @ q / math.sqrt((p @ p) * (q @ q))
         terms.append(max(0.0, cosine - margin) if y else 1 - cosine)
-    assert cosine_consistency(answer, target, margin=margin).item() == pytest.approx(np.mean(terms))
+    assert cosine_consistency(output, target, margin=margin).item() == pytest.approx(np.mean(terms))
 
 
 def test_cosine_consistency_equals_the_cosine_embedding_of_torch():
-    answer = answers(K + 1)
+    output = outputs(K + 1)
     target = Target.of_change(labels().change)
-    _, before, after = leaves(answer)
+    _, before, after = leaves(output)
     flat = [one[:, 1:].softmax(1).movedim(1, -1).reshape(-1, K) for one in (before, after)]
     sign = 1 - 2 * target.change.reshape(-1).to(torch.float64)
     theirs = functional.cosine_embedding_loss(*flat, sign)
-    assert torch.allclose(cosine_consistency(answer, target), theirs)
+    assert torch.allclose(cosine_consistency(output, target), theirs)
 
 
 def test_similarity_is_the_mean_over_all_pixels_of_masked_squares():
-    answer, target = answers(K + 1), Target.of_change(labels().change)
-    _, before, after = leaves(answer)
+    output, target = outputs(K + 1), Target.of_change(labels().change)
+    _, before, after = leaves(output)
     mask = (~target.change)[:, None].to(torch.float64)
     theirs = functional.mse_loss(before.softmax(1) * mask, after.softmax(1) * mask)
-    assert torch.allclose(similarity_mse(answer, target), theirs)
+    assert torch.allclose(similarity_mse(output, target), theirs)
 
 
-def test_an_unchanged_channel_takes_part_in_the_softmax_and_is_never_a_label():
-    answer, target = answers(K + 1), labels()
-    _, before, after = leaves(answer)
+def test_an_unchanged_channel_is_part_of_the_softmax_and_never_a_label():
+    output, target = outputs(K + 1), labels()
+    _, before, after = leaves(output)
     assert target.before is not None
     assert target.after is not None
     dates = ((before, target.before), (after, target.after))
@@ -295,38 +295,38 @@ def test_an_unchanged_channel_takes_part_in_the_softmax_and_is_never_a_label():
         functional.cross_entropy(logits, torch.where(target.valid, classes + 1, 0), ignore_index=0)
         for logits, classes in dates
     ]
-    ours = class_cross_entropy(answer, target)
+    ours = class_cross_entropy(output, target)
     assert torch.allclose(ours, torch.stack(theirs).mean())
-    cut = answer_of(answer.change, before[:, 1:], after[:, 1:])
+    cut = output_of(output.change, before[:, 1:], after[:, 1:])
     assert ours > class_cross_entropy(cut, target)
-    shifted = answer_of(
-        answer.change, torch.cat([before[:, :1] + 3, before[:, 1:]], 1), torch.cat([after[:, :1] - 2, after[:, 1:]], 1)
+    shifted = output_of(
+        output.change, torch.cat([before[:, :1] + 3, before[:, 1:]], 1), torch.cat([after[:, :1] - 2, after[:, 1:]], 1)
     )
-    assert torch.allclose(cosine_consistency(answer, target), cosine_consistency(shifted, target))
+    assert torch.allclose(cosine_consistency(output, target), cosine_consistency(shifted, target))
 
 
 # ------------------------------------------------------------------------------------------------- recipes as published
 
 
 def test_the_ding_recipe_is_the_sum_of_its_three_terms():
-    answer, target = answers(K + 1), labels()
-    loss = ding_loss(answer, target, margin=0.1)
+    output, target = outputs(K + 1), labels()
+    loss = ding_loss(output, target, margin=0.1)
     assert loss.parts.keys() == {"classes", "change", "consistency"}
     assert torch.allclose(loss.total, torch.stack(list(loss.parts.values())).sum())
-    assert torch.allclose(loss.parts["consistency"], cosine_consistency(answer, target, margin=0.1))
+    assert torch.allclose(loss.parts["consistency"], cosine_consistency(output, target, margin=0.1))
 
 
 def test_the_changemamba_recipe_is_its_published_sum():
-    answer, target = answers(K + 1), labels()
-    parts = changemamba_loss(answer, target).parts
+    output, target = outputs(K + 1), labels()
+    parts = changemamba_loss(output, target).parts
     ce, lovasz = 2 * parts["classes"], 2 * parts["class_lovasz"]  # the sums over the two dates
     published = (
         parts["change"] + 0.5 * (ce + 0.5 * parts["similarity"]) + 0.75 * (parts["change_lovasz"] + 0.5 * lovasz)
     )
-    assert torch.allclose(changemamba_loss(answer, target).total, published)
+    assert torch.allclose(changemamba_loss(output, target).total, published)
 
 
-def test_a_weighted_sum_reports_its_parts_before_their_weights_and_without_gradients():
+def test_a_weighted_sum_reports_unweighted_terms_without_gradients():
     x = torch.tensor(3.0, requires_grad=True)
     loss = weighted(straight=(2.0, x), squared=(0.5, x * x))
     loss.total.backward()
@@ -344,19 +344,19 @@ def test_a_weighted_sum_reports_its_parts_before_their_weights_and_without_gradi
 
 @pytest.mark.parametrize(("loss", "channels"), [pytest.param(f, c, id=name) for name, f, c in TERMS])
 def test_gradients_agree_with_finite_differences(loss, channels):
-    answer, target = answers(channels), labels()
+    output, target = outputs(channels), labels()
 
     def of(change: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        return loss(answer_of(change, before, after), target)
+        return loss(output_of(change, before, after), target)
 
-    assert torch.autograd.gradcheck(of, leaves(answer), eps=1e-7, atol=1e-5, fast_mode=True)
+    assert torch.autograd.gradcheck(of, leaves(output), eps=1e-7, atol=1e-5, fast_mode=True)
 
 
 @each_loss
 def test_gradients_reach_the_logits_that_a_loss_reads_and_no_ignored_pixel(loss, channels):
-    answer, target = answers(channels), labels()
-    loss(answer, target).backward()
-    grads = [one.grad for one in leaves(answer) if one.grad is not None]
+    output, target = outputs(channels), labels()
+    loss(output, target).backward()
+    grads = [one.grad for one in leaves(output) if one.grad is not None]
     assert any(grad.abs().sum() > 0 for grad in grads)
     for grad in grads:
         assert grad.isfinite().all()
@@ -374,11 +374,11 @@ SPECIAL = {
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 @pytest.mark.parametrize("what", SPECIAL)
 def test_empty_sets_leave_loss_and_gradient_finite(loss, channels, what, scale):
-    answer = answers(channels)
-    scaled = answer_of(*(one * scale for one in leaves(answer)))
+    output = outputs(channels)
+    scaled = output_of(*(one * scale for one in leaves(output)))
     value = loss(scaled, SPECIAL[what])
     value.backward()
-    grads = [one.grad for one in leaves(answer) if one.grad is not None]
+    grads = [one.grad for one in leaves(output) if one.grad is not None]
     assert value.shape == ()
     assert value.isfinite()
     assert grads
@@ -389,27 +389,27 @@ def test_empty_sets_leave_loss_and_gradient_finite(loss, channels, what, scale):
 
 
 @each_loss
-def test_what_stands_in_ignored_pixels_does_not_matter(loss, channels):
-    answer, target = answers(channels), labels()
+def test_the_values_of_ignored_pixels_do_not_matter(loss, channels):
+    output, target = outputs(channels), labels()
     hidden = (~target.valid)[:, None]
-    other = answer_of(*(torch.where(hidden, torch.full_like(one, 77.0), one) for one in leaves(answer)))
-    assert torch.equal(loss(answer, target), loss(other, target))
+    other = output_of(*(torch.where(hidden, torch.full_like(one, 77.0), one) for one in leaves(output)))
+    assert torch.equal(loss(output, target), loss(other, target))
 
 
 @each_loss
 def test_half_precision_is_computed_in_float32(loss, channels):
-    answer, target = answers(channels, dtype=torch.bfloat16), labels()
-    value = loss(answer, target)
+    output, target = outputs(channels, dtype=torch.bfloat16), labels()
+    value = loss(output, target)
     value.backward()
     assert value.dtype == torch.float32
-    wide = answer_of(*(one.detach().float() for one in leaves(answer)))
+    wide = output_of(*(one.detach().float() for one in leaves(output)))
     assert torch.equal(value.detach(), loss(wide, target))
-    assert all(one.grad.dtype == torch.bfloat16 for one in leaves(answer) if one.grad is not None)
+    assert all(one.grad.dtype == torch.bfloat16 for one in leaves(output) if one.grad is not None)
 
 
 @each_loss
 def test_the_order_of_pixels_and_of_dates_does_not_matter(loss, channels):
-    answer, target = answers(channels), labels()
+    output, target = outputs(channels), labels()
     order = torch.randperm(B * H * W, generator=torch.Generator().manual_seed(2))
 
     def shuffled(tensor: Tensor | None) -> Tensor:
@@ -417,11 +417,11 @@ def test_the_order_of_pixels_and_of_dates_does_not_matter(loss, channels):
         flat = tensor.movedim(1, -1).reshape(B * H * W, -1) if tensor.ndim == 4 else tensor.reshape(B * H * W)
         return flat[order].T.reshape(1, -1, B * H, W) if tensor.ndim == 4 else flat[order].reshape(1, B * H, W)
 
-    swapped = answer_of(shuffled(answer.change), shuffled(answer.after), shuffled(answer.before))
+    swapped = output_of(shuffled(output.change), shuffled(output.after), shuffled(output.before))
     relabelled = Target(
         shuffled(target.change), shuffled(target.valid), shuffled(target.after), shuffled(target.before)
     )
-    assert torch.allclose(loss(answer, target), loss(swapped, relabelled))
+    assert torch.allclose(loss(output, target), loss(swapped, relabelled))
 
 
 SURE = 60.0
@@ -430,20 +430,20 @@ PERFECT_IS_ZERO = [one for one in ALL if one[0].removesuffix(", K + 1") not in N
 
 
 @pytest.mark.parametrize(("loss", "channels"), [pytest.param(f, c, id=name) for name, f, c in PERFECT_IS_ZERO])
-def test_a_sure_and_right_answer_costs_nothing(loss, channels):
+def test_a_certain_and_correct_output_has_no_loss(loss, channels):
     codes = torch.tensor([[[0, 0, 1, 2, 3]]]), torch.tensor([[[0, 0, 2, 3, 1]]])
     target = Target.of_codes(*codes)
     logits = []
     for one in codes:
-        # Unchanged pixels answer class 1 at both dates: alike, which is all that is asked of them.
+        # Unchanged pixels output class 1 at both dates: equal, as the loss requires.
         index = one.clamp(min=1) - 1 + (channels - K)
         logits.append(SURE * functional.one_hot(index, channels).movedim(-1, 1).double())
-    answer = answer_of(SURE * (2.0 * target.change[:, None].double() - 1), *logits)
-    assert loss(answer, target).item() == pytest.approx(0, abs=1e-9)
+    output = output_of(SURE * (2.0 * target.change[:, None].double() - 1), *logits)
+    assert loss(output, target).item() == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("loss", [pytest.param(f, id=name) for name, f in CHANGE.items()])
-def test_a_more_wrong_answer_costs_more(loss):
+def test_a_larger_error_has_a_larger_loss(loss):
     target = labels()
     sign = 2.0 * target.change[:, None].double() - 1
     costs = [loss(ChangeLogits(strength * sign), target).item() for strength in (2.0, 0.5, 0.0, -0.5, -2.0)]
@@ -454,7 +454,7 @@ def test_a_more_wrong_answer_costs_more(loss):
 # -------------------------------------------------------------------------------------------------------------- targets
 
 
-def test_codes_become_classes_from_zero_and_unlabelled_pixels_say_nothing():
+def test_codes_become_class_indices_from_zero_and_unlabelled_pixels_are_ignored():
     before = torch.tensor([[[0, 1, 3, 255, 2, 1]]], dtype=torch.uint8)
     after = torch.tensor([[[0, 2, 3, 1, 0, 255]]], dtype=torch.uint8)
     target = Target.of_codes(before, after)
@@ -466,14 +466,14 @@ def test_codes_become_classes_from_zero_and_unlabelled_pixels_say_nothing():
     assert target.after.tolist() == [[[NO_CLASS, 1, 2, NO_CLASS, NO_CLASS, NO_CLASS]]]
 
 
-def test_change_alone_becomes_a_target_without_classes():
+def test_change_masks_give_a_target_without_classes():
     target = Target.of_change(torch.tensor([[[0, 1, 255]]], dtype=torch.uint8))
     assert target.change.tolist() == [[[False, True, False]]]
     assert target.valid.tolist() == [[[True, True, False]]]
     assert target.before is None
 
 
-def test_a_target_keeps_everything_when_it_moves():
+def test_a_target_keeps_its_values_on_another_device():
     there = labels().to("meta")
     assert there.before is not None
     assert there.after is not None
@@ -489,49 +489,49 @@ def test_a_target_keeps_everything_when_it_moves():
         (torch.zeros(1, 2, 2).bool(), torch.ones(1, 2, 2).bool(), torch.zeros(1, 2, 2), "wanted .* torch.int64"),
     ],
 )
-def test_a_target_of_wrong_shape_or_type_is_refused(change, valid, classes, words):
+def test_a_target_with_wrong_shape_or_type_is_rejected(change, valid, classes, words):
     with pytest.raises(ValueError, match=words):
         Target(change, valid, classes, classes)
 
 
-def test_classes_of_one_date_alone_are_refused():
-    with pytest.raises(ValueError, match="together or not at all"):
+def test_classes_of_one_date_only_are_rejected():
+    with pytest.raises(ValueError, match="of both dates or of neither"):
         Target(torch.zeros(1, 1, 1).bool(), torch.ones(1, 1, 1).bool(), torch.zeros(1, 1, 1).long())
 
 
-def test_one_stage_minimises_the_sum_of_the_two_and_tells_both():
-    answer, target = answers(), labels()
-    joint, change, classes = (loss(answer, target) for loss in (joint_loss, change_loss, class_loss))
+def test_the_joint_loss_is_the_sum_of_both_stages_and_reports_both():
+    output, target = outputs(), labels()
+    joint, change, classes = (loss(output, target) for loss in (joint_loss, change_loss, class_loss))
     assert torch.allclose(joint.total, change.total + classes.total)
     assert joint.parts == {**change.parts, **classes.parts}
 
 
-def test_a_class_loss_refuses_what_has_no_classes_with_advice():
-    answer, target = answers(), labels()
-    with pytest.raises(UsageError, match="model answers change alone; train it with change_loss"):
-        class_loss(ChangeLogits(answer.change), target)
+def test_a_class_loss_rejects_outputs_and_labels_without_classes():
+    output, target = outputs(), labels()
+    with pytest.raises(UsageError, match="model predicts change only; use the loss change"):
+        class_loss(ChangeLogits(output.change), target)
     with pytest.raises(UsageError, match="labels say change alone"):
-        class_loss(answer, Target.of_change(target.change))
+        class_loss(output, Target.of_change(target.change))
 
 
-def test_labels_beyond_the_models_channels_are_refused_before_they_reach_the_device():
+def test_labels_beyond_the_channels_of_the_model_are_rejected():
     target = Target.of_codes(*torch.full((2, B, H, W), K, dtype=torch.uint8))
-    with pytest.raises(UsageError, match=r"channel 3 and the model answers 3 \(0..2\).*unchanged_channel=True"):
-        class_loss(replace(answers(K), unchanged_channel=True), target)
+    with pytest.raises(UsageError, match=r"channel 3 and the model has 3 \(0..2\).*unchanged_channel=True"):
+        class_loss(replace(outputs(K), unchanged_channel=True), target)
 
 
 @each_loss
-def test_logits_of_another_size_are_refused(loss, channels):
+def test_logits_of_another_size_are_rejected(loss, channels):
     target = labels()
-    small = answer_of(*(one[..., ::2] for one in leaves(answers(channels))))
+    small = output_of(*(one[..., ::2] for one in leaves(outputs(channels))))
     with pytest.raises(UsageError, match="resize the logits"):
         loss(small, target)
 
 
-def test_dice_beside_cross_entropy_is_their_sum():
+def test_the_dice_loss_of_change_adds_cross_entropy():
     torch.manual_seed(0)
-    answer = ChangeLogits(torch.randn(2, 1, 8, 8))
+    output = ChangeLogits(torch.randn(2, 1, 8, 8))
     target = Target.of_change(torch.randint(0, 2, (2, 8, 8), dtype=torch.uint8))
-    both = change_dice_loss(answer, target)
-    expected = change_loss(answer, target).total + change_dice(answer, target)
+    both = change_dice_loss(output, target)
+    expected = change_loss(output, target).total + change_dice(output, target)
     assert torch.allclose(both.total, expected)

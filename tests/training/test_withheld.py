@@ -11,9 +11,9 @@ from training.tiny import WORDS, Blobs
 from wasnow.data.samples import Sample
 from wasnow.errors import UsageError
 from wasnow.evaluation import change_labels, labels
-from wasnow.training.feed import target_of
+from wasnow.training.batches import target_of
 from wasnow.training.losses import NO_CLASS
-from wasnow.training.words import WithoutWords
+from wasnow.training.withheld import WithheldWords
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["with a change map", "classes alone"])
@@ -24,7 +24,7 @@ def test_a_word_left_out_takes_classes_away_and_no_change(told: bool):
             return sample if told else replace(sample, change=None)
 
     whole = Some(2)
-    some = WithoutWords(whole, ("building",))
+    some = WithheldWords(whole, ("building",))
     assert some.vocabulary.words == ("water", "field")
     for i in range(2):
         before, after = target_of([whole[i]]), target_of([some[i]])
@@ -39,7 +39,7 @@ def test_a_word_left_out_takes_classes_away_and_no_change(told: bool):
 
 
 def test_validation_passes_over_the_classes_of_withheld_pixels_alone():
-    whole, some = Blobs(1)[0], WithoutWords(Blobs(1), ("water",))[0]
+    whole, some = Blobs(1)[0], WithheldWords(Blobs(1), ("water",))[0]
     assert np.array_equal(change_labels(whole), change_labels(some))
     both, left = labels(whole), labels(some)
     assert both is not None
@@ -59,4 +59,4 @@ def test_validation_passes_over_the_classes_of_withheld_pixels_alone():
 )
 def test_words_that_cannot_be_left_out_are_refused(words: tuple[str, ...], advice: str):
     with pytest.raises(UsageError, match=advice):
-        WithoutWords(Blobs(1), words)
+        WithheldWords(Blobs(1), words)

@@ -26,8 +26,8 @@ from wasnow.nn.efficientnet import EfficientNetB0
 from wasnow.nn.resnet import ResNet34
 from wasnow.nn.vmamba import PRESETS, VMamba, VMambaConfig
 from wasnow.training.config import Stage, TrainConfig
-from wasnow.training.logging import Lines
-from wasnow.training.start import find_start, network, take_weights
+from wasnow.training.initial_weights import build_network, find_initial_weights, load_initial_weights
+from wasnow.training.logging import LineLogger
 from wasnow.training.trainer import train
 from wasnow.vocabulary import Vocabulary
 
@@ -42,9 +42,9 @@ def config(model: str, **options: Any) -> TrainConfig:
 
 def begun(path: Path, model: str, **options: Any) -> tuple[nn.Module, str]:
     """A network that took over a file, and what was said about it."""
-    start = find_start(str(path))
-    made = network(config(model, **options), Vocabulary(WORDS), start)
-    return made, take_weights(made, start)
+    start = find_initial_weights(str(path))
+    made = build_network(config(model, **options), Vocabulary(WORDS), start)
+    return made, load_initial_weights(made, start)
 
 
 def lived(module: nn.Module, seed: int = 1) -> nn.Module:
@@ -284,9 +284,9 @@ def test_sizes_that_have_no_name_are_settings_that_work(vmamba: VMamba, tmp_path
         begun(tmp_path / "it.pth", "mamba-scd", width=16)
     settings = re.findall(r"--set (\S+)", str(error.value))
     assert settings == ["model.encoder.width=16", "model.encoder.depths=[1,1,1,1]"]
-    start = find_start(str(tmp_path / "it.pth"))
+    start = find_initial_weights(str(tmp_path / "it.pth"))
     told = tiny.config(*settings, model="mamba-scd", model_options={"width": 16, "encoder": {}})
-    assert "VMamba's" in take_weights(network(told, Vocabulary(WORDS), start), start)
+    assert "VMamba's" in load_initial_weights(build_network(told, Vocabulary(WORDS), start), start)
 
 
 def test_other_releases_of_vmamba_are_refused(tmp_path: Path):
@@ -312,16 +312,18 @@ def test_a_segformer_of_the_hub_may_be_a_pickle_too(tmp_path: Path):
     )
     torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
     encoder = {"widths": widths, "depths": (1, 1, 1, 1), "heads": (1, 1, 1, 1)}
-    start = find_start(str(tmp_path / "pytorch_model.bin"))
+    start = find_initial_weights(str(tmp_path / "pytorch_model.bin"))
     made = registry.build("sam-cd", encoder=encoder, width=8)
     assert isinstance(made, nn.Module)
-    assert re.search(r"SegFormer's \d+ tensors taken, the head left out, \d+ begin anew", take_weights(made, start))
+    assert re.search(
+        r"SegFormer's \d+ tensors taken, the head left out, \d+ begin anew", load_initial_weights(made, start)
+    )
 
 
 def test_a_pickle_that_holds_more_than_tensors_is_refused_in_one_line(tmp_path: Path):
     torch.save({"conv1.weight": torch.zeros(1), "more": Path("x")}, tmp_path / "resnet34.pth")
     with pytest.raises(CheckpointError, match="could run code when it is read, so it is refused") as error:
-        find_start(str(tmp_path / "resnet34.pth"))
+        find_initial_weights(str(tmp_path / "resnet34.pth"))
     assert "\n" not in str(error.value)
 
 
@@ -329,7 +331,7 @@ def test_a_file_that_was_cut_short_is_refused_in_one_line(resnet34: Path, tmp_pa
     whole = resnet34.read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError) as error:
-        find_start(str(tmp_path / "cut.pth"))
+        find_initial_weights(str(tmp_path / "cut.pth"))
     assert "\n" not in str(error.value)
 
 
@@ -352,7 +354,7 @@ def test_a_run_begins_with_them_writes_down_where_they_are_from_and_goes_on(vmam
         ),
     )
     data = {"all": tiny.Blobs(2, 32, 32)}
-    train(settings, data, tmp_path / "run", watch=Lines(0, told.append))
+    train(settings, data, tmp_path / "run", logger=LineLogger(0, told.append))
     assert any("VMamba's" in line and "begin anew" in line for line in told)
     last = tmp_path / "run" / "last.safetensors"
     assert str(tmp_path / "vssm.pth") in str(read_header(last).provenance)

@@ -1,12 +1,12 @@
-"""What a run begins with: a network with the options of its recipe, and the weights of ``start``.
+"""The network of a run and its initial weights, as named by ``start``.
 
-    start ─┬─ CLIP weights (wasnow weights) ─> their towers' sizes into the options ─> every clip.* tensor, exactly
-           ├─ an encoder, as others publish it (`published.names.ENCODERS`) ──────> all of the model's encoder, exactly
+    start ─┬─ CLIP weights (wasnow weights) ─> sizes of the towers set the options ─> every clip.* tensor
+           ├─ a published encoder (`published.names.ENCODERS`) ─────────────────────> the whole encoder of the model
            ├─ a checkpoint ─────────────────────────────────────────────────────────> every tensor that fits
-           └─ None ────────────────────────────────────────────────────────────────> random, from the seed
+           └─ None ─────────────────────────────────────────────────────────────────> random, from the seed
 
-Parameters that no stage trains are no part of the training states: a resumed run takes them from ``start`` again, and a
-digest tells whether they are the ones that it began with.
+Training states do not contain parameters that no stage trains. A resumed run loads them from ``start`` again, and a
+digest verifies that they are unchanged.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ from wasnow.training.config import TrainConfig
 from wasnow.vocabulary import Vocabulary
 
 CLIP_KIND = "clip"
-"""What the header of a file of CLIP weights calls itself; a checkpoint has no kind."""
+"""``kind`` in the header of a file of CLIP weights; a checkpoint has no kind."""
 
 CLIP_PREFIX = "clip."
 
 _READ_AS_PLAIN: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(OrderedDict, "yacs.config.CfgNode")]
-"""The settings of a training that lie beside VMamba's weights: read as a dict of the standard library, and dropped.
+"""The training settings in VMamba's weight files: read as a dict of the standard library and ignored.
 
-Their name is looked up here, so nothing of the package is loaded or run.
+The class is replaced by name, so no code of its package is imported.
 """
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where first weights come from.
+class InitialWeights:
+    """A source of initial weights.
 
     Attributes:
-        path: a sealed file, or one of published weights.
-        of_clip: whether it holds CLIP towers alone, and not a checkpoint.
-        clip: the sizes of the towers in it; None for a checkpoint of a model without.
-        encoder: whose weights it holds, where these are of a published encoder.
-        published: they, under the names that they are published with.
+        path: a sealed file, or a file of published weights.
+        of_clip: whether it holds only CLIP towers, not a checkpoint.
+        clip: sizes of the CLIP towers; None for a checkpoint of a model without CLIP.
+        encoder: the published encoder whose weights it holds, if any.
+        published: tensors of that encoder under their published names.
     """
 
     path: Path
@@ -65,44 +65,47 @@ class Start:
     published: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
-def find_start(name: str) -> Start:
-    """The file that ``start`` means: a path, a run folder, a model that comes with wasnow, or the name of CLIP weights.
+def find_initial_weights(name: str) -> InitialWeights:
+    """Find the source that ``start`` names: a path, a run folder, a model included in wasnow, or CLIP weights.
 
-    A path may also be that of a published encoder: a ``.pth`` or ``.safetensors`` of `ENCODERS`, or a folder of the hub
-    with ``model.safetensors`` (``nvidia/mit-b1``, ``timm/resnet34.a1_in1k``).
+    A path may also be a published encoder: a ``.pth`` or ``.safetensors`` file of `ENCODERS`, or a hub folder with
+    ``model.safetensors`` (``nvidia/mit-b1``, ``timm/resnet34.a1_in1k``).
 
     Raises:
-        CheckpointError: it is not to be had (says which command gets it), is damaged, or holds more than tensors.
+        CheckpointError: it is not available (the message names the command that gets it), is damaged, or holds more
+            than tensors.
     """
     if (published := _published(Path(name))) is not None:
         return published
     path = resolve(name) if Path(name).exists() else shipped(name) or _cached(name)
     header = _header(path)
     if header.get("kind") == CLIP_KIND:
-        return Start(path, True, header.get("config"))
+        return InitialWeights(path, True, header.get("config"))
     options = header.get("model", {}).get("options", {})
-    return Start(path, False, options.get("clip"))
+    return InitialWeights(path, False, options.get("clip"))
 
 
-def network(config: TrainConfig, vocabulary: Vocabulary, start: Start | None) -> nn.Module:
-    """The network of a recipe with random weights, answering with the words of the data.
+def build_network(config: TrainConfig, vocabulary: Vocabulary, start: InitialWeights | None) -> nn.Module:
+    """Return the network of a recipe with random weights and the classes of the data.
 
     Args:
         config: names the model and its options.
         vocabulary: of the data.
-        start: where weights will come from; the sizes of its CLIP towers are taken where no option names others.
+        start: source of the weights; its CLIP tower sizes are used unless an option gives others.
 
     Raises:
         UsageError: the model has no such option, or needs classes and the data has none.
-        CheckpointError: the options name other towers than ``start`` has.
+        CheckpointError: the options give other tower sizes than ``start`` has.
     """
     entry = MODELS.get(config.model)
     classes = vocabulary.words if entry is None or "classes" in entry.answers else ()
     if entry is not None and "classes" in entry.answers and not classes and not _answers_without_classes(config.model):
-        raise UsageError(f"{config.model} answers with classes and the data has none; choose a model of change alone")
+        raise UsageError(
+            f"{config.model} predicts classes and the data has none; choose a model that predicts change only"
+        )
     options, known = dict(config.model_options), option_names(config.model)
     if start is not None and start.of_clip and CLIP_KIND not in known:
-        raise UsageError(f"{start.path} holds CLIP weights and {config.model} has no CLIP; name a checkpoint as start")
+        raise UsageError(f"{start.path} holds CLIP weights and {config.model} has no CLIP; use a checkpoint as start")
     if start is not None and start.clip is not None and CLIP_KIND in known:
         if CLIP_KIND not in options:
             options[CLIP_KIND] = dict(start.clip)
@@ -111,18 +114,20 @@ def network(config: TrainConfig, vocabulary: Vocabulary, start: Start | None) ->
     try:
         return make(config.model, classes, options)
     except TypeError as error:
-        raise UsageError(f"{config.model} refuses its options ({error}); see --set model.OPTION=VALUE") from None
+        raise UsageError(
+            f"{config.model} does not accept its options ({error}); see --set model.OPTION=VALUE"
+        ) from None
 
 
 def option_names(model: str) -> list[str]:
-    """The options of a model, from the signature of what makes it; none for a name that is not known."""
+    """Return the options of a model, from the signature of its factory; empty for an unknown name."""
     if model not in MODELS:
         return []
     return [name for name in _parameters(model) if name != "classes"]
 
 
 def _answers_without_classes(model: str) -> bool:
-    """Whether a model that may answer with classes may also do without: none are its default."""
+    """Return whether a model with classes can also be built without: no classes are its default."""
     classes = _parameters(model).get("classes")
     return classes is not None and classes.default == ()
 
@@ -133,10 +138,10 @@ def _parameters(model: str) -> Mapping[str, inspect.Parameter]:
 
 
 def check_options(config: TrainConfig) -> None:
-    """Nothing, if the model has all options that the recipe gives it.
+    """Check that the model has all options of the recipe.
 
     Raises:
-        UsageError: it has not; names the nearest and all that there are.
+        UsageError: an option does not exist; the message names the nearest and all options.
     """
     known = option_names(config.model)
     for name in config.model_options if config.model in MODELS else ():
@@ -147,15 +152,16 @@ def check_options(config: TrainConfig) -> None:
             )
 
 
-def take_weights(model: nn.Module, start: Start) -> str:
-    """Take over weights, and say in a line what was taken.
+def load_initial_weights(model: nn.Module, start: InitialWeights) -> str:
+    """Load initial weights and return a message about what was loaded.
 
-    CLIP weights must be the model's towers exactly, and those of an encoder its encoder. Of a checkpoint every tensor
-    is taken that has the name and shape of one here.
+    CLIP weights must match the towers of the model, and encoder weights its encoder. From a checkpoint, every tensor
+    with the name and shape of one of the model is loaded.
 
     Raises:
-        CheckpointError: damaged, or other towers or another encoder than the model's; names the first key that differs.
-        UsageError: nothing of a checkpoint fits, or the model has no such encoder.
+        CheckpointError: the file is damaged or has other towers or another encoder; the message names the first
+            difference.
+        UsageError: no tensor of a checkpoint fits, or the model has no such encoder.
     """
     if start.encoder is not None:
         return _take_encoder(model, start.path, start.encoder, start.published)
@@ -163,18 +169,18 @@ def take_weights(model: nn.Module, start: Start) -> str:
     own = model.state_dict()
     if start.of_clip:
         towers = {name: one for name, one in own.items() if name.startswith(CLIP_PREFIX)}
-        _same_shapes(towers, tensors, start.path, "these are the weights of another CLIP")
+        _same_shapes(towers, tensors, start.path, "these are weights of a different CLIP")
         model.load_state_dict(tensors, strict=False)
-        return f"started from {start.path.name}: CLIP's {len(tensors)} tensors, {len(own) - len(tensors)} begin anew"
+        return f"started from {start.path.name}: {len(tensors)} tensors of CLIP, {len(own) - len(tensors)} are random"
     fitting = {name: one for name, one in tensors.items() if name in own and own[name].shape == one.shape}
     if not fitting:
-        raise UsageError(f"no weight of {start.path} fits this model; choose a checkpoint of the same model for start")
+        raise UsageError(f"no tensor of {start.path} fits this model; use a checkpoint of the same model as start")
     model.load_state_dict(fitting, strict=False)
-    return f"started from {start.path.name}: {len(fitting)} tensors taken, {len(own) - len(fitting)} begin anew"
+    return f"started from {start.path.name}: {len(fitting)} tensors loaded, {len(own) - len(fitting)} are random"
 
 
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 over names, types, shapes and bytes, one tensor at a time in the order of names."""
+    """Return the SHA-256 over names, types, shapes and bytes of tensors, sorted by name."""
     sha = hashlib.sha256()
     for name, tensor in sorted(tensors, key=lambda one: one[0]):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -184,13 +190,13 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def _cached(name: str) -> Path:
-    """CLIP weights by their name."""
+    """Return the file of CLIP weights by name."""
     from wasnow.models import clip_weights
 
     try:
         found: Path = clip_weights.find(name)
     except CheckpointError as error:
-        others = "or name another file with --set start=FILE, or begin at random with --set start=null"
+        others = "or use another file with --set start=FILE, or random weights with --set start=null"
         raise CheckpointError(name, error.reason, f"{str(error).rpartition('; ')[2]}; {others}") from None
     return found
 
@@ -203,18 +209,24 @@ def _header(path: Path) -> dict[str, Any]:
             raise
         raise CheckpointError(
             path,
-            "weights as others publish them",
-            f"bring them in with wasnow weights get --from {path} (CLIP) or wasnow convert (a network)",
+            "weights in a published format",
+            f"import them with wasnow weights get --from {path} (CLIP) or wasnow convert (a network)",
         ) from None
 
 
 def _agree(wanted: Any, found: Mapping[str, Any], path: Path) -> None:
-    """Nothing, if an option ``clip`` means the towers of a file."""
+    """Check that the option ``clip`` describes the towers of a file.
+
+    Args:
+        wanted: value of the option.
+        found: tower sizes in the file.
+        path: of the file.
+    """
     from wasnow.nn.clip import PRESETS, ClipConfig
 
     if isinstance(wanted, str):
         if wanted not in PRESETS:
-            return  # the model says so, and names the presets
+            return  # the model rejects it and names the presets
         wanted = PRESETS[wanted].dict()
     else:
         wanted = ClipConfig.from_dict(wanted).dict()
@@ -223,7 +235,7 @@ def _agree(wanted: Any, found: Mapping[str, Any], path: Path) -> None:
             raise CheckpointError(
                 path,
                 f"its {key} is {found.get(key)}, model.clip says {wanted.get(key)}",
-                "leave model.clip out to take the towers as they are",
+                "remove model.clip to use the towers of the file",
             )
 
 
@@ -234,8 +246,8 @@ def _same_shapes(own: Mapping[str, Tensor], found: Mapping[str, Tensor], path: P
             raise CheckpointError(path, f"{name} is {there} in the file and {here} in the model", advice)
 
 
-def _published(path: Path) -> Start | None:
-    """The published encoder that a path means; None for anything else."""
+def _published(path: Path) -> InitialWeights | None:
+    """Return the published encoder in a file or folder; None for anything else."""
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         return None
@@ -252,11 +264,11 @@ def _published(path: Path) -> Start | None:
     with torch.serialization.safe_globals(_READ_AS_PLAIN):
         tensors = read_weights(file)
     encoder = encoder_in(tensors)
-    return None if encoder is None else Start(file, False, None, encoder, tensors)
+    return None if encoder is None else InitialWeights(file, False, None, encoder, tensors)
 
 
 def _is_pickle(file: Path) -> bool:
-    """Whether ``torch.save`` may have written it: not an archive of code, as OpenAI's CLIP comes in."""
+    """Return whether ``torch.save`` may have written a file; OpenAI's CLIP is an archive with code instead."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             return not any(name.endswith("/constants.pkl") for name in archive.namelist())
@@ -270,16 +282,16 @@ def _take_encoder(model: nn.Module, path: Path, encoder: PublishedEncoder, publi
         *others, last = encoder.models
         raise UsageError(
             f"{path} holds {encoder.title} weights and this model has no such encoder; "
-            f"choose {' or '.join([', '.join(others), last] if others else [last])}, or no start"
+            f"use {' or '.join([', '.join(others), last] if others else [last])}, or start=null"
         )
     (part,) = parts
     own = part.state_dict()
     found, left = encoder.ours(published, own)
-    # PyTorch before 0.4.1 did not count batches, and nothing reads the count while the momentum is fixed.
+    # PyTorch before 0.4.1 did not count batches, and the count is not used while the momentum is fixed.
     missing = {name for name in own if name not in found and name.endswith("num_batches_tracked")}
-    asked = {name: one for name, one in own.items() if name not in missing and not name.startswith(encoder.anew)}
-    _same_shapes(asked, found, path, encoder.advice(found))
+    required = {name: one for name, one in own.items() if name not in missing and not name.startswith(encoder.anew)}
+    _same_shapes(required, found, path, encoder.advice(found))
     part.load_state_dict({**own, **found})
-    told = f"{encoder.title}'s {len(found)} tensors taken, "
-    told += f"{' and '.join(left)} left out, " if left else ""
-    return f"started from {path.name}: {told}{len(model.state_dict()) - len(found) - len(missing)} begin anew"
+    loaded = f"{len(found)} tensors of {encoder.title} loaded, "
+    loaded += f"without {' and '.join(left)}, " if left else ""
+    return f"started from {path.name}: {loaded}{len(model.state_dict()) - len(found) - len(missing)} are random"

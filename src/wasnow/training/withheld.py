@@ -1,10 +1,10 @@
-"""Class words that training does not see, so that a model can be scored on words that are new to it.
+"""Withhold class words from training, to score a model on words it has not seen.
 
-    codes   water 1   building 2   field 3          left out: building
+    codes   water 1   building 2   field 3          withheld: building
     become  water 1   no label     field 2          changed pixels stay changed
 
-A pixel of a withheld word loses its class at that date alone. What its labels say of change is kept, and so is its
-class at the other date.
+A pixel of a withheld word loses its class label at that date only. Its change label and its class at the other date
+are kept.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class WithoutWords:
-    """Samples in which some class words are not labelled, and the others have codes 1..K anew.
+class WithheldWords:
+    """Samples without the labels of some class words; the other words have codes 1..K.
 
     Args:
-        whole: all of them.
-        words: to leave out, in any case.
+        whole: all samples.
+        words: words to withhold; case does not matter.
 
     Raises:
-        UsageError: a word that is no class of the samples, or none would be left.
+        UsageError: a word is not a class of the samples, or no class would remain.
     """
 
     whole: Samples
@@ -45,12 +45,12 @@ class WithoutWords:
         for word in self.words:
             if word.casefold() not in known:
                 raise UsageError(
-                    f"leave_out: {word!r} is no class of the data, which has {', '.join(known) or 'none'}"
+                    f"leave_out: the data has no class {word!r}, only {', '.join(known) or 'none'}"
                     f"{did_you_mean(word.casefold(), list(known))}"
                 )
         hidden = {known[word.casefold()] for word in self.words}
         if len(hidden) == len(known):
-            raise UsageError(f"leave_out={join_words(self.words)} leaves no class to train on; leave out fewer")
+            raise UsageError(f"leave_out={join_words(self.words)} leaves no class to train on; withhold fewer words")
         table = np.arange(256, dtype=np.uint8)
         kept = [code for code in known.values() if code not in hidden]
         table[list(hidden)] = NO_LABEL
@@ -61,7 +61,7 @@ class WithoutWords:
         return len(self.whole)
 
     def __getitem__(self, index: int) -> Sample:
-        """A sample with the classes that are left; what changed is told by a map of its own."""
+        """Return a sample with the remaining classes and a separate change map."""
         sample = self.whole[index]
         if sample.before_classes is None or sample.after_classes is None:
             return sample
@@ -74,16 +74,16 @@ class WithoutWords:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The words that are left, in their order."""
+        """The remaining words in their order."""
         hidden = {word.casefold() for word in self.words}
         return Vocabulary(tuple(word for word in self.whole.vocabulary.words if word.casefold() not in hidden))
 
     @property
     def names(self) -> Sequence[str]:
-        """Of all samples."""
+        """Names of all samples."""
         return self.whole.names
 
     @property
     def fingerprint(self) -> str:
-        """That of the whole: what is left out is told elsewhere."""
+        """Fingerprint of all samples; the withheld words are recorded elsewhere."""
         return self.whole.fingerprint

@@ -1,0 +1,78 @@
+"""The stages of a run in steps, when to validate, and which score selects the best weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from wasnow.errors import UsageError, did_you_mean
+from wasnow.evaluation.metrics import Confusion
+from wasnow.training.config import Stage, TrainConfig
+from wasnow.vocabulary import Vocabulary
+
+MIN_VALIDATION_STEPS = 50
+"""Without ``validate_every``, validations are at least this many steps apart, also for a small dataset."""
+
+
+@dataclass(frozen=True)
+class StageSpan:
+    """A stage and its steps ``first`` to ``stop - 1``."""
+
+    stage: Stage
+    first: int
+    stop: int
+
+
+def stage_spans(config: TrainConfig, size: int) -> list[StageSpan]:
+    """Return the steps of each stage.
+
+    Args:
+        config: of the run.
+        size: training pairs; an epoch has as many steps as are needed to use each pair once.
+    """
+    spans: list[StageSpan] = []
+    for stage in config.stages:
+        first = spans[-1].stop if spans else 0
+        pairs = 0 if stage.epochs is None else stage.epochs * size
+        steps = stage.steps or max(1, math.ceil(pairs / config.batch_size - 1e-9))
+        spans.append(StageSpan(stage, first, first + steps))
+    return spans
+
+
+def validation_due(step: int, config: TrainConfig, size: int) -> bool:
+    """Return whether to validate.
+
+    Args:
+        step: completed steps.
+        config: of the run.
+        size: training pairs.
+    """
+    if config.validate_every is not None:
+        return step % config.validate_every == 0
+    epochs = math.ceil(MIN_VALIDATION_STEPS * config.batch_size / size)
+    every = epochs * size  # pairs between validations
+    return step * config.batch_size // every > (step - 1) * config.batch_size // every
+
+
+def selecting_score(wanted: str | None, vocabulary: Vocabulary) -> str:
+    """Return the name of the score that selects the best weights.
+
+    Args:
+        wanted: a name of `Scores.headline`; None: the default.
+        vocabulary: classes of the model.
+
+    Raises:
+        UsageError: the score does not exist, or needs classes that the model does not have.
+    """
+    name = wanted or ("stacked.score" if len(vocabulary) else "binary.f1")
+    empty = Confusion.of_change(np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.uint8))
+    known = list(empty.scores().headline())
+    if name not in known:
+        raise UsageError(
+            f"there is no score {name!r}{did_you_mean(name, known) or '; known scores are ' + ', '.join(known)}"
+        )
+    if not len(vocabulary) and not name.startswith("binary."):
+        raise UsageError(f"{name} needs classes and there are none; use --set select=binary.f1")
+    return name
