@@ -39,10 +39,11 @@ def test_a_stratum_without_a_hit_can_hide_this_share():
 
 def test_a_large_stratum_without_a_hit_is_warned_about_and_a_small_one_is_not():
     counts = np.array([50, 250])
-    assert list(unseen_warnings("water", np.array([0, 3]), counts, RARE)) == []
-    (warning,) = unseen_warnings("water", np.array([40, 0]), counts, RARE)
-    assert "none of the 250 points in stratum 'no change' (99.0% of the study area)" in warning
-    assert "up to 1.18% of the study area" in warning
+    assert list(unseen_warnings({"water": np.array([0, 3])}, counts, RARE)) == []
+    hits = {"water": np.array([40, 0]), "road": np.array([2, 0]), "land": np.array([8, 250])}
+    (warning,) = unseen_warnings(hits, counts, RARE)
+    assert "stratum 'no change' (99.0% of the study area): none of its 250 points is water or road." in warning
+    assert "Up to 1.18% of the study area" in warning
 
 
 def test_an_interval_never_reaches_below_zero():

@@ -136,11 +136,10 @@ def estimate(
     known = truth != ""
     used_truth, used_guess, used = truth[known], guess[known], indices[known]
     counts = strata.sampled(used)
-    rows: list[ClassEstimate] = []
-    warnings: list[str] = []
-    for name in names:
-        rows.append(_of_class(name, used_truth, used_guess, used, counts, strata, seed))
-        warnings += unseen_warnings(name, hits(used_truth == name, used, strata), counts, strata)
+    rows = [_of_class(name, used_truth, used_guess, used, counts, strata, seed) for name in names]
+    # Only of labels that some point has: every other one is unseen everywhere.
+    seen = {name: hits(used_truth == name, used, strata) for name in names if (used_truth == name).any()}
+    warnings = list(unseen_warnings(seen, counts, strata))
     overall = stratified_mean(used_truth == used_guess, used, strata)
     missing = int(np.count_nonzero(~known))
     if missing:

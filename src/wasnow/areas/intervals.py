@@ -7,7 +7,7 @@ posterior per stratum instead and keeps its coverage (the simulation is in tests
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,19 +74,19 @@ def unseen_bound(weight: float, count: int) -> float:
     return float(weight * (1.0 - 0.05 ** (1.0 / count)))
 
 
-def unseen_warnings(name: str, hits: IntArray, counts: IntArray, strata: Strata) -> Iterator[str]:
-    """A sentence for each large stratum in which no point has the class.
+def unseen_warnings(hits: Mapping[str, IntArray], counts: IntArray, strata: Strata) -> Iterator[str]:
+    """A sentence for each large stratum in which no point has some of the classes.
 
     Args:
-        name: of the class or transition.
-        hits: ``(H,)`` points of the class per stratum.
+        hits: per class or transition ``(H,)`` its points per stratum.
         counts: ``(H,)`` labelled points per stratum.
         strata: the design.
     """
-    for stratum, weight, hit, count in zip(strata.names, strata.weights, hits, counts, strict=True):
-        if hit == 0 and weight > LARGE_STRATUM:
+    for place, (stratum, weight, count) in enumerate(zip(strata.names, strata.weights, counts, strict=True)):
+        unseen = [name for name, each in hits.items() if each[place] == 0]
+        if unseen and weight > LARGE_STRATUM:
             yield (
-                f"{name}: none of the {count} points in stratum {stratum!r} ({weight:.1%} of the study area); up to "
-                f"{unseen_bound(float(weight), int(count)):.2%} of the study area may have been missed there, and the "
-                "interval of +- 1.96 standard errors does not contain it: use the Jeffreys interval"
+                f"stratum {stratum!r} ({weight:.1%} of the study area): none of its {count} points is "
+                f"{' or '.join(unseen)}. Up to {unseen_bound(float(weight), int(count)):.2%} of the study area may be "
+                "each of them unseen, and +- 1.96 standard errors do not cover that: use the Jeffreys interval"
             )

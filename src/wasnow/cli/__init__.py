@@ -20,6 +20,7 @@ import typer
 
 from wasnow._system import patient_threads
 from wasnow.cli import (
+    areas,
     benchmark,
     calibrate,
     convert,
@@ -31,6 +32,7 @@ from wasnow.cli import (
     models,
     priors,
     recipes,
+    sample,
     train,
     verify,
     weights,
@@ -70,6 +72,8 @@ app.command("recipes", epilog=recipes.EXAMPLES)(recipes.recipes)
 app.add_typer(weights.app, name="weights")
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("demo")(demo.demo)
+app.command("sample", epilog=sample.EXAMPLES)(sample.sample)
+app.command("areas", epilog=areas.EXAMPLES)(areas.areas)
 app.command("priors", epilog=priors.EXAMPLES)(priors.priors)
 
 
