@@ -47,7 +47,8 @@ from wasnow.data.transforms import ColorJitter, Rgb, nearest, resample
 from wasnow.errors import InputError, OutputError, UsageError, WasnowError
 from wasnow.raster.pair import PlacedSource, read_placed
 from wasnow.raster.radiometry import Stretch
-from wasnow.raster.read import RasterReader, probe
+from wasnow.raster.reader import RasterReader
+from wasnow.raster.source import probe
 from wasnow.raster.tiles import Window
 from wasnow.synthetic import render_scene
 from wasnow.vocabulary import NO_LABEL
@@ -309,7 +310,7 @@ def stretched(bands: NDArray[np.float32]) -> NDArray[np.float32]:
     """``(C, H, W)``, each band 0..1 from its 1st to its 99th percentile: as the engine shows what is not 8-bit RGB."""
     known = bands.reshape(len(bands), -1).T
     known = known[np.isfinite(known).all(axis=1)]
-    return Stretch.of_samples(known, as_it_is=False).apply(bands)
+    return Stretch.of_samples(known, display=False).apply(bands)
 
 
 def as_bytes(bands: NDArray[np.float32]) -> Rgb:

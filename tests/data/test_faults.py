@@ -34,7 +34,7 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
         "train/label2/00004.png", "train/label1/00005.png", "train/label2/00006.png", "test/im1/10007.png",
     }  # fmt: skip
     assert "has no after image: expected 00000.* in im2" in by_file["train/im1/00000.png"]
-    assert "cut off" in by_file["train/im1/00001.png"]
+    assert "truncated" in by_file["train/im1/00001.png"]
     assert f"{SIDE + 4} x {SIDE} px" in by_file["train/im2/00002.png"]
     assert "1,2,3 in 10 px" in by_file["train/label1/00003.png"]
     assert f"has {SIDE} x {SIDE // 2} px" in by_file["train/label2/00004.png"]

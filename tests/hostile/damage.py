@@ -27,7 +27,9 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from wasnow.errors import RasterUnreadable
-from wasnow.raster.read import RasterReader, gdal_settings, open_raster, probe
+from wasnow.raster.gdal import gdal_settings, open_raster
+from wasnow.raster.reader import RasterReader
+from wasnow.raster.source import probe
 from wasnow.raster.tiles import Window
 
 SIDE = 192

@@ -13,7 +13,9 @@ import pytest
 from hostile.damage import FORMS, SIDE, Form, damages, flipped, pixel_bytes, write
 from making import Toy, pair, write_raster
 from wasnow.errors import RasterUnreadable
-from wasnow.raster.read import RasterReader, gdal_settings, probe
+from wasnow.raster.gdal import gdal_settings
+from wasnow.raster.reader import RasterReader
+from wasnow.raster.source import probe
 from wasnow.raster.tiles import Window
 from wasnow.storage.checksums import checked_sha256, given_sums
 
@@ -140,7 +142,7 @@ def test_directories_that_run_in_a_circle_are_refused(tmp_path: Path) -> None:
     last = entries(content, found[-1])[-1] + 12
     content[last : last + 4] = found[1].to_bytes(4, "little")
     path.write_bytes(content)
-    with pytest.raises(RasterUnreadable, match="in a circle"):
+    with pytest.raises(RasterUnreadable, match="in a loop"):
         probe(path)
 
 
@@ -149,9 +151,7 @@ def test_raw_pixels_that_are_fewer_than_the_header_says_are_no_black_ground(driv
     path = write_raster(tmp_path / "r.bil", np.full((1, 50, 40), 9, np.uint8), driver=driver)
     probe(path)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(
-        RasterUnreadable, match=r"r\.bil: is cut off: 1999 bytes are there, and its header declares 2000"
-    ):
+    with pytest.raises(RasterUnreadable, match=r"r\.bil: is truncated: 1999 bytes, but its header declares 2000"):
         probe(path)
 
 

@@ -1,4 +1,4 @@
-"""Which pairs are compared, how, and which are refused."""
+"""Placement of a source on the working grid, and which pairs are rejected."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from wasnow.errors import GridMismatch, RasterUnsuitable
-from wasnow.raster.align import Placement, check_same_ground, finest
+from wasnow.raster.align import Placement, check_overlap, finest
 from wasnow.raster.grid import Grid
 from wasnow.raster.tiles import Window
 
@@ -18,65 +18,65 @@ def utm(x: float = 500_000, y: float = 5_500_000, size: float = 2.0, width: int 
     return Grid(UTM32, Affine(size, 0, x, 0, -size, y), width, height)
 
 
-def test_equal_grids_are_read_as_they_are():
+def test_equal_grids_are_read_unchanged():
     assert Placement.of(utm(), utm()).kind == "same"
 
 
-def test_whole_pixel_offsets_shift_the_window_and_touch_no_value():
+def test_a_whole_pixel_offset_shifts_the_window_without_resampling():
     placement = Placement.of(utm(x=500_010, y=5_500_004), utm())
     assert placement.kind == "shift"
     assert placement.source_window(Window(2, 5, 10, 10)) == Window(4, 0, 10, 10)
 
 
-def test_a_tenth_of_a_pixel_is_resampled_not_rounded_away():
+def test_an_offset_of_a_tenth_of_a_pixel_is_resampled():
     placement = Placement.of(utm(x=500_000.2), utm())
     assert placement.kind == "warp"
     assert "-0.10 cols" in placement.describe()
 
 
-def test_equal_numbers_in_neighbouring_utm_zones_are_different_places():
+def test_equal_coordinates_in_neighbouring_utm_zones_are_rejected():
     there = Grid(UTM33, utm().transform, 100, 80)
     with pytest.raises(GridMismatch, match="neighbouring UTM zones"):
-        check_same_ground(utm(), there, NAMES)
+        check_overlap(utm(), there, NAMES)
 
 
-def test_the_same_ground_in_neighbouring_utm_zones_is_compared():
+def test_the_same_place_in_neighbouring_utm_zones_is_accepted():
     from rasterio.warp import transform
 
     xs, ys = transform(UTM32, UTM33, [500_100], [5_499_920])
     there = Grid(UTM33, Affine(2, 0, xs[0] - 100, 0, -2, ys[0] + 80), 100, 80)
-    check_same_ground(utm(), there, NAMES)
+    check_overlap(utm(), there, NAMES)
 
 
-def test_one_missing_crs_is_refused_with_the_option_that_helps():
-    with pytest.raises(RasterUnsuitable, match=r"a\.tif: has no CRS.*--assume-crs EPSG:32632"):
-        check_same_ground(utm(), Grid(None, Affine.identity(), 100, 80), NAMES)
+def test_one_missing_crs_is_rejected_with_advice():
+    with pytest.raises(RasterUnsuitable, match=r"a\.tif: no CRS .*--assume-crs EPSG:32632"):
+        check_overlap(utm(), Grid(None, Affine.identity(), 100, 80), NAMES)
 
 
-def test_two_images_without_crs_are_compared_by_pixels_only_where_they_have_the_same_size():
+def test_two_rasters_without_a_crs_must_have_the_same_size():
     bare = Grid(None, Affine.identity(), 100, 80)
-    assert "not georeferenced" in check_same_ground(bare, bare, NAMES)[0]
+    assert "not georeferenced" in check_overlap(bare, bare, NAMES)[0]
     with pytest.raises(GridMismatch, match="100 x 80 and 90 x 80"):
-        check_same_ground(bare, Grid(None, Affine.identity(), 90, 80), NAMES)
+        check_overlap(bare, Grid(None, Affine.identity(), 90, 80), NAMES)
 
 
-def test_partial_overlap_is_said_as_a_share():
-    assert "after covers 50.0%" in check_same_ground(utm(), utm(x=500_100), NAMES)[0]
+def test_partial_overlap_is_reported_as_a_share():
+    assert "after covers 50.0%" in check_overlap(utm(), utm(x=500_100), NAMES)[0]
 
 
-def test_rasters_that_only_touch_share_no_ground():
-    with pytest.raises(GridMismatch, match="share no ground"):
-        check_same_ground(utm(), utm(x=500_200), NAMES)
+def test_rasters_that_only_touch_do_not_overlap():
+    with pytest.raises(GridMismatch, match="do not overlap"):
+        check_overlap(utm(), utm(x=500_200), NAMES)
 
 
 @pytest.mark.parametrize(("size", "warned"), [(2.0, False), (3.9, False), (4.5, True), (0.5, True)])
-def test_pixels_more_than_twice_as_fine_are_warned_of(size, warned):
+def test_a_resolution_ratio_above_two_is_warned_of(size, warned):
     other = utm(size=size, width=round(200 / size), height=round(160 / size))
-    found = any("times as fine" in warning for warning in check_same_ground(utm(), other, NAMES))
+    found = any("times as fine" in warning for warning in check_overlap(utm(), other, NAMES))
     assert found == warned
 
 
-def test_the_finest_grid_is_the_one_with_the_smaller_pixels():
+def test_the_finest_grid_has_the_smaller_pixels():
     fine = utm(size=1.0, width=200, height=160)
     assert finest(utm(), fine) == fine
     assert finest(fine, utm()) == fine
@@ -85,7 +85,7 @@ def test_the_finest_grid_is_the_one_with_the_smaller_pixels():
 
 @pytest.mark.parametrize("angle", [0, 17, 90, 135, 180])
 @pytest.mark.parametrize("south_up", [False, True])
-def test_the_source_window_holds_every_pixel_that_a_rotated_target_needs(angle, south_up):
+def test_the_source_window_contains_every_pixel_that_a_rotated_target_needs(angle, south_up):
     turn = Affine.translation(500_100, 5_499_920) @ Affine.rotation(angle) @ Affine.scale(3, 3 if south_up else -3)
     target = Grid(UTM32, turn, 60, 50)
     placement = Placement.of(utm(), target)

@@ -1,4 +1,4 @@
-"""Centre crop, blending and the change of resolution keep what is constant constant and what is a partition one."""
+"""Centre crop, blending and change of resolution preserve constants and partitions."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ FACTORS = st.floats(0.2, 6.0)
 
 
 @given(st.integers(1, 60), st.integers(6, 40), st.data())
-def test_blending_a_field_that_all_tiles_agree_on_gives_the_field(length, tile, data):
+def test_blending_tiles_of_one_field_returns_the_field(length, tile, data):
     margin = data.draw(st.integers(0, (tile - 1) // 2))
     plan = Tiling(length, length + 7, tile=tile, margin=margin, block_side=30, blend=True)
     field = np.random.default_rng(0).random((2, length + tile, length + 7 + tile)).astype(np.float32)
@@ -28,7 +28,7 @@ def test_blending_a_field_that_all_tiles_agree_on_gives_the_field(length, tile, 
         )
 
 
-def test_weights_fall_from_the_middle_to_the_edge_and_never_vanish():
+def test_weights_decrease_towards_the_edge_and_stay_positive():
     weights = edge_weights(9, 6)
     assert weights.min() > 0
     assert weights[4, 3] == weights.max()
@@ -36,7 +36,7 @@ def test_weights_fall_from_the_middle_to_the_edge_and_never_vanish():
 
 
 @given(FACTORS, st.integers(1, 200), st.lists(st.integers(0, 200), max_size=6))
-def test_neighbouring_cores_stay_neighbours_at_another_resolution(factor, length, cuts):
+def test_adjacent_cores_stay_adjacent_at_another_resolution(factor, length, cuts):
     edges = sorted({0, *[cut for cut in cuts if cut < length], length})
     result = max(1, round(length * factor))
     working = int(np.ceil(result / factor - 1e-9))
@@ -48,7 +48,7 @@ def test_neighbouring_cores_stay_neighbours_at_another_resolution(factor, length
 
 
 @given(FACTORS, st.integers(1, 60), st.integers(0, 10))
-def test_interpolation_weights_sum_to_one_and_keep_a_ramp(factor, length, start):
+def test_interpolation_weights_sum_to_one_and_preserve_a_ramp(factor, length, start):
     out = int(length * factor)
     if out < 1:
         return
@@ -73,7 +73,7 @@ def test_shrinking_equals_torch_antialiased_bilinear_inside():
 
 
 @given(FACTORS, st.integers(20, 60), st.data())
-def test_a_halo_is_as_wide_as_interpolation_reaches(factor, length, data):
+def test_the_halo_covers_the_reach_of_interpolation(factor, length, data):
     start = data.draw(st.integers(0, length - 1))
     stop = data.draw(st.integers(start + 1, length))
     result = max(1, int(length * factor))

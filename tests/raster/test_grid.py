@@ -1,4 +1,4 @@
-"""Grids: rasterio and PROJ are the oracles."""
+"""Grids, with rasterio and PROJ as oracles."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ TRANSFORMS = st.builds(rotated, st.floats(-180, 180), st.floats(0.1, 50), st.boo
 
 
 @given(TRANSFORMS, st.integers(0, 300), st.integers(0, 300))
-def test_pixels_reach_the_world_as_rasterio_says(transform, row, col):
+def test_pixel_to_crs_coordinates_match_rasterio(transform, row, col):
     grid = Grid(UTM, transform, 400, 400)
     xs, ys = grid.to_world(np.array([col + 0.5]), np.array([row + 0.5]))
     expected = rasterio.transform.xy(transform, row, col)
@@ -37,7 +37,7 @@ def test_pixels_reach_the_world_as_rasterio_says(transform, row, col):
 
 
 @given(TRANSFORMS, st.integers(0, 200), st.integers(0, 200))
-def test_a_crop_keeps_its_place(transform, row, col):
+def test_a_crop_keeps_its_coordinates(transform, row, col):
     grid = Grid(UTM, transform, 400, 400)
     cropped = grid.crop(Window(row, col, 10, 20))
     assert cropped.shape == (10, 20)
@@ -45,13 +45,13 @@ def test_a_crop_keeps_its_place(transform, row, col):
 
 
 @given(TRANSFORMS, st.floats(0.001, 0.499), st.sampled_from(["rows", "cols"]))
-def test_a_sub_pixel_offset_is_never_taken_for_none(transform, offset, axis):
+def test_a_sub_pixel_offset_is_not_ignored(transform, offset, axis):
     grid = Grid(UTM, transform, 400, 400)
     shift = Affine.translation(0, offset + 0.001) if axis == "rows" else Affine.translation(offset + 0.001, 0)
     assert not grid.equals(Grid(UTM, transform @ shift, 400, 400))
 
 
-def test_pixels_that_drift_apart_over_the_raster_are_another_grid():
+def test_pixel_sizes_that_differ_slightly_make_another_grid():
     grid = Grid(UTM, Affine(2, 0, 0, 0, -2, 0), 4000, 4000)
     assert not grid.equals(Grid(UTM, Affine(2.00001, 0, 0, 0, -2, 0), 4000, 4000))
 
@@ -60,7 +60,7 @@ def test_pixels_that_drift_apart_over_the_raster_are_another_grid():
     ("crs", "lat", "expected"),
     [("EPSG:4326", 60.0, 0.7085), ("EPSG:3857", 60.0, 0.5)],
 )
-def test_the_ground_sampling_distance_is_measured_on_the_ground(crs, lat, expected):
+def test_the_ground_sampling_distance_is_measured_on_the_ellipsoid(crs, lat, expected):
     """At 60 degrees north a degree of longitude, and a Web Mercator metre, are half as long as at the equator."""
     if crs == "EPSG:4326":
         size = 1 / 111_320
@@ -71,7 +71,7 @@ def test_the_ground_sampling_distance_is_measured_on_the_ground(crs, lat, expect
     assert grid.gsd_m == pytest.approx(expected, rel=0.01)
 
 
-def test_a_scaled_grid_covers_the_same_ground():
+def test_a_scaled_grid_has_the_same_extent():
     grid = Grid(UTM, rotated(30), 401, 203)
     scaled = grid.scaled(2.5)
     assert scaled.width * 2.5 >= 401
@@ -89,6 +89,6 @@ def test_a_grid_across_the_antimeridian_stays_whole():
     assert cols.max() == pytest.approx(200, abs=1e-6)
 
 
-def test_a_grid_says_where_it_is_in_words():
+def test_the_text_of_a_grid_names_size_crs_and_extent():
     assert "EPSG:32632" in str(Grid(UTM, Affine(2, 0, 500_000, 0, -2, 5_500_000), 10, 20))
     assert "10 x 20" in str(Grid(None, Affine.identity(), 10, 20))

@@ -1,4 +1,4 @@
-"""Two rasters on one grid: GDAL's own warp is the oracle, and no window sees other values than the whole."""
+"""Two rasters on one grid, with GDAL's warp as oracle; values do not depend on the window."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from rasterio.warp import transform as warp_transform
 from making import textured, write_raster
 from wasnow.raster.grid import Grid
 from wasnow.raster.pair import Pair, Reason
-from wasnow.raster.read import probe
+from wasnow.raster.source import probe
 from wasnow.raster.tiles import Window
 
 PLACES = {
@@ -38,7 +38,7 @@ def make(tmp_path, place):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_after_reaches_the_grid_of_before_as_gdal_warps_it(tmp_path, place):
+def test_after_on_the_grid_of_before_equals_the_warp_of_gdal(tmp_path, place):
     pair, after = make(tmp_path, place)
     with pair.open() as reader:
         seen = reader.read(Window(0, 0, *pair.working.shape))
@@ -48,7 +48,7 @@ def test_after_reaches_the_grid_of_before_as_gdal_warps_it(tmp_path, place):
         WarpedVRT(
             raster, crs=grid.crs, transform=grid.transform, width=grid.width, height=grid.height,
             resampling=Resampling.bilinear, tolerance=0.01, nodata=np.nan, src_nodata=np.nan,
-            # Left alone, GDAL takes the scale from bounding boxes, and blurs what is merely rotated.
+            # By default GDAL takes the scale from bounding boxes, which blurs rotated rasters.
             XSCALE=1 / pair.after.placement.scale, YSCALE=1 / pair.after.placement.scale,
         ) as warped,
     ):  # fmt: skip
@@ -61,7 +61,7 @@ def test_after_reaches_the_grid_of_before_as_gdal_warps_it(tmp_path, place):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_window_sees_the_same_values_as_the_whole(tmp_path, place):
+def test_values_do_not_depend_on_the_window(tmp_path, place):
     pair, _ = make(tmp_path, place)
     with pair.open() as reader:
         whole = reader.read(Window(0, 0, *pair.working.shape))
@@ -73,8 +73,8 @@ def test_a_window_sees_the_same_values_as_the_whole(tmp_path, place):
             np.testing.assert_array_equal(part.reason, whole.reason[cut])
 
 
-def test_a_known_surface_is_found_at_the_right_place_through_every_transform(tmp_path):
-    """Values are a linear function of the ground: whatever the grid, a pixel's value must be that of its own place."""
+def test_a_linear_surface_keeps_its_position_through_every_transform(tmp_path):
+    """Values are a linear function of the coordinates, so each pixel must have the value of its own coordinates."""
 
     def surface(xs, ys):
         return 0.3 * (xs - 500_000) - 0.7 * (ys - 5_500_000)
@@ -96,14 +96,14 @@ def test_a_known_surface_is_found_at_the_right_place_through_every_transform(tmp
         pair = Pair.of(before, after, before.grid)
         with pair.open() as reader:
             seen = reader.read(Window(0, 0, 50, 60))
-        # The outermost pixel of a source is extrapolated, so only what lies inside is held to the surface.
+        # The outermost pixel of a source is extrapolated, so only pixels inside are compared.
         inside = np.isfinite(seen.after[0])
         assert inside.sum() > 500, place
         assert np.quantile(np.abs(seen.after - seen.before)[0][inside], 0.97) < 0.05, place
 
 
 @given(st.integers(-60, 60), st.integers(-60, 60))
-def test_what_lies_beyond_after_is_flagged_so_and_nothing_else_is(tmp_path_factory, rows, cols):
+def test_exactly_the_pixels_outside_after_are_flagged_as_outside_after(tmp_path_factory, rows, cols):
     folder = tmp_path_factory.mktemp("pair")
     values = textured(0, 40, 50).astype(np.uint8)
     before = probe(write_raster(folder / "before.tif", values))
@@ -119,7 +119,7 @@ def test_what_lies_beyond_after_is_flagged_so_and_nothing_else_is(tmp_path_facto
     np.testing.assert_array_equal(seen.reason, expected)
 
 
-def test_missing_pixels_of_either_date_are_told_apart(tmp_path):
+def test_missing_pixels_of_each_date_have_their_own_reason(tmp_path):
     values = textured(0, 40, 50).astype(np.uint8)
     one, other = values.copy(), values.copy()
     one[:, :, :10] = 0
@@ -133,7 +133,7 @@ def test_missing_pixels_of_either_date_are_told_apart(tmp_path):
     assert seen.valid[:, 20:].all()
 
 
-def test_missing_pixels_never_bleed_into_their_neighbours(tmp_path):
+def test_missing_pixels_do_not_change_their_neighbours(tmp_path):
     values = np.full((1, 40, 50), 100, np.float32)
     values[:, 10:20, 10:20] = -9999
     before = probe(write_raster(tmp_path / "before.tif", np.full((1, 40, 50), 100, np.float32)))
@@ -148,7 +148,7 @@ def test_missing_pixels_never_bleed_into_their_neighbours(tmp_path):
     assert (~np.isfinite(seen.after)).sum() > 50
 
 
-def test_longitudes_beyond_180_meet_those_below_minus_180(tmp_path):
+def test_longitudes_above_180_match_those_below_minus_180(tmp_path):
     values = textured(0, 40, 60).astype(np.float32)
     east = write_raster(tmp_path / "e.tif", values, crs="EPSG:4326", transform=Affine(0.01, 0, 179.7, 0, -0.01, 10))
     west = write_raster(tmp_path / "w.tif", values, crs="EPSG:4326", transform=Affine(0.01, 0, -180.3, 0, -0.01, 10))
@@ -159,7 +159,7 @@ def test_longitudes_beyond_180_meet_those_below_minus_180(tmp_path):
 
 
 def test_a_projected_grid_across_the_antimeridian_reads_from_a_geographic_one(tmp_path):
-    """UTM zone 60 reaches over 180 degrees; the other raster counts its longitudes on."""
+    """UTM zone 60 extends beyond 180 degrees; the other raster has longitudes above 180."""
     xs, ys = warp_transform("EPSG:4326", "EPSG:32660", [179.9], [10.2])
     grid = Grid(rasterio.crs.CRS.from_epsg(32660), Affine(500, 0, xs[0], 0, -500, ys[0]), 60, 60)
     before = probe(write_raster(tmp_path / "utm.tif", textured(0, 60, 60), crs="EPSG:32660", transform=grid.transform))

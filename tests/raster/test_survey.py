@@ -1,4 +1,4 @@
-"""One bounded look over the pair: a fair sample, the true shift, one stretch for all tiles."""
+"""Survey of a pair: bounded reading, samples of valid pixels, shift and stretch."""
 
 import numpy as np
 import pytest
@@ -10,13 +10,13 @@ from making import textured, write_raster
 from wasnow.errors import InputError, UsageError
 from wasnow.raster.pair import Pair, PairWindow
 from wasnow.raster.radiometry import Stretch
-from wasnow.raster.read import probe
+from wasnow.raster.source import probe
 from wasnow.raster.survey import estimate_shift, sample_windows, survey
 from wasnow.raster.tiles import Window
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(2**16, 2**22))
-def test_the_look_stays_within_its_budget_and_inside_the_raster(height, width, budget):
+def test_sample_windows_stay_within_the_budget_and_the_raster(height, width, budget):
     windows = sample_windows(height, width, budget)
     assert windows
     assert all(w.size and w.row_stop <= height and w.col_stop <= width for w in windows)
@@ -24,7 +24,7 @@ def test_the_look_stays_within_its_budget_and_inside_the_raster(height, width, b
     assert len(set(windows)) == len(windows)
 
 
-def test_a_raster_within_the_budget_is_seen_whole():
+def test_a_raster_within_the_budget_is_read_completely():
     seen = np.zeros((700, 300), int)
     for window in sample_windows(700, 300):
         seen[window.within(Window(0, 0, 700, 300))] += 1
@@ -32,7 +32,7 @@ def test_a_raster_within_the_budget_is_seen_whole():
 
 
 @given(st.floats(-3, 3), st.floats(-3, 3), st.integers(0, 20))
-def test_a_known_shift_is_found_through_a_change_of_light(rows, cols, seed):
+def test_a_known_shift_is_estimated_despite_a_change_of_brightness(rows, cols, seed):
     before = textured(seed, 192, 192, 2)
     after = displaced(before, (0, rows, cols), order=3, mode="reflect") * 1.4 + 20
     found = estimate_shift([PairWindow(Window(0, 0, 192, 192), before, after, np.zeros((192, 192), np.uint8))])
@@ -41,7 +41,7 @@ def test_a_known_shift_is_found_through_a_change_of_light(rows, cols, seed):
     assert found.cols_px == pytest.approx(cols, abs=0.15)
 
 
-def test_flat_images_have_no_shift_to_tell():
+def test_no_shift_is_estimated_for_flat_images():
     flat = np.full((1, 128, 128), 7, np.float32)
     assert estimate_shift([PairWindow(Window(0, 0, 128, 128), flat, flat, np.zeros((128, 128), np.uint8))]) is None
 
@@ -60,7 +60,7 @@ def test_only_pixels_valid_at_both_dates_are_sampled(tmp_path):
     np.testing.assert_array_equal(np.sort(looked.before[:, 0]), np.sort(one[0, 30:, 30:].ravel()))
 
 
-def test_a_pair_without_a_common_pixel_is_refused(tmp_path):
+def test_a_pair_without_a_common_valid_pixel_is_rejected(tmp_path):
     one, other = textured(0, 60, 60).astype(np.uint8), textured(1, 60, 60).astype(np.uint8)
     one[:, :30] = 0
     other[:, 30:] = 0
@@ -69,27 +69,27 @@ def test_a_pair_without_a_common_pixel_is_refused(tmp_path):
         survey(reader)
 
 
-def test_rgb_of_8_bits_is_left_as_it_is():
-    stretch = Stretch.of_samples(np.full((10, 3), 7, np.float32), as_it_is=True)
+def test_8_bit_rgb_is_not_stretched():
+    stretch = Stretch.of_samples(np.full((10, 3), 7, np.float32), display=True)
     np.testing.assert_allclose(stretch.apply(np.array([0, 51, 255], np.float32).reshape(3, 1, 1)).ravel(), [0, 0.2, 1])
 
 
 @given(st.floats(1e-3, 1e4), st.floats(-1e4, 1e4))
-def test_other_types_look_the_same_whatever_their_units(gain, offset):
+def test_the_stretch_does_not_depend_on_units(gain, offset):
     samples = textured(0, 40, 40).reshape(3, -1).T
     image = samples.T.reshape(3, 40, 40)
-    plain = Stretch.of_samples(samples, as_it_is=False).apply(image)
+    plain = Stretch.of_samples(samples, display=False).apply(image)
     units = (gain * image + offset).astype(np.float32)
-    other = Stretch.of_samples(units.reshape(3, -1).T, as_it_is=False).apply(units)
+    other = Stretch.of_samples(units.reshape(3, -1).T, display=False).apply(units)
     np.testing.assert_allclose(plain, other, atol=0.02 + 1e-6 * abs(offset) / gain)
 
 
-def test_a_flat_band_does_not_divide_by_zero():
-    stretch = Stretch.of_samples(np.full((10, 1), 7, np.float32), as_it_is=False)
+def test_the_stretch_of_a_constant_band_is_finite():
+    stretch = Stretch.of_samples(np.full((10, 1), 7, np.float32), display=False)
     assert np.isfinite(stretch.apply(np.full((1, 2, 2), 7, np.float32))).all()
 
 
 @pytest.mark.parametrize("text", ["3000", "a,b", "5,1", "1,1"])
-def test_a_stretch_that_makes_no_sense_is_refused(text):
+def test_an_invalid_stretch_is_rejected(text):
     with pytest.raises(UsageError):
         Stretch.declared(text, 3)

@@ -1,4 +1,4 @@
-"""A TIFF that is not whole is refused before a pixel is read."""
+"""A truncated TIFF is rejected before pixels are read."""
 
 import struct
 
@@ -25,7 +25,7 @@ def values() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (3, 100, 130)).astype(np.uint8)
 
 
-def is_refused(path) -> bool:
+def is_rejected(path) -> bool:
     try:
         check_tiff(str(path))
     except RasterUnreadable:
@@ -34,12 +34,12 @@ def is_refused(path) -> bool:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_whole_file_passes(tmp_path, layout):
+def test_a_complete_file_passes(tmp_path, layout):
     check_tiff(str(write_raster(tmp_path / "whole.tif", values(), **LAYOUTS[layout])))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_file_cut_anywhere_is_refused_or_reads_the_same(tmp_path, layout):
+def test_a_file_truncated_anywhere_is_rejected_or_reads_the_same(tmp_path, layout):
     whole = write_raster(tmp_path / "whole.tif", values(), **LAYOUTS[layout]).read_bytes()
     with rasterio.open(tmp_path / "whole.tif") as raster:
         expected = raster.read()
@@ -47,16 +47,16 @@ def test_a_file_cut_anywhere_is_refused_or_reads_the_same(tmp_path, layout):
     refused = 0
     for length in [*range(8, len(whole), max(1, len(whole) // 40)), len(whole) - 1]:
         cut.write_bytes(whole[:length])
-        if is_refused(cut):
+        if is_rejected(cut):
             refused += 1
         else:
-            # Padding after the last block, or a table that describes overviews, may be missing without harm.
+            # Padding after the last block, or tables of overviews, can be missing without effect.
             with rasterio.open(cut) as raster:
                 np.testing.assert_array_equal(raster.read(), expected)
     assert refused > 30
 
 
-def test_a_sparse_file_is_whole(tmp_path):
+def test_a_sparse_file_passes(tmp_path):
     path = tmp_path / "sparse.tif"
     profile = {"driver": "GTiff", "width": 512, "height": 512, "count": 1, "dtype": "uint8", "tiled": True}
     with rasterio.open(path, "w", **profile, SPARSE_OK=True):
@@ -64,8 +64,8 @@ def test_a_sparse_file_is_whole(tmp_path):
     check_tiff(str(path))
 
 
-def test_a_block_table_that_is_too_short_is_refused(tmp_path):
-    """The height in the directory is raised; GDAL would read the missing strips as zeros or fail late."""
+def test_a_block_table_that_is_too_short_is_rejected(tmp_path):
+    """The declared height is raised; GDAL would read the missing strips as zeros or fail late."""
     path = write_raster(tmp_path / "short.tif", values()[:1], crs=None)
     data = bytearray(path.read_bytes())
     start = struct.unpack("<I", data[4:8])[0]
@@ -78,7 +78,7 @@ def test_a_block_table_that_is_too_short_is_refused(tmp_path):
         check_tiff(str(path))
 
 
-def test_what_is_no_tiff_is_left_to_others(tmp_path):
+def test_other_files_than_tiff_pass(tmp_path):
     for content in (b"", b"II", b"\x89PNG\r\n\x1a\n" + bytes(20)):
         (tmp_path / "x").write_bytes(content)
         check_tiff(str(tmp_path / "x"))

@@ -1,4 +1,4 @@
-"""Tiles see real pixels and their cores partition the raster, whatever the sizes."""
+"""Tiles, spans and blocks: cores partition the raster for all sizes."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_every_pixel_lies_in_exactly_one_core(height, width, tiling, block_side,
 
 
 @given(LENGTHS, tilings())
-def test_every_tile_sees_its_margin_or_the_edge_of_the_raster(length, tiling):
+def test_every_tile_has_its_margin_or_ends_at_the_edge_of_the_raster(length, tiling):
     for span in spans(length, **tiling):
         stop = span.read_start + span.length
         assert span.read_start == 0 or span.core_start - span.read_start >= tiling["margin"]
@@ -44,7 +44,7 @@ def test_every_tile_sees_its_margin_or_the_edge_of_the_raster(length, tiling):
 
 
 @given(LENGTHS, tilings())
-def test_tiles_reach_beyond_the_raster_only_where_it_is_smaller_than_a_tile(length, tiling):
+def test_tiles_extend_beyond_the_raster_only_if_it_is_smaller_than_a_tile(length, tiling):
     parts = spans(length, **tiling)
     assert all(span.length % tiling["stride"] == 0 for span in parts)
     if length >= tiling["tile"]:
@@ -57,7 +57,7 @@ def test_tiles_reach_beyond_the_raster_only_where_it_is_smaller_than_a_tile(leng
 
 
 @given(LENGTHS, tilings())
-def test_no_smaller_tiles_of_that_number_would_do_and_no_fewer_of_the_largest(length, tiling):
+def test_tiles_are_as_few_and_then_as_small_as_possible(length, tiling):
     tile, margin, stride = (tiling[name] for name in ("tile", "margin", "stride"))
     parts = spans(length, **tiling)
     if length <= tile:
@@ -68,29 +68,29 @@ def test_no_smaller_tiles_of_that_number_would_do_and_no_fewer_of_the_largest(le
     assert fewer * tile - (fewer - 1) * 2 * margin < length
 
 
-def test_a_raster_a_little_larger_than_a_tile_is_not_looked_at_four_times():
+def test_a_raster_slightly_larger_than_a_tile_gets_two_smaller_tiles():
     assert [span.length for span in spans(1088, 1024, 64, 32)] == [608, 608]
 
 
 @given(st.integers(1, 40), LENGTHS, tilings(), st.integers(15, 120))
-def test_blending_gives_a_block_every_tile_that_sees_its_core(height, width, tiling, block_side):
+def test_for_blending_a_block_has_every_tile_that_overlaps_its_core(height, width, tiling, block_side):
     plan = Tiling(height, width, **tiling, block_side=block_side, blend=True)
     every = {tile for block in plan for tile in block.tiles}
     for block in plan:
         assert set(block.tiles) == {tile for tile in every if tile.read.intersect(block.core).size}
 
 
-def test_a_margin_that_eats_the_tile_is_refused_with_advice():
+def test_a_margin_of_half_the_tile_is_rejected_with_advice():
     with pytest.raises(TilingError, match="use a margin below 256"):
         spans(1000, 512, 256)
 
 
-def test_a_tile_that_does_not_fit_the_stride_is_refused_with_the_nearest_that_does():
+def test_a_tile_that_is_not_a_multiple_of_the_stride_is_rejected_with_the_nearest_multiple():
     with pytest.raises(TilingError, match="use --tile 512"):
         spans(1000, 500, 0, stride=32)
 
 
-def test_a_plan_for_a_continent_costs_nothing():
+def test_the_tiling_of_a_continent_is_created_lazily():
     plan = Tiling(2_000_000, 3_000_000, tile=512, margin=64)
     assert plan[len(plan) - 1].core.row_stop == 2_000_000
     with pytest.raises(IndexError):

@@ -12,7 +12,7 @@ from wasnow.pipeline.parsing import parse_bands
 
 if TYPE_CHECKING:
     from wasnow.pipeline.plan import Plan
-    from wasnow.raster.read import RasterSource
+    from wasnow.raster.source import RasterSource
 
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
@@ -38,7 +38,8 @@ def info(
     """Look at a pair: both files side by side, the way onto one grid, the shift between them, and what looks wrong."""
     from wasnow.errors import InputError
     from wasnow.pipeline.plan import Options, make_plan
-    from wasnow.raster.read import gdal_settings, probe
+    from wasnow.raster.gdal import gdal_settings
+    from wasnow.raster.source import probe
 
     with gdal_settings():
         opening: dict[str, Any] = {"assume_crs": assume_crs, "allow_indirect": allow_indirect}
@@ -95,7 +96,7 @@ def _crs(source: RasterSource) -> str:
 
 
 def _mask(source: RasterSource) -> str:
-    from wasnow.raster.read import nodata_is_also_a_color
+    from wasnow.raster.nodata import nodata_is_also_a_color
 
     text = {"none": "none declared", "alpha": "alpha band", "mask": "mask", "nodata": ""}[source.mask]
     if any(value is not None for value in source.nodata):

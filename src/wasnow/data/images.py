@@ -27,8 +27,9 @@ from rasterio.windows import Window as RasterioWindow
 
 from wasnow.data.encodings import LabelEncoding
 from wasnow.errors import RasterUnreadable, RasterUnsuitable
+from wasnow.raster.gdal import CACHE_BYTES, open_raster
+from wasnow.raster.nodata import nodata_is_also_a_color
 from wasnow.raster.png import check_png
-from wasnow.raster.read import CACHE_BYTES, nodata_is_also_a_color, open_raster
 from wasnow.raster.tiff import check_tiff
 from wasnow.raster.tiles import Window
 
@@ -266,7 +267,7 @@ def _palette(raster: Any, band: int) -> NDArray[np.uint8]:
 def _validity(
     raster: Any, path: Path, bands: list[int], values: NDArray[Any], at: RasterioWindow | None
 ) -> NDArray[np.bool_] | None:
-    """``(H, W)`` from alpha, mask file or nodata, by the rules of `wasnow.raster.read`; None where all are valid."""
+    """``(H, W)`` from alpha, mask file or nodata, by the rules of `wasnow.raster.reader`; None where all are valid."""
     flags = raster.mask_flag_enums[bands[0] - 1]
     valid: NDArray[np.bool_] = np.ones(values.shape[1:], np.bool_)
     if MaskFlags.nodata in flags:

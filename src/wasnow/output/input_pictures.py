@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from wasnow.raster.grid import Grid
 from wasnow.raster.pair import PlacedSource, read_around_damage
 from wasnow.raster.radiometry import Stretch
-from wasnow.raster.read import RasterReader, RasterSource
+from wasnow.raster.reader import RasterReader
+from wasnow.raster.source import RasterSource
 from wasnow.raster.tiles import Window
 
 LONGEST_SIDE = 1200
@@ -39,7 +40,7 @@ def input_picture(source: RasterSource, grid: Grid, longest_side: int = LONGEST_
         values, _, _ = read_around_damage(reader, placed.placement, Window(0, 0, *small.shape))
     values = values[list(_display_bands(source))]
     valid = np.asarray(np.isfinite(values).all(axis=0))
-    stretch = Stretch.of_samples(values[:, valid].T, as_it_is=source.is_display_rgb)
+    stretch = Stretch.of_samples(values[:, valid].T, display=source.is_display_rgb)
     shown = np.where(valid, stretch.apply(values), 0)
     return np.moveaxis(np.rint(shown * 255).astype(np.uint8), 0, -1), valid
 

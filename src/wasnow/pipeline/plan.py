@@ -23,10 +23,10 @@ from wasnow.output.record import CalibrationRecord
 from wasnow.pipeline.acceleration import OPENVINO, require_openvino
 from wasnow.priors.maskers import MaskerChoice
 from wasnow.priors.store import DATES, WITHOUT, Priors, open_priors
-from wasnow.raster.align import check_same_ground, finest
+from wasnow.raster.align import check_overlap, finest
 from wasnow.raster.grid import Grid
 from wasnow.raster.pair import Pair
-from wasnow.raster.read import RasterSource, probe
+from wasnow.raster.source import RasterSource, probe
 from wasnow.raster.tiles import Tiling
 from wasnow.vocabulary import Vocabulary
 
@@ -288,7 +288,7 @@ def make_plan(
     # Files first: to look at them takes no time, and to load a network does.
     opening: dict[str, Any] = {"assume_crs": options.assume_crs, "allow_indirect": options.allow_indirect}
     sources = probe(before, **opening), probe(after, **opening)
-    warnings = check_same_ground(sources[0].grid, sources[1].grid, (sources[0].path, sources[1].path))
+    warnings = check_overlap(sources[0].grid, sources[1].grid, (sources[0].path, sources[1].path))
     built = named_model(model, options.device) if isinstance(model, str) else model
     # These belong to the weights; a network bound to other words need not carry them along.
     weights, own = built.card.weights, built.card.classes
@@ -309,7 +309,7 @@ def make_plan(
     target = _target_grid(options.align, *chosen, options.allow_indirect)
     if options.align not in ("before", "after", "finest"):
         for source in chosen:
-            check_same_ground(target, source.grid, (options.align, source.path))
+            check_overlap(target, source.grid, (options.align, source.path))
     working, remark = _working_grid(target, card, options.gsd)
     warnings += remark
     result = working if options.grid == "working" else target

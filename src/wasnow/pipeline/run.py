@@ -49,9 +49,9 @@ from wasnow.priors.make import PriorRequest, make_pair
 from wasnow.priors.maskers import MaskerChoice
 from wasnow.priors.regions import Masker
 from wasnow.priors.store import DATES, MANIFEST, WITHOUT, Priors, open_priors, other_masker
+from wasnow.raster.gdal import gdal_settings
 from wasnow.raster.pair import PairReader
 from wasnow.raster.radiometry import Stretch
-from wasnow.raster.read import gdal_settings
 from wasnow.raster.survey import BUDGET_PX, LIGHT_BUDGET_PX, Shift, Survey, survey
 from wasnow.storage.checksums import checked_sha256
 from wasnow.storage.journal import Workspace, workspace
@@ -439,7 +439,7 @@ def _survey_state(plan: Plan, looked: Survey, clock: _Clock) -> dict[str, Any]:
     stretches, fills = [], []
     for source, samples in zip(sources, (looked.before, looked.after), strict=True):
         if plan.options.stretch == "auto":
-            stretch = Stretch.of_samples(samples, as_it_is=source.is_display_rgb)
+            stretch = Stretch.of_samples(samples, display=source.is_display_rgb)
         else:
             stretch = Stretch.declared(plan.options.stretch, source.n_bands)
         stretches.append(stretch)

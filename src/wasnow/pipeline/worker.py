@@ -30,8 +30,8 @@ from wasnow.pipeline.block import BlockAnswer, Feed, Masks, Rules, answer_block
 from wasnow.pipeline.feature_cache import FeatureStore, Remembering
 from wasnow.pipeline.plan import ModelReference, chosen_device
 from wasnow.priors.store import Priors
+from wasnow.raster.gdal import gdal_settings
 from wasnow.raster.pair import Pair, PairReader, PairWindow, PlacedSource, Reason
-from wasnow.raster.read import gdal_settings
 from wasnow.raster.tiles import Block, Tiling
 from wasnow.storage.journal import BlockRecord
 

@@ -35,8 +35,8 @@ from wasnow.errors import InputError, RasterUnsuitable, UsageError, WasnowError,
 from wasnow.priors.nearest import read_nearest
 from wasnow.priors.regions import Mask
 from wasnow.priors.store import DATES
+from wasnow.raster.gdal import open_raster
 from wasnow.raster.grid import Grid
-from wasnow.raster.read import open_raster
 from wasnow.raster.tiles import Window
 from wasnow.raster.trust import check_vector
 from wasnow.storage.hashing import file_sha256

@@ -40,8 +40,8 @@ from wasnow.priors.store import (
     write_pair_masks,
 )
 from wasnow.priors.tiles import MARGIN, TILE, MaskCounts, find_tiled
+from wasnow.raster.gdal import gdal_settings
 from wasnow.raster.grid import Grid
-from wasnow.raster.read import gdal_settings
 from wasnow.raster.tiles import Window
 from wasnow.raster.write import BLOCK, raster_output_errors, to_cog
 from wasnow.storage.atomic import atomic_path

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from wasnow.errors import UsageError
 from wasnow.priors.regions import Mask
+from wasnow.raster.gdal import gdal_settings
 from wasnow.raster.radiometry import Stretch
-from wasnow.raster.read import RasterReader, RasterSource, gdal_settings, probe
+from wasnow.raster.reader import RasterReader
+from wasnow.raster.source import RasterSource, probe
 from wasnow.raster.survey import sample_windows
 from wasnow.raster.tiles import Window
 
@@ -70,9 +72,9 @@ class RgbRaster:
             source = source.with_bands(bands or _shown(source))
         if stretch != "auto":
             return cls(source, Stretch.declared(stretch, source.n_bands))
-        as_it_is = source.dtype == "uint8"
-        samples = np.zeros((0, source.n_bands), np.float32) if as_it_is else _samples(source)
-        return cls(source, Stretch.of_samples(samples, as_it_is=as_it_is))
+        display = source.dtype == "uint8"
+        samples = np.zeros((0, source.n_bands), np.float32) if display else _samples(source)
+        return cls(source, Stretch.of_samples(samples, display=display))
 
     @contextmanager
     def open(self) -> Iterator[Callable[[Window], tuple[NDArray[np.uint8], Mask]]]:

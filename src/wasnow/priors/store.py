@@ -32,8 +32,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from wasnow.errors import InputError, UsageError, VocabularyError, did_you_mean
 from wasnow.priors.cache import picture_digest
 from wasnow.priors.nearest import grid_of, read_nearest
+from wasnow.raster.gdal import gdal_settings, open_raster
 from wasnow.raster.grid import Grid
-from wasnow.raster.read import gdal_settings, open_raster
 from wasnow.raster.tiles import Window
 from wasnow.raster.write import raster_output_errors
 from wasnow.storage.atomic import atomic_path, write_atomically

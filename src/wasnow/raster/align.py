@@ -1,10 +1,10 @@
-"""How a raster's pixels reach a target grid, decided once per run from geometry alone.
+"""Align a raster with a target grid: the placement, decided once per run from geometry alone.
 
-    same     identical lattice and extent          read as it is
-    shift    same lattice, other corner            read another window; no pixel value changes
-    warp     anything else                         bilinear resampling; a sub-pixel offset is never rounded away
+    same     identical lattice and extent          pixels are read unchanged
+    shift    same lattice, other origin            another window is read; pixel values do not change
+    warp     anything else                         bilinear resampling, sub-pixel offsets included
 
-Pure geometry: nothing here opens a file.
+Pure geometry: this module opens no file.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from wasnow.raster.grid import Grid
 from wasnow.raster.tiles import Window
 
 KERNEL_PX = 2
-"""Bilinear resampling looks this many source pixels (times the downscaling) beyond the exact place."""
+"""Reach of bilinear resampling in source pixels, times the downscaling factor."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How ``source`` reaches ``target``.
+    """How the pixels of ``source`` are transferred to ``target``.
 
     Attributes:
-        kind: see the module.
-        offset: for ``shift``: (row, col) of the target's corner in the source.
+        source: grid of the file, or of one of its overviews.
+        target: the working grid.
+        kind: see the module docstring.
+        offset: for ``shift``: (row, col) of the target's upper left corner in the source.
         scale: source pixels per target pixel, in length, at the centre.
     """
 
@@ -42,9 +44,9 @@ class Placement:
 
     @classmethod
     def of(cls, source: Grid, target: Grid) -> Placement:
-        """The simplest exact way from ``source`` to ``target``."""
+        """Return the simplest exact placement of ``source`` on ``target``."""
         if not source.georeferenced and not target.georeferenced:
-            # Pixel coordinates: the corners coincide, and a scaled working grid spans whole multiples of a pixel.
+            # Pixel coordinates: the corners coincide; a scaled working grid differs only in pixel size.
             scale = math.sqrt(abs(target.transform.determinant))
             kind: Literal["same", "warp"] = "same" if source.shape == target.shape else "warp"
             return cls(source, target, kind, (0, 0), scale)
@@ -56,7 +58,7 @@ class Placement:
         return cls(source, target, "warp", (0, 0), target.scale_in(source))
 
     def source_window(self, window: Window) -> Window:
-        """The source pixels that a window of the target needs, clipped to the source; empty where there are none."""
+        """Return the source window that a target window needs, clipped to the source; empty if there is none."""
         if self.kind == "same":
             return window
         if self.kind == "shift":
@@ -69,7 +71,7 @@ class Placement:
             return Window(0, 0, 0, 0)
         pad = math.ceil(KERNEL_PX * max(1.0, self.scale)) + 1
         if not known.all():
-            # Part of the window has no place in the source's projection: be generous about the rest.
+            # Part of the window cannot be projected to the source's CRS: add a margin for it.
             pad += math.ceil(max(window.height, window.width) * self.scale / 8)
         bound = 2.0**31
         left, right = np.clip([cols[known].min() - pad, cols[known].max() + pad], -bound, bound)
@@ -78,7 +80,7 @@ class Placement:
         return Window(row, col, math.ceil(bottom) - row, math.ceil(right) - col).clip(*self.source.shape)
 
     def source_outline(self) -> Polygon:
-        """The edge of the source in pixel coordinates of the target, at least where it can be projected."""
+        """Return the edge of the source in pixel coordinates of the target, where it can be projected."""
         cols, rows = self.source.outline()
         if self.source.georeferenced:
             cols, rows = self.source.pixels_in(self.target, cols, rows)
@@ -91,9 +93,9 @@ class Placement:
         return outline if outline.is_valid else outline.buffer(0)
 
     def describe(self) -> str:
-        """For the record and for ``wasnow info``: how the pixels get there, in words."""
+        """Describe the placement for ``run.json`` and ``wasnow info``."""
         if self.kind == "same":
-            return "read as it is"
+            return "read unchanged"
         if self.kind == "shift":
             row, col = self.offset
             return f"same lattice, window shifted by {row:+d} rows, {col:+d} cols"
@@ -110,32 +112,40 @@ def _short(grid: Grid) -> str:
     return name if len(name) < 40 else "a custom CRS"
 
 
-def check_same_ground(before: Grid, after: Grid, paths: tuple[str, str]) -> list[str]:
-    """Refuse a pair that cannot be compared; return warnings about one that can.
+def check_overlap(before: Grid, after: Grid, paths: tuple[str, str]) -> list[str]:
+    """Reject a pair that cannot be compared; return warnings about one that can.
+
+    Args:
+        before: grid of the first date.
+        after: grid of the second date.
+        paths: of both files, for messages.
+
+    Returns:
+        One text per warning.
 
     Raises:
-        RasterUnsuitable: one raster has a CRS and the other has none.
-        GridMismatch: no common ground, or neither has a CRS and the shapes differ.
+        RasterUnsuitable: only one raster has a CRS.
+        GridMismatch: no overlap, or neither has a CRS and the shapes differ.
     """
     if before.georeferenced != after.georeferenced:
         without, other = (paths[0], after) if not before.georeferenced else (paths[1], before)
         raise RasterUnsuitable(
             without,
-            "has no CRS, but the other raster has",
-            f"If it is in the same one, pass --assume-crs {_short(other) if ':' in _short(other) else 'EPSG:CODE'}",
+            f"no CRS (the other raster is in {_short(other)})",
+            f"If both use the same CRS, pass --assume-crs {_short(other) if ':' in _short(other) else 'EPSG:CODE'}",
         )
     if not before.georeferenced:
         if before.shape != after.shape:
             raise GridMismatch(
                 f"neither raster has a CRS and their sizes differ ({before.width} x {before.height} and "
-                f"{after.width} x {after.height} px): cut them to the same pixels, or georeference them"
+                f"{after.width} x {after.height} px): crop them to the same pixels, or georeference them"
             )
         return ["neither raster has a CRS: compared pixel by pixel, results are not georeferenced"]
     overlap = overlap_share(before, after)
     if overlap == 0:
         raise GridMismatch(
-            f"before ({before}) and after ({after}) share no ground; check the CRS of each file with rio info, "
-            "equal numbers in neighbouring UTM zones are different places"
+            f"before ({before}) and after ({after}) do not overlap; check the CRS of each file with rio info: "
+            "equal coordinates in neighbouring UTM zones are different places"
         )
     warnings = []
     if overlap < 0.999:
@@ -144,14 +154,14 @@ def check_same_ground(before: Grid, after: Grid, paths: tuple[str, str]) -> list
     if not 0.5 <= ratio <= 2:
         finer, coarser = ("after", "before") if ratio > 1 else ("before", "after")
         warnings.append(
-            f"{finer} has pixels {max(ratio, 1 / ratio):.2g} times as fine as {coarser}: "
-            "detail that only one date shows can look like change"
+            f"{finer} has {max(ratio, 1 / ratio):.2g} times finer pixels than {coarser}: "
+            "detail that is visible at one date only can look like change"
         )
     return warnings
 
 
 def overlap_share(target: Grid, other: Grid) -> float:
-    """Which share of ``target`` lies inside ``other``, from their outlines; 0..1."""
+    """Return the share of ``target`` inside ``other``, from their outlines, 0..1."""
     frame = Polygon(np.column_stack(target.outline(2)))
     cols, rows = other.pixels_in(target, *other.outline())
     known = np.isfinite(cols) & np.isfinite(rows)
@@ -164,5 +174,5 @@ def overlap_share(target: Grid, other: Grid) -> float:
 
 
 def finest(before: Grid, after: Grid) -> Grid:
-    """The grid with the smaller pixels; before's where they are equal."""
+    """Return the grid with the smaller pixels; ``before`` if they are equal."""
     return before if not before.georeferenced or before.scale_in(after) <= 1 + 1e-6 else after

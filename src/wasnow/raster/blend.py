@@ -1,9 +1,9 @@
-"""From a tile's answer to the pixels that are kept: centre crop, weighted blending, change of resolution.
+"""Merge the predictions of tiles: centre crop, weighted blending, change of resolution.
 
-    centre crop   each pixel from the one tile whose core holds it
-    blending      each pixel the mean of all tiles that see it, weighted by the distance to the tile's edge
+    centre crop   each pixel comes from the one tile whose core contains it
+    blending      each pixel is the mean of all tiles that contain it, weighted by the distance to the tile's edge
 
-Pure numpy on probabilities; nothing here opens a file or knows about torch.
+Pure numpy on probabilities: no files, no torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Array = NDArray[np.float32]
 
 
 def edge_weights(height: int, width: int) -> Array:
-    """``(height, width)`` weights in (0, 1]: a triangle along each axis, 1 in the middle, never 0 at the edge."""
+    """Return ``(height, width)`` weights in (0, 1]: a triangle along each axis, 1 in the middle, never 0."""
 
     def triangle(length: int) -> Array:
         centre = (np.arange(length, dtype=np.float32) + 0.5) / length
@@ -29,34 +29,39 @@ def edge_weights(height: int, width: int) -> Array:
 
 
 class Blender:
-    """Accumulates weighted answers over one window; the order of `add` calls must be fixed for bit-equal results."""
+    """Weighted mean of tiles over one window; results are bit-identical only for a fixed order of `add` calls."""
 
     def __init__(self, channels: int, window: Window) -> None:
         self.window = window
         self._sum = np.zeros((channels, window.height, window.width), np.float32)
         self._weight = np.zeros((window.height, window.width), np.float32)
 
-    def add(self, answer: Array, seen: Window) -> None:
-        """Add ``answer (C, h, w)`` of a tile that saw the window ``seen``."""
-        common = self.window.intersect(seen)
+    def add(self, prediction: Array, tile: Window) -> None:
+        """Add the ``(C, h, w)`` prediction of a tile at the window ``tile``."""
+        common = self.window.intersect(tile)
         if common.size == 0:
             return
-        weights = edge_weights(seen.height, seen.width)[common.within(seen)]
+        weights = edge_weights(tile.height, tile.width)[common.within(tile)]
         rows, cols = common.within(self.window)
-        there_rows, there_cols = common.within(seen)
-        self._sum[:, rows, cols] += answer[:, there_rows, there_cols] * weights
+        tile_rows, tile_cols = common.within(tile)
+        self._sum[:, rows, cols] += prediction[:, tile_rows, tile_cols] * weights
         self._weight[rows, cols] += weights
 
     def result(self) -> Array:
-        """The weighted mean ``(C, h, w)``; 0 where nothing was added."""
+        """Return the weighted mean ``(C, h, w)``; 0 where no tile was added."""
         return np.asarray(self._sum / np.where(self._weight == 0, np.float32(1), self._weight), np.float32)
 
 
 def scaled_range(start: int, stop: int, factor: float, length: int) -> tuple[int, int]:
-    """The pixels of a finer (or coarser) axis whose centres lie in ``[start, stop)`` of a coarser (or finer) one.
+    """Return the range of output pixels whose centres lie in the input range ``[start, stop)``.
 
-    ``factor`` is how many pixels of the result one input pixel spans. Neighbouring ranges of the input give
-    neighbouring ranges of the result: a partition stays one. The last range reaches to ``length``.
+    Adjacent input ranges give adjacent output ranges, so a partition stays a partition.
+
+    Args:
+        start: first input pixel.
+        stop: one past the last input pixel.
+        factor: output pixels per input pixel, in length.
+        length: number of output pixels along the axis.
     """
 
     def edge(position: int) -> int:
@@ -66,10 +71,18 @@ def scaled_range(start: int, stop: int, factor: float, length: int) -> tuple[int
 
 
 def scale_matrix(out_start: int, out_stop: int, in_start: int, in_stop: int, factor: float) -> Array:
-    """Linear interpolation as a matrix ``(out_stop - out_start, in_stop - in_start)``, rows summing to 1.
+    """Return linear interpolation as a matrix ``(out_stop - out_start, in_stop - in_start)`` with rows that sum to 1.
 
-    Pixel centre ``i`` of the result lies at ``(i + 0.5) / factor - 0.5`` of the input. Where the result is coarser
-    (``factor < 1``) the triangle widens to the result's pixel, so nothing is skipped. Beyond the input it is clamped.
+    The centre of output pixel ``i`` lies at ``(i + 0.5) / factor - 0.5`` of the input. If the output is coarser
+    (``factor < 1``), the triangle widens to the output pixel, so no input pixel is skipped. Positions beyond the
+    input are clamped.
+
+    Args:
+        out_start: first output pixel.
+        out_stop: one past the last output pixel.
+        in_start: first input pixel.
+        in_stop: one past the last input pixel.
+        factor: output pixels per input pixel, in length.
     """
     centres = (np.arange(out_start, out_stop) + 0.5) / factor - 0.5
     support = max(1.0, 1.0 / factor)
@@ -80,5 +93,5 @@ def scale_matrix(out_start: int, out_stop: int, in_start: int, in_stop: int, fac
 
 
 def halo(factor: float) -> int:
-    """How many input pixels beyond a core `scale_matrix` reaches."""
+    """Return how many input pixels `scale_matrix` needs beyond a core."""
     return 0 if factor == 1 else math.ceil(max(1.0, 1.0 / factor)) + 1

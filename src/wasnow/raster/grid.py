@@ -1,8 +1,8 @@
-"""Where pixels lie on the ground: a coordinate system, an affine transform, a shape.
+"""Pixel grids: a CRS, an affine transform, a shape.
 
     (col, row) of a pixel's upper left corner --transform--> (x, y) in the CRS      centre = corner + 0.5
 
-Any affine transform is allowed: rotated, sheared, south-up. Nothing here opens a file.
+Any affine transform is allowed: rotated, sheared, south-up. This module opens no file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Grid:
-    """A regular grid of pixels; ``crs`` None means that only pixel coordinates are known."""
+    """A regular grid of pixels; with ``crs`` None, coordinates are pixel coordinates."""
 
     crs: CRS | None
     transform: Affine
@@ -38,15 +38,15 @@ class Grid:
 
     @property
     def georeferenced(self) -> bool:
-        """Whether the pixels are known to lie somewhere on the Earth."""
+        """Whether the grid has a CRS."""
         return self.crs is not None
 
     def crop(self, window: Window) -> Grid:
-        """The grid of a window of this one."""
+        """Return the grid of a window of this grid."""
         return Grid(self.crs, self.transform @ Affine.translation(window.col, window.row), window.width, window.height)
 
     def scaled(self, factor: float) -> Grid:
-        """The same upper left corner and extent with pixels ``factor`` times as long; at least one pixel."""
+        """Return a grid with the same upper left corner and extent and ``factor`` times longer pixels."""
         if factor == 1:
             return self
         return Grid(
@@ -57,14 +57,14 @@ class Grid:
         )
 
     def pixel_points(self, points_per_side: int = 21) -> Points:
-        """A lattice of (cols, rows) in pixel coordinates over the whole grid, its edges included."""
+        """Return (cols, rows) of a lattice of points over the whole grid, edges included, in pixel coordinates."""
         cols, rows = np.meshgrid(
             np.linspace(0, self.width, points_per_side), np.linspace(0, self.height, points_per_side)
         )
         return cols.ravel(), rows.ravel()
 
     def outline(self, points_per_side: int = 21) -> Points:
-        """(cols, rows) in pixel coordinates once around the edge, closed."""
+        """Return (cols, rows) of points around the edge, closed, in pixel coordinates."""
         step = np.linspace(0, 1, points_per_side)
         zeros, ones = np.zeros_like(step), np.ones_like(step)
         cols = np.concatenate([step, ones, step[::-1], zeros]) * self.width
@@ -72,19 +72,24 @@ class Grid:
         return cols, rows
 
     def to_world(self, cols: NDArray[np.float64], rows: NDArray[np.float64]) -> Points:
-        """Pixel to CRS coordinates, with the whole affine."""
+        """Convert pixel coordinates to CRS coordinates."""
         t = self.transform
         return t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f
 
     def to_pixels(self, xs: NDArray[np.float64], ys: NDArray[np.float64]) -> Points:
-        """CRS to pixel coordinates (cols, rows)."""
+        """Convert CRS coordinates to pixel coordinates (cols, rows)."""
         inverse = ~self.transform
         return inverse.a * xs + inverse.b * ys + inverse.c, inverse.d * xs + inverse.e * ys + inverse.f
 
     def pixels_in(self, other: Grid, cols: NDArray[np.float64], rows: NDArray[np.float64]) -> Points:
-        """Pixel coordinates of this grid as pixel coordinates of ``other``; inf where no projection exists.
+        """Convert pixel coordinates of this grid to those of another; inf where the projection is undefined.
 
         Longitudes are unwrapped around the centre of ``other``, so a grid that crosses the antimeridian stays whole.
+
+        Args:
+            other: the grid whose pixel coordinates are wanted.
+            cols: in pixels of this grid.
+            rows: in pixels of this grid.
         """
         xs, ys = self.to_world(cols, rows)
         if self.crs is not None and other.crs is not None and self.crs != other.crs:
@@ -97,7 +102,11 @@ class Grid:
         return other.to_pixels(xs, ys)
 
     def scale_in(self, other: Grid) -> float:
-        """How many pixels of ``other`` one pixel of this grid spans, in length, at this grid's centre."""
+        """Return how many pixels of ``other`` one pixel of this grid spans, in length, at this grid's centre.
+
+        Raises:
+            GridMismatch: the centre cannot be projected to the CRS of ``other``.
+        """
         half = np.array([self.width / 2, self.width / 2 + 1, self.width / 2])
         rows = np.array([self.height / 2, self.height / 2, self.height / 2 + 1])
         cols_there, rows_there = self.pixels_in(other, half, rows)
@@ -109,7 +118,7 @@ class Grid:
 
     @property
     def gsd_m(self) -> float | None:
-        """Ground sampling distance: side of a square as large as the centre pixel on the ellipsoid."""
+        """Ground sampling distance in m: the side of a square with the area of the centre pixel on the ellipsoid."""
         if self.crs is None:
             return None
         col, row = self.width / 2, self.height / 2
@@ -126,11 +135,11 @@ class Grid:
         return math.sqrt(abs(area))
 
     def equals(self, other: Grid, tolerance_px: float = 1e-3) -> bool:
-        """Same CRS and shape, and no corner further off than ``tolerance_px``."""
+        """Whether CRS and shape are equal and all corners agree within ``tolerance_px``."""
         return self.shape == other.shape and self.integer_offset_in(other, tolerance_px) == (0, 0)
 
     def integer_offset_in(self, other: Grid, tolerance_px: float = 1e-3) -> tuple[int, int] | None:
-        """(row, col) of this grid's corner in ``other`` where the two lattices coincide; else None."""
+        """Return (row, col) of this grid's upper left corner in ``other`` if the two lattices coincide; else None."""
         if (self.crs is None) != (other.crs is None) or (self.crs is not None and self.crs != other.crs):
             return None
         cols, rows = self.pixels_in(
@@ -143,7 +152,7 @@ class Grid:
 
     @property
     def crs_name(self) -> str | None:
-        """``EPSG:25832`` where there is an authority code, else WKT."""
+        """``EPSG:25832`` if there is an authority code, else WKT."""
         if self.crs is None:
             return None
         authority = self.crs.to_authority(confidence_threshold=100)

@@ -1,9 +1,9 @@
-"""Two rasters on one working grid: what the engine reads.
+"""Two rasters on one working grid.
 
-    Pair         facts and geometry, decided once; plain values
-    PairReader   open handles; `read(window of the working grid) -> PairWindow(before, after, reason)`
+    Pair         sources and placements, decided once; plain values
+    PairReader   open files; `read(window of the working grid) -> PairWindow(before, after, reason)`
 
-A pixel that cannot be compared carries the reason why, from here to the end of the run.
+Pixels that cannot be compared have a `Reason`, which is kept to the end of the run.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from shapely.geometry import Polygon, box
 from wasnow.errors import RasterUnreadable
 from wasnow.raster.align import Placement
 from wasnow.raster.grid import Grid
-from wasnow.raster.read import RasterReader, RasterSource
+from wasnow.raster.reader import RasterReader
+from wasnow.raster.source import RasterSource
 from wasnow.raster.tiles import Window
 
 WARP_TOLERANCE_PX = 0.01
-"""How far GDAL's approximate transformer may be off; its default of 0.125 would show at the seams between windows."""
-
+"""Tolerance of GDAL's approximate transformer; its default of 0.125 is visible at the seams between windows."""
 
 SMALLEST_DAMAGE_PX = 32
-"""Damage in a file is narrowed down to squares of this side."""
+"""Unreadable parts of a file are narrowed down to squares of this side."""
 
 
 class Reason(IntEnum):
-    """Why a pixel was not processed; 0 where it was."""
+    """Why a pixel was not processed; 0 if it was."""
 
     PROCESSED = 0
     OUTSIDE_BEFORE = 1
@@ -51,7 +51,7 @@ class Reason(IntEnum):
 
     @property
     def text(self) -> str:
-        """For people."""
+        """The reason as text for reports."""
         return _REASON_TEXTS[self]
 
 
@@ -69,14 +69,14 @@ _REASON_TEXTS = {
 
 @dataclass(frozen=True)
 class PlacedSource:
-    """A source with its way onto the working grid."""
+    """A source with its placement on the working grid."""
 
     source: RasterSource
     placement: Placement
 
     @classmethod
     def of(cls, source: RasterSource, working: Grid) -> PlacedSource:
-        """Place a source, reading from an overview where that is still as fine as the working grid."""
+        """Place a source; use an overview if it is still at least as fine as the working grid."""
         placement = Placement.of(source.grid, working)
         decimation = source.finest_overview_for(placement.scale) if placement.kind == "warp" else None
         if decimation is not None:
@@ -86,13 +86,13 @@ class PlacedSource:
 
     @cached_property
     def outline(self) -> Polygon:
-        """The source's edge in pixel coordinates of the working grid."""
+        """Edge of the source in pixel coordinates of the working grid."""
         outline = self.placement.source_outline()
         shapely.prepare(outline)
         return outline
 
     def outside(self, window: Window) -> NDArray[np.bool_]:
-        """``(h, w)``: pixels of the window whose centres lie beyond the source's edge."""
+        """Return ``(h, w)`` bool: pixels of the window whose centres lie outside the source."""
         frame = box(window.col, window.row, window.col_stop, window.row_stop)
         if self.placement.kind == "same" or self.outline.contains(frame):
             return np.zeros((window.height, window.width), np.bool_)
@@ -111,8 +111,9 @@ class PairWindow:
     """Both dates over one window of the working grid.
 
     Attributes:
-        before: ``(Cb, h, w)`` float32 in the file's own numbers, NaN where missing.
-        after: ``(Ca, h, w)`` likewise.
+        window: of the working grid.
+        before: ``(Cb, h, w)`` float32 values as in the file, NaN where missing.
+        after: ``(Ca, h, w)``, the same for the second date.
         reason: ``(h, w)`` uint8 of `Reason`.
     """
 
@@ -123,7 +124,7 @@ class PairWindow:
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """``(h, w)``: both dates are there."""
+        """``(h, w)`` bool: both dates have data."""
         return np.equal(self.reason, Reason.PROCESSED)
 
 
@@ -137,16 +138,16 @@ class Pair:
 
     @classmethod
     def of(cls, before: RasterSource, after: RasterSource, working: Grid) -> Pair:
-        """Place both on the working grid."""
+        """Place both sources on the working grid."""
         return cls(PlacedSource.of(before, working), PlacedSource.of(after, working), working)
 
     def open(self) -> PairReader:
-        """Open both files, for one thread."""
+        """Open both files, for use by one thread."""
         return PairReader(self)
 
 
 class PairReader:
-    """Open handles on a pair. Not for use by two threads at once; close it, or use it in a ``with``."""
+    """An open pair. Not safe for use by two threads at once; close it, or use it in a ``with`` statement."""
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
@@ -165,30 +166,30 @@ class PairReader:
         self._after.close()
 
     def read(self, window: Window) -> PairWindow:
-        """Both dates over a window of the working grid.
+        """Read both dates over a window of the working grid.
 
         Raises:
             RasterUnreadable: a file is damaged there; names the file and the window.
         """
         before = read_placed(self._before, self.pair.before.placement, window)
         after = read_placed(self._after, self.pair.after.placement, window)
-        return self._seen(window, before, after)
+        return self._combine(window, before, after)
 
     def read_around_damage(self, window: Window) -> tuple[PairWindow, str | None]:
-        """Read a window; where a file is damaged, flag just that.
+        """Read a window and flag only its unreadable pixels.
 
         Returns:
-            The window, damaged pixels with `Reason.UNREADABLE`, and the first error's text (None where all was read).
+            The window, with `Reason.UNREADABLE` for unreadable pixels, and the first error's text or None.
         """
         before, before_damage, before_error = read_around_damage(self._before, self.pair.before.placement, window)
         after, after_damage, after_error = read_around_damage(self._after, self.pair.after.placement, window)
-        seen = self._seen(window, before, after)
-        seen.reason[before_damage | after_damage] = Reason.UNREADABLE
-        return seen, before_error or after_error
+        combined = self._combine(window, before, after)
+        combined.reason[before_damage | after_damage] = Reason.UNREADABLE
+        return combined, before_error or after_error
 
-    def _seen(self, window: Window, before: NDArray[np.float32], after: NDArray[np.float32]) -> PairWindow:
+    def _combine(self, window: Window, before: NDArray[np.float32], after: NDArray[np.float32]) -> PairWindow:
         reason = np.zeros((window.height, window.width), np.uint8)
-        # What is written last wins: the before image's own gaps are named before the after image's.
+        # The last assignment wins: a gap in the before image takes precedence over one in the after image.
         for values, placed, missing, outside in (
             (after, self.pair.after, Reason.AFTER_MISSING, Reason.OUTSIDE_AFTER),
             (before, self.pair.before, Reason.BEFORE_MISSING, Reason.OUTSIDE_BEFORE),
@@ -203,18 +204,23 @@ class PairReader:
 def read_around_damage(
     reader: RasterReader, placement: Placement, window: Window
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], str | None]:
-    """A window of the target grid; where reading fails, it is halved until only the damage is left.
+    """Read a window of the target grid; if reading fails, halve it until only the damaged part is left.
+
+    Args:
+        reader: the open source.
+        placement: of the source on the target grid.
+        window: of the target grid.
 
     Returns:
-        ``(C, h, w)`` values, NaN where missing or damaged; ``(h, w)`` damage; the first error's text or None.
+        ``(C, h, w)`` values, NaN where missing or damaged; ``(h, w)`` bool damage; the first error's text or None.
     """
     shape = (window.height, window.width)
     try:
         return read_placed(reader, placement, window), np.zeros(shape, np.bool_), None
     except RasterUnreadable as error:
         if max(shape) <= SMALLEST_DAMAGE_PX:
-            nothing = np.full((reader.source.n_bands, *shape), np.nan, np.float32)
-            return nothing, np.ones(shape, np.bool_), str(error)
+            missing = np.full((reader.source.n_bands, *shape), np.nan, np.float32)
+            return missing, np.ones(shape, np.bool_), str(error)
     axis = 0 if window.height >= window.width else 1
     one, other = (read_around_damage(reader, placement, half) for half in window.halves(axis, SMALLEST_DAMAGE_PX))
     values = np.concatenate([one[0], other[0]], axis + 1)
@@ -222,7 +228,15 @@ def read_around_damage(
 
 
 def read_placed(reader: RasterReader, placement: Placement, window: Window) -> NDArray[np.float32]:
-    """A window of the target grid, ``(C, h, w)`` float32, NaN where the source has nothing.
+    """Read a window of the target grid.
+
+    Args:
+        reader: the open source.
+        placement: of the source on the target grid.
+        window: of the target grid.
+
+    Returns:
+        ``(C, h, w)`` float32, NaN where the source has no data.
 
     Raises:
         RasterUnreadable: the file is damaged there.
@@ -241,7 +255,7 @@ def read_placed(reader: RasterReader, placement: Placement, window: Window) -> N
         return result
     source, target = placement.source.crop(need), placement.target.crop(window)
     if not source.georeferenced:
-        # Pixel coordinates need some CRS for GDAL; any projected one does, the same on both sides.
+        # GDAL needs a CRS; any projected one serves for pixel coordinates, the same on both sides.
         source, target = (Grid(_ANY_PROJECTED, grid.transform, grid.width, grid.height) for grid in (source, target))
     try:
         reproject(
@@ -263,7 +277,7 @@ def read_placed(reader: RasterReader, placement: Placement, window: Window) -> N
         raise RasterUnreadable(
             reader.source.path, f"cannot be warped: {error}", "Check its CRS with rio info"
         ) from None
-    # A pixel is there for all bands or for none.
+    # A pixel is valid in all bands or in none.
     result[:, ~np.isfinite(result).all(axis=0)] = np.nan
     return result
 

@@ -1,6 +1,6 @@
-"""Is this PNG whole? Walks its chunks, never its pixels.
+"""Detect truncated PNG files from their chunks, without decoding pixels.
 
-GDAL 3.10 answers a PNG that was cut off with black pixels and no error, which would look like change.
+GDAL 3.10 reads the missing part of a truncated PNG as black pixels without an error, which would look like change.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 from wasnow.errors import RasterUnreadable
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_AROUND = 12
-"""Bytes of a chunk besides its data: length, type, checksum."""
+_CHUNK_OVERHEAD = 12
+"""Bytes of a chunk without its data: length, type, checksum."""
 
 
 def check_png(path: str) -> None:
-    """Pass over a whole PNG, or over anything that is no local PNG, in silence.
+    """Check that a local PNG is complete; do nothing for other files.
 
     Raises:
         RasterUnreadable: the file ends before its last chunk.
@@ -28,17 +28,17 @@ def check_png(path: str) -> None:
         if file.read(8) != _SIGNATURE:
             return
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _AROUND))
+        file.seek(max(0, size - _CHUNK_OVERHEAD))
         if file.read()[4:8] == b"IEND":
             return
-        # Something may follow the end, so walk the chunks: length, type, that many bytes, checksum.
+        # Other data may follow the last chunk, so walk the chunks: length, type, data, checksum.
         at = 8
         while at + 8 <= size:
             file.seek(at)
             head = file.read(8)
             if head[4:] == b"IEND":
                 return
-            at += _AROUND + int.from_bytes(head[:4], "big")
+            at += _CHUNK_OVERHEAD + int.from_bytes(head[:4], "big")
     raise RasterUnreadable(
-        path, f"is cut off: its {size} bytes do not reach the end of the picture", "Copy or download it again"
+        path, f"is truncated: its {size} bytes do not contain the end of the image", "Copy or download it again"
     )

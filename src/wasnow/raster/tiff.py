@@ -1,9 +1,9 @@
-"""Is this TIFF whole? Reads its directory, never its pixels, and says what is missing.
+"""Detect truncated TIFF files from their directories, without reading pixels.
 
-GDAL answers a truncated file only when it reaches the hole, which may be hours into a run, and reads a block without
-an entry in the offset table as empty. Here the table itself is checked: long enough, and every block inside the file.
-A sparse block (offset and size both 0) is legitimate: GDAL writes files so. Overviews and masks are pictures with
-directories of their own, one pointing to the next: all of them are checked.
+GDAL reports a truncated file only when it reaches the missing part, which may be hours into a run, and reads a block
+without an entry in the offset table as empty. This module checks that the table is long enough and that every block
+lies inside the file. A sparse block (offset and size both 0) is valid. Overviews and masks have directories of their
+own, linked to each other; all of them are checked.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES = 273, 279, 324, 325
 _SAMPLES, _PLANAR, _TILE_WIDTH, _TILE_LENGTH = 277, 284, 322, 323
 _METADATA = 42112
 _MAX_METADATA_BYTES = 2**26
-"""GDAL reads its metadata tag whole: more than 64 MiB of it is no metadata."""
+"""Largest GDAL metadata tag, 64 MiB; GDAL reads it into memory as a whole."""
 _MAX_DIRECTORIES = 256
-"""Of one file; a raster has one for each overview and its mask."""
+"""Most directories to check; a raster has one for each overview and mask."""
 _ADVICE = "Copy or download it again"
 
 Entry = tuple[int, int, int]  # TIFF type, count, position of the values in the file
 
 
 def check_tiff(path: str) -> None:
-    """Pass over a whole TIFF, or over anything that is no local TIFF, in silence.
+    """Check that a local TIFF is complete; do nothing for other files.
 
     Raises:
-        RasterUnreadable: the directory is cut off, lists too few blocks, or points beyond the end of the file.
+        RasterUnreadable: the directory is truncated, lists too few blocks, or points beyond the end of the file.
     """
     local = Path(path)
     if not local.is_file():
@@ -53,7 +53,9 @@ def check_tiff(path: str) -> None:
         try:
             _check(file, path, size, order, version == 43, head)
         except (struct.error, OverflowError):
-            raise RasterUnreadable(path, f"is cut off inside its directory ({size} bytes are there)", _ADVICE) from None
+            raise RasterUnreadable(
+                path, f"is truncated inside its directory (file size {size} bytes)", _ADVICE
+            ) from None
 
 
 def _check(file: BinaryIO, path: str, size: int, order: str, big: bool, head: bytes) -> None:
@@ -61,21 +63,19 @@ def _check(file: BinaryIO, path: str, size: int, order: str, big: bool, head: by
     seen: set[int] = set()
     while (start or not seen) and len(seen) < _MAX_DIRECTORIES:
         if not 0 < start < size:
-            raise RasterUnreadable(path, f"is cut off: its directory is at byte {start} of {size}", _ADVICE)
+            raise RasterUnreadable(path, f"is truncated: its directory starts at byte {start} of {size}", _ADVICE)
         if start in seen:
-            raise RasterUnreadable(
-                path, f"has directories that point to each other in a circle (byte {start})", _ADVICE
-            )
+            raise RasterUnreadable(path, f"has directories linked in a loop (byte {start})", _ADVICE)
         seen.add(start)
         entries, start = _entries(file, order, big, start)
         _check_blocks(file, path, size, order, entries)
 
 
 def _check_blocks(file: BinaryIO, path: str, size: int, order: str, entries: dict[int, Entry]) -> None:
-    """One picture of the file: the image, an overview, or a mask."""
+    """Check the blocks of one directory: the image, an overview, or a mask."""
     described = entries.get(_METADATA, (2, 0, 0))[1]
     if described > min(size, _MAX_METADATA_BYTES):
-        raise RasterUnreadable(path, f"declares {described} bytes of metadata, in a file of {size}", _ADVICE)
+        raise RasterUnreadable(path, f"declares {described} bytes of metadata in a file of {size} bytes", _ADVICE)
     width, length = _one(file, order, entries, _WIDTH, 0), _one(file, order, entries, _LENGTH, 0)
     if width < 1 or length < 1:
         raise RasterUnreadable(path, f"declares {width} x {length} px", _ADVICE)
@@ -86,34 +86,36 @@ def _check_blocks(file: BinaryIO, path: str, size: int, order: str, entries: dic
     else:
         across, down = 1, -(-length // max(1, _one(file, order, entries, _ROWS_PER_STRIP, length)))
     planes = _one(file, order, entries, _SAMPLES, 1) if _one(file, order, entries, _PLANAR, 1) == 2 else 1
-    wanted = across * down * planes
+    required = across * down * planes
     tags = (_TILE_OFFSETS, _TILE_SIZES) if tiled else (_STRIP_OFFSETS, _STRIP_SIZES)
     kind = "tiles" if tiled else "strips"
     for tag in tags:
         found = entries.get(tag, (4, 0, 0))[1]
-        if found < wanted:
+        if found < required:
             raise RasterUnreadable(
-                path, f"declares {width} x {length} px, that is {wanted} {kind}, but lists only {found}", _ADVICE
+                path, f"declares {width} x {length} px, which are {required} {kind}, but lists only {found}", _ADVICE
             )
         _, count, position = entries[tag]
         if position + count * _SIZES.get(entries[tag][0], 1) > size:
-            raise RasterUnreadable(path, f"is cut off inside its table of {kind} ({size} bytes are there)", _ADVICE)
-    offsets, sizes = (_all(file, order, entries[tag], wanted) for tag in tags)
+            raise RasterUnreadable(path, f"is truncated inside its table of {kind} (file size {size} bytes)", _ADVICE)
+    offsets, sizes = (_all(file, order, entries[tag], required) for tag in tags)
     ends = offsets + sizes
     beyond = np.flatnonzero((sizes > 0) & ((ends > size) | (ends < offsets)))
     if len(beyond):
         need = int(ends[beyond].max())
         raise RasterUnreadable(
-            path, f"is cut off: {len(beyond)} of {wanted} {kind} lie beyond its {size} bytes (needs {need})", _ADVICE
+            path,
+            f"is truncated: {len(beyond)} of {required} {kind} lie beyond its {size} bytes ({need} required)",
+            _ADVICE,
         )
 
 
 def _entries(file: BinaryIO, order: str, big: bool, start: int) -> tuple[dict[int, Entry], int]:
-    """The directory at a byte, and the byte of the next one; 0 after the last."""
+    """Return the directory at a byte position, and the position of the next one; 0 after the last."""
     file.seek(start)
     count = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))[0]
     if count > 65535:
-        raise struct.error("no directory has so many entries")
+        raise struct.error("too many directory entries")
     step, inline = (20, 8) if big else (12, 4)
     base = file.tell()
     table = file.read(count * step)
@@ -126,24 +128,26 @@ def _entries(file: BinaryIO, order: str, big: bool, start: int) -> tuple[dict[in
             position = struct.unpack_from(order + ("Q" if big else "I"), table, where)[0]
         entries[tag] = (kind, values, position)
     follows = file.read(8 if big else 4)
-    # Some writers leave the end of the chain out where the file ends with its directory.
+    # Some writers omit the final link if the file ends with its directory.
     return entries, struct.unpack(order + ("Q" if big else "I"), follows)[0] if follows else 0
 
 
 def _all(file: BinaryIO, order: str, entry: Entry, at_most: int) -> NDArray[np.uint64]:
+    """Return up to ``at_most`` values of an entry."""
     kind, count, position = entry
     if kind not in _TYPES:
-        raise struct.error(f"type {kind} cannot hold integers")
+        raise struct.error(f"type {kind} is not an integer type")
     dtype = np.dtype(order + _TYPES[kind])
     count = min(count, at_most)
     file.seek(position)
     data = file.read(count * dtype.itemsize)
     if len(data) < count * dtype.itemsize:
-        raise struct.error("cut off")
+        raise struct.error("truncated")
     return np.frombuffer(data, dtype).astype(np.uint64)
 
 
 def _one(file: BinaryIO, order: str, entries: dict[int, Entry], tag: int, default: int) -> int:
+    """Return the first value of a tag."""
     if tag not in entries or entries[tag][1] < 1:
         return default
     return int(_all(file, order, entries[tag], 1)[0])

@@ -1,15 +1,15 @@
-"""Cut a raster into overlapping tiles whose cores partition it, and gather tiles into blocks.
+"""Split a raster into overlapping tiles whose cores partition it, and group tiles into blocks.
 
-    read  |----------------|                 what the model sees
-    core      |--------|                     what of its answer is kept
+    read  |----------------|                 input of the model
+    core      |--------|                     part of the prediction that is kept
                   |----------------|
                        |--------|
 
-All tiles along an axis have one side: the smallest that so many tiles can have, so that little is looked at twice. The
-last one is moved back inside the raster, so every tile but those of a raster smaller than a tile sees real pixels only.
-A block is a rectangle of neighbouring tiles: the unit of work, of files and of resuming.
+All tiles along an axis have the same side: the smallest possible for their number, so that the overlap is small. The
+last tile is moved back inside the raster, so tiles contain padding only in rasters smaller than a tile. A block is a
+rectangle of neighbouring tiles: the unit of work, of storage and of resuming.
 
-Integers in, windows out: nothing here opens a file or knows about torch.
+Works on integers only: no files, no torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wasnow.errors import TilingError
 
 @dataclass(frozen=True, slots=True, order=True)
 class Window:
-    """A rectangle of pixels: rows ``row .. row + height``, cols ``col .. col + width``, upper ends excluded."""
+    """A rectangle of pixels: rows ``[row, row + height)``, cols ``[col, col + width)``."""
 
     row: int
     col: int
@@ -46,11 +46,11 @@ class Window:
         return max(0, self.height) * max(0, self.width)
 
     def clip(self, height: int, width: int) -> Window:
-        """The part inside a raster of this shape; empty (size 0) where there is none."""
+        """Return the part inside a raster of this shape; empty (size 0) if there is none."""
         return self.intersect(Window(0, 0, height, width))
 
     def intersect(self, other: Window) -> Window:
-        """The common part; empty (size 0) where there is none."""
+        """Return the common part; empty (size 0) if there is none."""
         row, col = max(self.row, other.row), max(self.col, other.col)
         return Window(
             row,
@@ -60,7 +60,7 @@ class Window:
         )
 
     def halves(self, axis: int, grain: int = 1) -> tuple[Window, Window]:
-        """Two parts, cut across the rows (axis 0) or columns (axis 1) at a multiple of ``grain``."""
+        """Split into two windows along the rows (axis 0) or columns (axis 1), at a multiple of ``grain`` pixels."""
         start, length = (self.row, self.height) if axis == 0 else (self.col, self.width)
         cut = round((start + length / 2) / grain) * grain - start
         if not 0 < cut < length:
@@ -76,14 +76,14 @@ class Window:
         )
 
     def within(self, outer: Window) -> tuple[slice, slice]:
-        """Slices that cut this window out of an array that holds ``outer``."""
+        """Return the slices of this window in an array that covers ``outer``."""
         row, col = self.row - outer.row, self.col - outer.col
         return slice(row, row + self.height), slice(col, col + self.width)
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What the model sees (``read``) and what of its answer we keep (``core``)."""
+    """The window to read and the part of it whose prediction is kept (``core``)."""
 
     read: Window
     core: Window
@@ -100,29 +100,31 @@ class Span:
 
 
 def spans(length: int, tile: int, margin: int, stride: int = 1) -> list[Span]:
-    """Cut ``[0, length)`` into tiles of one size whose cores partition it.
+    """Split ``[0, length)`` into tiles of equal size whose cores partition it.
 
     Args:
         length: pixels along the axis, at least 1.
-        tile: the largest side of a tile. Tiles are made as small as their number allows, in steps of ``stride``. An
-            axis shorter than this gets one tile, rounded up to ``stride``: it may reach beyond the raster, and the
-            reader pads it.
-        margin: pixels at each inner side of a tile that are seen but not kept.
-        stride: the tile side must be a multiple of this.
+        tile: the largest tile side in pixels. Tiles are as small as their number allows, in steps of ``stride``. A
+            shorter axis gets one tile, rounded up to ``stride``; it may extend beyond the raster, and the reader pads
+            it.
+        margin: overlap in pixels at each inner side of a tile, cropped from the prediction.
+        stride: the tile side is a multiple of this.
 
     Raises:
-        TilingError: the margins leave no core, or the sizes do not fit the stride.
+        TilingError: the margins leave no core, or the tile is not a multiple of the stride.
     """
     if tile < 1 or margin < 0 or length < 1:
         raise TilingError(
-            f"tile {tile}, margin {margin} on {length} pixels: tile must be at least 1, margin at least 0"
+            f"invalid tile {tile} or margin {margin} for {length} pixels: tile must be at least 1, margin at least 0"
         )
     if tile % stride:
         near = max(stride, round(tile / stride) * stride)
-        raise TilingError(f"a tile of {tile} px is no multiple of {stride}, as the model needs; use --tile {near}")
+        raise TilingError(
+            f"a tile of {tile} px is not a multiple of {stride}, which the model requires; use --tile {near}"
+        )
     if 2 * margin >= tile:
         raise TilingError(
-            f"a margin of {margin} px on both sides leaves nothing of a {tile} px tile; use a margin below {tile // 2}"
+            f"a margin of {margin} px on both sides leaves no core of a {tile} px tile; use a margin below {tile // 2}"
         )
     if length <= tile:
         return [Span(0, -(-length // stride) * stride, 0, length)]
@@ -131,11 +133,11 @@ def spans(length: int, tile: int, margin: int, stride: int = 1) -> list[Span]:
     step = tile - 2 * margin
     starts = [*range(0, length - tile, step), length - tile]
     result = []
-    kept_to = 0
+    core_start = 0
     for start in starts:
         stop = length if start == length - tile else start + tile - margin
-        result.append(Span(start, tile, kept_to, stop))
-        kept_to = stop
+        result.append(Span(start, tile, core_start, stop))
+        core_start = stop
     return result
 
 
@@ -145,10 +147,10 @@ class Block:
 
     Attributes:
         index: position in row-major order.
-        core: the pixels that this block answers for; the cores of all blocks partition the raster.
-        tiles: the tiles whose answers are needed. With centre crop their cores partition ``core``; for blending they
-            are all tiles that see any pixel of ``core``.
-        read: the smallest window that holds everything the tiles see; may reach beyond the raster.
+        core: the pixels of the raster that this block computes; the cores of all blocks partition the raster.
+        tiles: the tiles to predict. With centre crop their cores partition ``core``; for blending they are all tiles
+            that contain a pixel of ``core``.
+        read: the smallest window that contains all tiles; may extend beyond the raster.
     """
 
     index: int
@@ -159,7 +161,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Tiling:
-    """All blocks of a raster, made on demand: a plan for a national mosaic takes no memory.
+    """All blocks of a raster, created on demand, so that the tiling of a national mosaic takes no memory.
 
     Raises:
         TilingError: see `spans`.
@@ -198,7 +200,7 @@ class Tiling:
 
     @property
     def n_tiles(self) -> int:
-        """Tiles in the whole raster, each counted once."""
+        """Number of tiles in the whole raster."""
         return len(self._rows) * len(self._cols)
 
     def __len__(self) -> int:

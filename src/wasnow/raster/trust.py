@@ -1,12 +1,12 @@
-"""What may be opened: rasters that hold their own pixels, and side files that are what their names say.
+"""Which files may be opened: rasters that contain their own pixels, with plain side files.
 
-    a.tif  ──>  a format of OWN_PIXELS?  ──>  side files plain?  ──>  no overviews elsewhere?  ──>  read
-                no: refused, said why         .ovr .msk .aux.xml       OVERVIEW_FILE
+    a.tif  ──>  a format of OWN_PIXELS?  ──>  side files plain?  ──>  no external overviews?  ──>  read
+                no: rejected                  .ovr .msk .aux.xml       OVERVIEW_FILE
 
-GDAL opens two hundred formats, and a good part of them are not pictures but directions to pictures: a VRT, a WMS
-description, a tile index, a STAC item. Whoever sends such a file decides what this machine reads next, files of others
-and servers on the inside of a firewall included. So formats are allowed by name, not forbidden by name
-(docs/decisions/0014-allowed-formats.md); ``--allow-indirect`` opens all of them, for files that one made oneself.
+Many of GDAL's formats refer to other files or servers: a VRT, a WMS description, a tile index, a STAC item. The author
+of such a file decides what this machine reads next, including other users' files and servers behind a firewall.
+Therefore formats are on an allow list (docs/decisions/0014-allowed-formats.md). ``--allow-indirect`` opens all
+formats, for files from a trusted source.
 """
 
 from __future__ import annotations
@@ -23,20 +23,16 @@ OWN_PIXELS = (
     "BMP", "PNM", "SGI", "HFA", "ENVI", "EHdr", "NITF", "ECW", "MrSID", "MBTiles", "GPKG", "AAIGrid", "RST", "SAGA",
     "LAN", "RMF",
 )  # fmt: skip
-"""GDAL's names of the formats that hold their pixels in the file itself, or in one that is called like it."""
+"""GDAL's names of formats whose pixels are in the file itself, or in a file of the same name."""
 
 MAX_SIDE_BYTES = 2**26
-"""GDAL reads metadata beside a file whole: more than 64 MiB of it is no metadata."""
+"""Largest metadata side file, 64 MiB; GDAL reads it into memory as a whole."""
 
-ADVICE = (
-    "Give the file that holds the pixels (gdal_translate IN OUT.tif makes one), "
-    "or pass --allow-indirect if you trust whoever made it"
-)
+ADVICE = "Convert it (gdal_translate IN OUT.tif), or pass --allow-indirect if you trust its source"
 
 _HEAD = 4096
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SIDE_RASTERS = (".ovr", ".msk", ".msk.ovr", ".ovr.msk", ".ovr.ovr")
-_LONG = "of metadata"
 
 _KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), kind)
@@ -62,26 +58,26 @@ _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]+:(?!//)")
 
 
 def is_plain(path: str) -> bool:
-    """Whether a path names a file of this machine, and no archive, server or connection string."""
+    """Whether a path names a local file, not an archive, a server or a connection string."""
     return "://" not in path and not path.startswith("/vsi")
 
 
 def drivers(allow_indirect: bool) -> list[str] | None:
-    """The formats that may be opened; None for all that GDAL has."""
+    """Return the formats that may be opened; None for all of GDAL's formats."""
     return None if allow_indirect else list(OWN_PIXELS)
 
 
 def readdir(path: str) -> str:
-    """How GDAL may look for side files (``GDAL_DISABLE_READDIR_ON_OPEN``) of a raster that must hold its own pixels.
+    """Return how GDAL looks for side files of a raster: the value of ``GDAL_DISABLE_READDIR_ON_OPEN``.
 
-    By name alone beside a local file, so that only names that `check_side_files` knows are found; not at all beside
-    what is on a server or in an archive, where nobody can look at them first.
+    Local side files are found by name only, so that GDAL opens no file that `check_side_files` does not check. On
+    servers and in archives, where they cannot be checked first, GDAL does not look for them.
     """
     return "TRUE" if is_plain(path) else "EMPTY_DIR"
 
 
 def refused_kind(path: str) -> str | None:
-    """What a file is that `OWN_PIXELS` leaves out, in words; None where that cannot be told from its beginning."""
+    """Describe a file of a format outside `OWN_PIXELS` by its first bytes; None if they are not recognised."""
     if path.lstrip().startswith("<"):
         return next((kind for pattern, kind in _KINDS if pattern.search(path.encode())), "a description in XML")
     if is_plain(path) and _PREFIX.match(path) and not Path(path).exists():
@@ -97,13 +93,13 @@ def refused_kind(path: str) -> str | None:
 
 
 def check_side_files(path: str) -> None:
-    """Pass over a raster whose overviews, mask and metadata files are what their names say.
+    """Check the overview, mask and metadata files beside a raster.
 
     Args:
-        path: of a raster; anything but a file of this machine passes, since its side files are never looked for.
+        path: of a raster. Paths that are not local pass, because GDAL does not look for their side files.
 
     Raises:
-        RasterUnsuitable: an ``.ovr`` or ``.msk`` is no TIFF, and might point anywhere; or there is too much metadata.
+        RasterUnsuitable: an ``.ovr`` or ``.msk`` file is not a TIFF, or a metadata file is too large.
     """
     if not is_plain(path):
         return
@@ -111,27 +107,31 @@ def check_side_files(path: str) -> None:
         for name in (path + suffix, path + suffix.upper()):
             side = Path(name)
             if side.is_file() and _start(side, 4) not in _TIFF:
-                kind = refused_kind(name) or "no TIFF"
-                raise RasterUnsuitable(path, f"has beside it {side.name}, which is {kind}", _beside(side))
+                kind = refused_kind(name) or "not a TIFF"
+                raise RasterUnsuitable(path, f"has a side file {side.name}, which is {kind}", _beside(side))
     for side in (Path(f"{path}.aux.xml"), Path(path).with_suffix(".hdr"), Path(f"{path}.hdr")):
         if side.is_file() and (size := side.stat().st_size) > MAX_SIDE_BYTES:
-            raise RasterUnsuitable(path, f"has beside it {side.name} with {size} bytes {_LONG}", _beside(side))
+            raise RasterUnsuitable(path, f"has a side file {side.name} with {size} bytes of metadata", _beside(side))
 
 
 def check_opened(path: str, raster: Any) -> None:
-    """Pass over an open raster that keeps its overviews and its pixels in files of its own folder.
+    """Check that an open raster keeps its overviews and pixels in its own folder.
+
+    Args:
+        path: of the raster.
+        raster: an open ``rasterio.DatasetReader``.
 
     Raises:
-        RasterUnsuitable: it names overviews by file, or reads a file of another folder.
+        RasterUnsuitable: its metadata names an overview file, or it reads a file of another folder.
     """
     named = {name.upper(): value for name, value in raster.tags(ns="OVERVIEWS").items()}
     for key in ("OVERVIEW_FILE", "MASK_OVERVIEW_FILE"):
         if key in named:
             raise RasterUnsuitable(
                 path,
-                f"says that its overviews are in {' '.join(named[key].split())[:100]}",
-                "Build them anew (gdaladdo -clean, then gdaladdo), or pass --allow-indirect if you trust whoever "
-                "made it",
+                f"names an external overview file, {' '.join(named[key].split())[:100]}",
+                "Rebuild the overviews (gdaladdo -clean, then gdaladdo), or pass --allow-indirect if you trust its "
+                "source",
             )
     if raster.driver == "HFA" and is_plain(path):
         _check_folder(path, raster.files)
@@ -145,10 +145,12 @@ def _check_folder(path: str, files: Iterable[str]) -> None:
 
 
 def check_vector(path: Path) -> None:
-    """Pass over a file of polygons that holds them itself: GeoPackage, FlatGeobuf, Shapefile, GeoJSON, KML.
+    """Check by its first bytes that a vector file contains its own polygons.
+
+    Accepted are GeoPackage, FlatGeobuf, GeoParquet, Shapefile, GeoJSON and KML.
 
     Raises:
-        InputError: it is another kind of file, which may point anywhere.
+        InputError: it is of another format, which may refer to other files.
     """
     try:
         head = _start(path, 2**16)
@@ -162,29 +164,33 @@ def check_vector(path: Path) -> None:
     )
     if not plain:
         raise InputError(
-            f"{path}: cannot be read as polygons: it is neither GeoPackage, FlatGeobuf, Shapefile, GeoJSON nor KML, "
-            "and other formats may point to other files; convert it (ogr2ogr OUT.gpkg IN)"
+            f"{path}: cannot be read as polygons: not a GeoPackage, FlatGeobuf, Shapefile, GeoJSON or KML file, and "
+            "other formats may refer to other files; convert it (ogr2ogr OUT.gpkg IN)"
         )
 
 
 def check_length(path: str, raster: Any) -> None:
-    """Pass over a raster without compression that is as long as its header says; GDAL fills what is missing with 0.
+    """Check the file size of a raw raster against its header; GDAL fills the missing part with 0.
+
+    Args:
+        path: of the raster.
+        raster: an open ``rasterio.DatasetReader``.
 
     Raises:
-        RasterUnreadable: its file is shorter.
+        RasterUnreadable: the file is shorter than its header declares.
     """
     local = Path(path)
     if raster.driver not in ("ENVI", "EHdr") or not is_plain(path) or not local.is_file():
         return
     if raster.tags(ns="ENVI").get("file_compression", "0") == "1" or raster.dtypes[0] not in _BYTES:
         return
-    skipped = raster.tags(ns="ENVI").get("header_offset", "0")
+    offset = raster.tags(ns="ENVI").get("header_offset", "0")
     needed = raster.width * raster.height * raster.count * _BYTES[raster.dtypes[0]]
-    needed += int(skipped) if skipped.isdigit() else 0
+    needed += int(offset) if offset.isdigit() else 0
     found = local.stat().st_size
     if raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") is None and found < needed:
         raise RasterUnreadable(
-            path, f"is cut off: {found} bytes are there, and its header declares {needed}", "Copy or download it again"
+            path, f"is truncated: {found} bytes, but its header declares {needed}", "Copy or download it again"
         )
 
 
@@ -200,4 +206,4 @@ def _start(path: Path, size: int) -> bytes:
 
 
 def _beside(side: Path) -> str:
-    return f"Remove {side.name}, or pass --allow-indirect if you trust whoever made it"
+    return f"Remove {side.name}, or pass --allow-indirect if you trust its source"

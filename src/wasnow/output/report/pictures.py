@@ -28,7 +28,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from wasnow.errors import RasterUnreadable
-from wasnow.raster.read import open_raster
+from wasnow.raster.gdal import open_raster
 
 Color = tuple[int, int, int]
 Rgba = tuple[int, int, int, int]

@@ -29,7 +29,7 @@ from wasnow.errors import GridMismatch, RasterUnreadable, RasterUnsuitable, Usag
 from wasnow.output.areas import PixelAreas
 from wasnow.output.vector.components import Components, Pixels, components
 from wasnow.output.vector.outlines import polygons
-from wasnow.raster.read import open_raster
+from wasnow.raster.gdal import open_raster
 from wasnow.vocabulary import Vocabulary
 
 TOUCHES_NOT_PROCESSED = "touches_not_processed"

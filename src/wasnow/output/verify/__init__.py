@@ -25,7 +25,7 @@ from wasnow.output.verify.finding import Finding, Verdict
 from wasnow.output.verify.rasters import check_rasters
 from wasnow.output.verify.texts import check_texts
 from wasnow.output.verify.vectors import check_polygons, reviewed
-from wasnow.raster.read import gdal_settings
+from wasnow.raster.gdal import gdal_settings
 from wasnow.storage.hashing import file_sha256
 from wasnow.storage.journal import WORKSPACE, current_writer, finished_blocks
 from wasnow.storage.names import folder_name_fault
