@@ -1,4 +1,4 @@
-"""What every answer promises, whatever model gives it."""
+"""The contract of `ChangeLogits` and class words for every model."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from wasnow.raster.tiles import Tiling, Window
 from wasnow.vocabulary import Vocabulary
 
 
-def test_land_cover_is_the_words_alone():
+def test_land_cover_excludes_the_unchanged_channel():
     change, before, after = torch.randn(2, 1, 3, 4), torch.randn(2, 5, 3, 4), torch.randn(2, 5, 3, 4)
     assert ChangeLogits(change).land_cover is None
     assert [x.shape[1] for x in ChangeLogits(change, before, after).land_cover] == [5, 5]
@@ -22,13 +22,13 @@ def test_land_cover_is_the_words_alone():
     assert torch.equal(torch.stack(cut), torch.stack([before[:, 1:], after[:, 1:]]))
 
 
-def test_classes_of_one_date_alone_are_no_answer():
+def test_classes_of_one_date_only_are_rejected():
     with pytest.raises(ValueError, match="must both be given"):
         ChangeLogits(torch.zeros(1, 1, 2, 2), torch.zeros(1, 3, 2, 2))
 
 
-class SureOfUnchanged(Toy):
-    """Toy with one channel more, which says "unchanged" everywhere, as a published network may."""
+class UnchangedEverywhere(Toy):
+    """Toy with an additional channel that predicts "unchanged" everywhere, as some published networks have."""
 
     def __call__(self, before, after, valid):
         plain = super().__call__(before, after, valid)
@@ -38,7 +38,7 @@ class SureOfUnchanged(Toy):
         )
 
 
-def test_a_map_never_shows_the_unchanged_channel():
+def test_the_unchanged_channel_never_reaches_the_map():
     stretch = Stretch((0.0,) * 3, (255.0,) * 3)
     feed = Feed(stretch, stretch, (0.5,) * 3, (0.5,) * 3)
     before, after = textured(0, 48, 48), textured(0, 48, 48)
@@ -46,7 +46,7 @@ def test_a_map_never_shows_the_unchanged_channel():
     seen = PairWindow(Window(0, 0, 48, 48), before, after, np.zeros((48, 48), np.uint8))
     (block,) = Tiling(48, 48, 64, 4)
     answers = []
-    for model in (Toy(), SureOfUnchanged()):
+    for model in (Toy(), UnchangedEverywhere()):
         rules = Rules(Vocabulary(model.card.classes), 0.5, 1.0, (48, 48), (48, 48))
         answers.append(answer_block(model, feed, rules, block, seen))
     plain, extended = answers
@@ -55,7 +55,7 @@ def test_a_map_never_shows_the_unchanged_channel():
     assert np.array_equal(plain.confidence, extended.confidence)
 
 
-def test_a_fixed_vocabulary_takes_its_own_words_in_any_case_and_no_others():
+def test_a_fixed_vocabulary_accepts_only_its_words_in_any_case():
     card = ModelCard("x", "", "", classes=("water", "low vegetation"))
     require_own_classes(card, ["Water", " low  vegetation"])
     for other in (["low vegetation", "water"], ["water"], ["water", "low vegetation", "road"], []):
@@ -63,7 +63,7 @@ def test_a_fixed_vocabulary_takes_its_own_words_in_any_case_and_no_others():
             require_own_classes(card, other)
 
 
-def test_a_network_that_answers_with_classes_needs_some():
+def test_a_network_with_classes_requires_at_least_one_word():
     assert checked_classes(["water", "road"]) == ("water", "road")
     with pytest.raises(VocabularyError, match="give at least one"):
         checked_classes([])

@@ -1,6 +1,6 @@
-"""What every network promises, whatever is inside it. A new row of `MODELS` is tested by being there.
+"""The contract of every network in `MODELS`; a new row is tested without further code.
 
-One network of each kind is made for the whole module, with random weights that are awake: batch norms have seen images,
+One network of each kind is built per module, with random weights and warmed-up batch norms,
 and no part stands still at 0, as attention that a training has yet to open would.
 """
 
@@ -30,58 +30,57 @@ WORDS = ("water", "building", "low vegetation")
 
 
 @dataclass(frozen=True)
-class Promise:
-    """What differs between networks.
+class Contract:
+    """The properties in which networks differ.
 
     Attributes:
-        symmetric: whether its paper promises the same change, and exchanged classes, for exchanged dates; None: only
-            until training teaches otherwise.
-        unmoved: parameters that no loss can move, by what the equations say.
-        options: that make it small.
-        open: words to bind, and the classes that it answers with then; None for a fixed vocabulary.
-        cut: log-odds of change at which pixels are held whose likeliest word stays: rounding may turn these over.
-        mistake: an option, a wrong value of it, and the one that was meant.
+        symmetric: whether swapped dates give the same change and swapped classes; None: only before training.
+        untrained: patterns of parameters whose gradient is zero by construction.
+        options: that make the network small.
+        open: words to bind and the resulting classes; None for a fixed vocabulary.
+        cut: log-odds at which change is suppressed for pixels without a class change; rounding can flip these pixels.
+        mistake: an option, an invalid value of it, and the value that the message suggests.
     """
 
     symmetric: bool | None = False
-    unmoved: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     open: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     cut: float | None = None
     mistake: tuple[str, str, str] = ("normalisation", "imagnet", "imagenet")
 
 
-PROMISES = {
-    "sscd-l": Promise(),
-    # A bias of the keys adds the same to all scores of a query, which its softmax does not see.
-    "bisrnet": Promise(unmoved=("*.key.bias",)),
-    "hrscd": Promise(),
-    # Published weights hold what a classifier would read, and what would join the images themselves; nothing reads it.
-    "changemask": Promise(symmetric=True, unmoved=("encoder._conv_head.*", "encoder._bn1.*", "interact.0.*")),
-    "ted": Promise(),
-    "scannet": Promise(),
-    "smnet": Promise(symmetric=True),
-    # Keys likewise; CLIP's own scale takes no part unless it is asked for.
-    "semantic-cd": Promise(
-        unmoved=("*.k_proj.bias", "clip.logit_scale"),
+CONTRACTS = {
+    "sscd-l": Contract(),
+    # A bias of the keys adds the same value to all scores of a query; the softmax cancels it.
+    "bisrnet": Contract(untrained=("*.key.bias",)),
+    "hrscd": Contract(),
+    # Published weights contain layers of a classifier and of image fusion that the network does not use.
+    "changemask": Contract(symmetric=True, untrained=("encoder._conv_head.*", "encoder._bn1.*", "interact.0.*")),
+    "ted": Contract(),
+    "scannet": Contract(),
+    "smnet": Contract(symmetric=True),
+    # The same for keys; CLIP's logit scale is unused by default.
+    "semantic-cd": Contract(
+        untrained=("*.k_proj.bias", "clip.logit_scale"),
         options=SMALL,
         open=(("dragon",), ("dragon",)),
         mistake=("prompter", "instanse", "instance"),
     ),
-    "semantic-cd-mini": Promise(
+    "semantic-cd-mini": Contract(
         symmetric=None,
         cut=-4.0,
         open=(("water", "building", "low vegetation", "road"), ("water", "building", "low vegetation", "road")),
         mistake=("change", "bothe", "both"),
     ),
-    # Keys likewise; without priors no word says anything about its class (tests/models/test_sam_cd.py gives it some).
-    "sam-cd": Promise(
+    # The same for keys; the word decoder needs priors (see tests/models/test_sam_cd.py).
+    "sam-cd": Contract(
         symmetric=True,
-        unmoved=("*.k_proj.bias", "*.key.bias", "word_decoder.*", "mask_weight"),
+        untrained=("*.k_proj.bias", "*.key.bias", "word_decoder.*", "mask_weight"),
         options={"encoder": {"widths": (8, 16, 40, 64)}, "width": 32},
         mistake=("priors", "atention", "attention"),
     ),
-    "mamba-scd": Promise(
+    "mamba-scd": Contract(
         options={"encoder": {"width": 16, "depths": [1, 1, 1, 1]}, "width": 16},
         mistake=("size", "tinny", "tiny"),
     ),
@@ -90,12 +89,12 @@ PROMISES = {
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def network(request):
-    return awake(request.param)
+    return warmed_up(request.param)
 
 
-def awake(name: str) -> nn.Module:
+def warmed_up(name: str) -> nn.Module:
     torch.manual_seed(0)
-    made = registry.build(name, classes=WORDS, **PROMISES[name].options)
+    made = registry.build(name, classes=WORDS, **CONTRACTS[name].options)
     norms = [part for part in made.modules() if isinstance(part, nn.BatchNorm2d)]
     with torch.no_grad():
         for each in made.parameters():
@@ -103,7 +102,7 @@ def awake(name: str) -> nn.Module:
                 each.fill_(0.1)
         usual = [norm.momentum for norm in norms]
         for norm in norms:
-            norm.weight.fill_(0.25)  # forty layers at full strength and random amplify rounding; trained ones do not
+            norm.weight.fill_(0.25)  # forty random layers at full scale amplify rounding; trained layers do not
             norm.momentum = 1.0
         made.train()(*images(64, 64, batch=2))
         for norm, momentum in zip(norms, usual, strict=True):
@@ -112,14 +111,14 @@ def awake(name: str) -> nn.Module:
 
 
 def images(height: int, width: int, *, batch: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Two dates of textures in 0..1, half of what is seen in common."""
+    """Return two dates of textures in 0..1 that share a common component."""
     scenes = [torch.from_numpy(textured(seed + i, height, width)) / 255 for i in range(3 * batch)]
     common, first, second = (torch.stack(scenes[i::3]) for i in range(3))
     return (common + first) / 2, (common + second) / 2
 
 
 @torch.no_grad()
-def ask(network: nn.Module, before: Tensor, after: Tensor) -> ChangeLogits:
+def predict(network: nn.Module, before: Tensor, after: Tensor) -> ChangeLogits:
     answer = network(before, after, torch.ones_like(before[:, :1], dtype=torch.bool))
     assert isinstance(answer, ChangeLogits)
     return answer
@@ -130,13 +129,13 @@ def parts(answer: ChangeLogits) -> list[Tensor]:
 
 
 def difference(one: ChangeLogits, other: ChangeLogits) -> float:
-    """Largest difference, as a share of the largest logit."""
+    """Return the largest difference relative to the largest logit."""
     pairs = zip(parts(one), parts(other), strict=True)
     return max(((x.double() - y.double()).abs().max() / y.abs().max()).item() for x, y in pairs)
 
 
-def without_cut(one: ChangeLogits, other: ChangeLogits, cut: float | None) -> tuple[ChangeLogits, ChangeLogits]:
-    """Both with change 0 where either holds it down."""
+def above_cut(one: ChangeLogits, other: ChangeLogits, cut: float | None) -> tuple[ChangeLogits, ChangeLogits]:
+    """Return both with change 0 where either is at or below the cut."""
     if cut is None:
         return one, other
     held = (one.change <= cut) | (other.change <= cut)
@@ -145,16 +144,16 @@ def without_cut(one: ChangeLogits, other: ChangeLogits, cut: float | None) -> tu
     return first, second
 
 
-def test_every_network_says_what_it_promises():
-    assert set(PROMISES) == set(NETWORKS)
+def test_every_network_has_a_contract():
+    assert set(CONTRACTS) == set(NETWORKS)
 
 
-def test_it_is_a_change_model(network):
+def test_the_network_is_a_change_model(network):
     assert isinstance(network, ChangeModel)
     assert not isinstance(network, SceneModel)
 
 
-def test_its_card_is_sane(network):
+def test_the_card_is_consistent(network):
     card = network.card
     assert card.name in NETWORKS
     assert MODELS[card.name].network
@@ -170,8 +169,8 @@ def test_its_card_is_sane(network):
 
 
 @pytest.mark.parametrize(("height", "width", "batch"), [(64, 64, 2), (33, 50, 1), (65, 31, 1), (8, 8, 1)])
-def test_it_answers_at_the_size_of_its_images(network, height, width, batch):
-    answer = ask(network, *images(height, width, batch=batch))
+def test_the_prediction_has_the_size_of_the_images(network, height, width, batch):
+    answer = predict(network, *images(height, width, batch=batch))
     assert answer.change.shape == (batch, 1, height, width)
     assert answer.land_cover is not None
     for cover in answer.land_cover:
@@ -179,95 +178,95 @@ def test_it_answers_at_the_size_of_its_images(network, height, width, batch):
     assert all(torch.isfinite(each).all() for each in parts(answer))
 
 
-def test_one_image_of_a_batch_knows_nothing_of_the_others(network):
+def test_predictions_do_not_depend_on_the_batch(network):
     before, after = images(64, 64, batch=2)
-    together, alone = ask(network, before, after), ask(network, before[1:], after[1:])
+    together, alone = predict(network, before, after), predict(network, before[1:], after[1:])
     last = ChangeLogits(together.change[1:], together.before[1:], together.after[1:])
     assert difference(last, alone) < 1e-4
 
 
-def test_the_same_question_has_the_same_answer(network):
+def test_predictions_are_deterministic(network):
     pair = images(64, 64)
-    for one, other in zip(parts(ask(network, *pair)), parts(ask(network, *pair)), strict=True):
+    for one, other in zip(parts(predict(network, *pair)), parts(predict(network, *pair)), strict=True):
         assert torch.equal(one, other)
 
 
-def test_exchanged_dates_give_exchanged_answers_where_the_paper_promises_it(network):
+def test_swapped_dates_swap_the_prediction_of_symmetric_networks(network):
     before, after = images(64, 64)
-    there, back = ask(network, before, after), ask(network, after, before)
+    there, back = predict(network, before, after), predict(network, after, before)
     gap = difference(ChangeLogits(back.change, back.after, back.before), there)
-    promised = PROMISES[network.card.name].symmetric
+    promised = CONTRACTS[network.card.name].symmetric
     if promised is not False:
         assert gap < 1e-4
     else:
-        assert gap > 1e-2  # or the promise could be made
+        assert gap > 1e-2  # otherwise the network should be marked symmetric
 
 
-def test_gradients_reach_all_that_should_train(network):
+def test_every_trainable_parameter_gets_a_gradient(network):
     codes = torch.randint(0, len(WORDS) + 1, (2, 2, 64, 64), generator=torch.Generator().manual_seed(1))
     target = Target.of_codes(*torch.where(codes[:1] > 0, codes.clamp(min=1), 0))
     network.zero_grad()
     ding_loss(network(*images(64, 64, batch=2)), target).total.backward()
-    unmoved = PROMISES[network.card.name].unmoved
-    still = []
+    untrained = CONTRACTS[network.card.name].untrained
+    without_gradient = []
     for name, each in network.named_parameters():
-        if each.grad is None and any(fnmatch(name, pattern) for pattern in unmoved):
+        if each.grad is None and any(fnmatch(name, pattern) for pattern in untrained):
             continue
         assert each.grad is not None, name
         assert torch.isfinite(each.grad).all(), name
-        if not each.grad.any() and not any(fnmatch(name, pattern) for pattern in unmoved):
-            still.append(name)
+        if not each.grad.any() and not any(fnmatch(name, pattern) for pattern in untrained):
+            without_gradient.append(name)
     network.zero_grad()
-    assert not still
+    assert not without_gradient
 
 
-def test_a_checkpoint_brings_back_the_same_network(network, tmp_path):
+def test_a_checkpoint_restores_the_same_network(network, tmp_path):
     path = checkpoint.save(tmp_path / "it.safetensors", network, provenance={"origin": "a test"})
     back = checkpoint.load(path)
     assert back.card == replace(network.card, weights=back.card.weights)
     assert back.card.weights.fingerprint == checkpoint.read_header(path).digest
     assert back.config() == network.config() == json.loads(json.dumps(network.config()))
     pair = images(33, 50)
-    for one, other in zip(parts(ask(back, *pair)), parts(ask(network, *pair)), strict=True):
+    for one, other in zip(parts(predict(back, *pair)), parts(predict(network, *pair)), strict=True):
         assert torch.equal(one, other)
 
 
 def test_bfloat16_is_close_to_float32(network):
     before, after = images(64, 64)
-    exact = ask(network, before, after)
+    exact = predict(network, before, after)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = ask(network, before, after)
-    half = ask(copy.deepcopy(network).bfloat16(), before, after)
-    cut = PROMISES[network.card.name].cut
-    assert difference(*without_cut(mixed, exact, cut)) < 0.15
-    assert difference(*without_cut(half, exact, cut)) < 0.25
+        mixed = predict(network, before, after)
+    half = predict(copy.deepcopy(network).bfloat16(), before, after)
+    cut = CONTRACTS[network.card.name].cut
+    assert difference(*above_cut(mixed, exact, cut)) < 0.15
+    assert difference(*above_cut(half, exact, cut)) < 0.25
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
-def test_constant_images_make_no_nan(network, level):
+def test_constant_images_give_finite_predictions(network, level):
     flat = torch.full((2, 3, 64, 64), level)
-    answer = ask(network, flat, flat)
+    answer = predict(network, flat, flat)
     assert all(torch.isfinite(each).all() for each in parts(answer))
 
 
-def test_training_on_constant_images_makes_no_nan(network):
+def test_training_on_constant_images_gives_finite_gradients(network):
     learner = copy.deepcopy(network).train()
     flat = torch.full((2, 3, 32, 32), 0.5)
     ding_loss(learner(flat, flat), Target.of_codes(*torch.ones(2, 2, 32, 32, dtype=torch.uint8))).total.backward()
     assert all(torch.isfinite(each.grad).all() for each in learner.parameters() if each.grad is not None)
 
 
-def test_it_goes_with_its_weights_to_another_device(network):
+def test_the_network_moves_to_another_device(network):
     answer = copy.deepcopy(network).to("meta")(*images(33, 50))
     assert all(each.device.type == "meta" for each in parts(answer))
     assert answer.change.shape == (1, 1, 33, 50)
 
 
-def test_it_answers_with_its_own_words_and_refuses_others_unless_its_vocabulary_is_open(network):
+def test_only_open_vocabulary_networks_accept_other_words(network):
     assert network.bind(WORDS) is network
-    if PROMISES[network.card.name].open is not None:
-        asked, classes = PROMISES[network.card.name].open
-        assert network.bind(asked).card.classes == classes
+    if CONTRACTS[network.card.name].open is not None:
+        words, classes = CONTRACTS[network.card.name].open
+        assert network.bind(words).card.classes == classes
         assert network.card.classes == WORDS
         return
     assert network.bind([word.title() for word in WORDS]) is network
@@ -275,23 +274,23 @@ def test_it_answers_with_its_own_words_and_refuses_others_unless_its_vocabulary_
         network.bind(["dragon"])
 
 
-def test_four_bands_are_refused_with_advice(network):
+def test_four_bands_are_rejected_with_advice(network):
     with pytest.raises(InputError, match="give red, green and blue"):
         network(torch.zeros(1, 4, 32, 32), torch.zeros(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if MODELS[name].shipped is None])
-def test_a_network_without_weights_is_not_ready_by_its_name_alone(name):
+def test_a_network_without_weights_is_not_ready(name):
     with pytest.raises(UsageError, match="is a network without weights"):
         registry.ready(name)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_refuses_options_that_it_does_not_know(name):
-    option, wrong, meant = PROMISES[name].mistake
+def test_unknown_options_are_rejected_with_a_suggestion(name):
+    option, wrong, meant = CONTRACTS[name].mistake
     with pytest.raises(UsageError, match=f"did you mean '{meant}'"):
         registry.build(name, **{option: wrong})
 
 
-def test_a_method_that_fits_itself_is_ready():
+def test_a_method_without_weights_is_ready():
     assert registry.ready("irmad").card.name == "irmad"

@@ -1,4 +1,4 @@
-"""The long way: each target in a process of its own, with a bound on memory and on time, from many seeds.
+"""Long fuzzing runs: each target in its own process, with limits on memory and time, from many seeds.
 
     make fuzz MINUTES=60            or, with PYTHONPATH=tests:
     python -m fuzz.drive --minutes 60 --seed 1 --keep fuzz-found
@@ -30,17 +30,17 @@ from fuzz.targets import TARGETS, attempt, emptied
 from wasnow.errors import WasnowError
 
 SECONDS = 10
-"""One input may take so long, on a machine that has other things to do."""
+"""Time limit of one input, on a shared machine."""
 
 MEMORY_BYTES = 2 * 2**30
-"""One input may take so much address space beyond what the process had before."""
+"""Limit of additional address space for one input."""
 
 START_SECONDS = 600.0
-"""A process of its own imports torch first, on a machine that has other things to do."""
+"""Time limit for starting a process, which imports torch, on a shared machine."""
 
 
 class _TooSlow(BaseException):
-    """An input took longer than `SECONDS`; no `Exception`, so that nobody answers it."""
+    """An input took longer than `SECONDS`; not an `Exception`, so that no handler catches it."""
 
 
 def _alarm(number: int, frame: object) -> None:
@@ -53,7 +53,7 @@ def _address_space() -> int:
 
 
 def _turn(name: str, seed: int, seconds: float, folder: Path, to: Connection) -> None:
-    """In a process of its own: as many inputs as there is time for; the one in work lies in ``current``."""
+    """Run inputs in this process until the time is over; the current input is in the file ``current``."""
     target = TARGETS[name]
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
@@ -68,7 +68,7 @@ def _turn(name: str, seed: int, seconds: float, folder: Path, to: Connection) ->
     rng = random.Random(f"{name} {seed}")
     done = refused = 0
     faults: dict[str, tuple[str, bytes]] = {}
-    to.send((0, 0, {}))  # ready: from here on, time counts
+    to.send((0, 0, {}))  # ready: time is measured from here
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         content = mutated(seeds, rng)
@@ -80,7 +80,7 @@ def _turn(name: str, seed: int, seconds: float, folder: Path, to: Connection) ->
             refused += 1
             if "\n" in str(error):
                 faults.setdefault(f"two lines {type(error).__name__}", (str(error), content))
-        except BaseException as error:  # whatever it is, it is a fault
+        except BaseException as error:  # any other exception is a fault
             place = traceback.extract_tb(error.__traceback__)[-1]
             faults.setdefault(
                 f"{type(error).__name__} {Path(place.filename).name}:{place.lineno}", (traceback.format_exc(), content)
@@ -92,12 +92,12 @@ def _turn(name: str, seed: int, seconds: float, folder: Path, to: Connection) ->
             to.send((done, refused, {}))
     to.send((done, refused, faults))
     to.close()
-    # Libraries that fear for memory at their end are not what is tested here.
+    # Errors of libraries at interpreter shutdown are not tested here.
     os._exit(0)
 
 
 def turn(name: str, seed: int, seconds: float) -> tuple[int, int, dict[str, tuple[str, bytes]]]:
-    """One turn of a target: inputs, how many of them were refused, and faults with the inputs that made them."""
+    """Run one turn of a target; return inputs, rejected inputs, and faults with the inputs that caused them."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="wasnow-fuzz-") as place:
         receiving, sending = context.Pipe(duplex=False)
@@ -127,22 +127,22 @@ def turn(name: str, seed: int, seconds: float) -> tuple[int, int, dict[str, tupl
 
 
 def main() -> int:
-    """Take turns until the time is over; print what was done."""
+    """Run turns until the time is over and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--turn", type=float, default=60.0, help="seconds of each turn of a target")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-found"), help="folder for the inputs that made faults")
     parser.add_argument("--only", action="append", choices=sorted(TARGETS), help="this target; repeat for more")
-    asked = parser.parse_args()
-    names = asked.only or list(TARGETS)
+    arguments = parser.parse_args()
+    names = arguments.only or list(TARGETS)
     counts = {name: {"turns": 0, "inputs": 0, "refused": 0} for name in names}
     kinds: dict[str, dict[str, str]] = {name: {} for name in names}
-    until, number = time.monotonic() + 60 * asked.minutes, 0
+    until, number = time.monotonic() + 60 * arguments.minutes, 0
     while time.monotonic() < until:
         name = names[number % len(names)]
-        seconds = min(asked.turn, max(1.0, until - time.monotonic()))
-        done, refused, faults = turn(name, asked.seed + number // len(names), seconds)
+        seconds = min(arguments.turn, max(1.0, until - time.monotonic()))
+        done, refused, faults = turn(name, arguments.seed + number // len(names), seconds)
         counts[name] = {
             "turns": counts[name]["turns"] + 1,
             "inputs": counts[name]["inputs"] + done,
@@ -150,8 +150,8 @@ def main() -> int:
         }
         for kind, (text, content) in faults.items():
             if kind not in kinds[name]:
-                asked.keep.mkdir(parents=True, exist_ok=True)
-                file = asked.keep / f"{name.replace(' ', '-')}-{hashlib.sha256(content).hexdigest()[:12]}"
+                arguments.keep.mkdir(parents=True, exist_ok=True)
+                file = arguments.keep / f"{name.replace(' ', '-')}-{hashlib.sha256(content).hexdigest()[:12]}"
                 file.write_bytes(content)
                 kinds[name][kind] = str(file)
                 print(f"FAULT in {name}: {kind}; input in {file}\n{text}", flush=True)
@@ -160,7 +160,7 @@ def main() -> int:
             print(json.dumps(counts), flush=True)
     for name, count in counts.items():
         print(f"{name:18} {count['inputs']:8} inputs, {count['refused']:8} refused, {len(kinds[name])} kinds of fault")
-    print(f"seed {asked.seed}, {asked.minutes:g} minutes, {sum(c['inputs'] for c in counts.values())} inputs in all")
+    print(f"seed {arguments.seed}, {arguments.minutes:g} minutes, {sum(c['inputs'] for c in counts.values())} inputs")
     return 1 if any(kinds.values()) else 0
 
 

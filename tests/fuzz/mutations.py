@@ -1,4 +1,4 @@
-"""Wrong bytes out of right ones: the changes that a fuzzer makes, all from one seed.
+"""Mutations of valid inputs, reproducible from a seed.
 
 flip a bit | bytes of an awkward number | cut | leave out | repeat | insert or overwrite a word | splice two seeds
 """
@@ -23,11 +23,11 @@ WORDS = (
     b"<VRTDataset>", b"=1+1",
     b"[" * 500, b"{" * 500,
 )  # fmt: skip
-"""What parsers of ours stumble over, if they stumble."""
+"""Fragments that parsers often handle wrongly."""
 
 
 def mutated(seeds: Sequence[bytes], rng: random.Random) -> bytes:
-    """One seed with one to eight changes."""
+    """Return one seed input with one to eight changes."""
     content = bytearray(rng.choice(seeds))
     for _ in range(rng.choice((1, 1, 1, 2, 3, 5, 8))):
         content = _changed(content, seeds, rng)
@@ -36,7 +36,7 @@ def mutated(seeds: Sequence[bytes], rng: random.Random) -> bytes:
 
 def _changed(content: bytearray, seeds: Sequence[bytes], rng: random.Random) -> bytearray:
     size = len(content)
-    # Headers are where the meaning is: half of all changes fall into the first 600 bytes.
+    # Half of all changes are in the first 600 bytes, because headers matter most.
     at = rng.randrange(min(size, 600) if rng.random() < 0.5 else size) if size else 0
     kind = rng.randrange(9)
     if kind == 0 and size:

@@ -1,4 +1,4 @@
-"""What is fuzzed: each target takes bytes that nobody checked, and may end in nothing but an answer or a `WasnowError`.
+"""Fuzz targets: each reads untrusted bytes and must return or raise a `WasnowError`.
 
 TARGETS   name -> Target(seeds, run)
 """
@@ -18,7 +18,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import torch
 
-from hostile.damage import FORMS, seen, write
+from hostile.damage import FORMS, read_everything, write
 from making import pair, write_raster
 from training.tiny import Tiny, register
 from wasnow.data.layouts.described import read_description
@@ -39,7 +39,7 @@ from wasnow.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Target:
-    """A reader of files, or of text.
+    """A reader of files or text to be fuzzed.
 
     Attributes:
         seeds: makes right inputs in an empty folder.
@@ -58,7 +58,7 @@ def _raster(suffix: str, *forms: str) -> Target:
     def run(content: bytes, folder: Path) -> object:
         path = folder / f"r.{suffix}"
         path.write_bytes(content)
-        return seen(path)
+        return read_everything(path)
 
     return Target(seeds, run)
 
@@ -73,7 +73,7 @@ def _tiff_seeds(folder: Path) -> list[bytes]:
 
 
 def _beside(suffix: str, form: str, text: str) -> Target:
-    """A sound raster with a fuzzed file beside it."""
+    """A valid raster with a fuzzed side file."""
 
     def seeds(folder: Path) -> list[bytes]:
         return [text.encode()]
@@ -84,7 +84,7 @@ def _beside(suffix: str, form: str, text: str) -> Target:
             return None
         side = Path(f"{path}{suffix}") if suffix.startswith(".aux") else path.with_suffix(suffix)
         side.write_bytes(content)
-        return seen(path)
+        return read_everything(path)
 
     return Target(seeds, run)
 
@@ -146,7 +146,7 @@ def _checkpoint(content: bytes, folder: Path) -> object:
 
 
 def _resealed(content: bytes, folder: Path) -> object:
-    """A header that is as long as it says and whose digest is right: what an attacker makes, and no accident."""
+    """A header with correct length and digest, as an attacker would write it."""
     path = folder / "c.safetensors"
     tensors, _ = sealed.read_sealed(checkpoint.save(path, Tiny(width=4), provenance={"origin": "x"}))
     try:
@@ -297,14 +297,14 @@ if importlib.util.find_spec("wasnow.batch") is not None:
 
 
 def emptied(folder: Path) -> Path:
-    """The folder with nothing in it."""
+    """Return the folder, emptied."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 
 
 def attempt(target: Target, content: bytes, folder: Path) -> None:
-    """Run a target on one input in a fresh folder, quietly."""
+    """Run a target on one input in an empty folder, without output."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         target.run(content, emptied(folder))

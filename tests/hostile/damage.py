@@ -1,12 +1,12 @@
-"""Files of every codec, damage done to them, and what becomes of it.
+"""Damage files of every codec and classify the outcome.
 
     python tests/hostile/damage.py --flips 2000 --seed 1
 
-prints the table of docs/reliability.md. What can become of a damaged file:
+prints the table of docs/reliability.md. Outcomes:
 
-    noticed     refused, or an error that names the file and the place
-    harmless    the bytes did not matter: pixels, validity and place are as they were
-    wrong       other pixels, or another place on the ground, and not a word: only a checksum tells
+    noticed     rejected, or an error that names the file and the position
+    harmless    pixels, validity and georeference are unchanged
+    wrong       other pixels or another georeference without an error: only a checksum detects it
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ STRIPS = {"tiled": False, "blockysize": 16}
 
 @dataclass(frozen=True)
 class Form:
-    """A way to store pixels.
+    """A storage form of pixels.
 
     Attributes:
-        notices: whether every flipped bit in its pixel data is noticed or harmless, as measured.
-        sidecar: what is part of it besides the file itself.
+        notices: whether every flipped bit in the pixel data was noticed or harmless when measured.
+        sidecar: suffix of a header file; None without one.
     """
 
     suffix: str
@@ -82,7 +82,7 @@ FORMS: dict[str, Form] = {
 
 
 def picture(seed: int = 0, side: int = SIDE) -> np.ndarray[Any, Any]:
-    """Blobs, edges and noise, 3 bands of 8 bits: every block has something in it."""
+    """Return 3 bands of 8 bits with waves and noise, so that no block is constant."""
     rng = np.random.default_rng(seed)
     rows, cols = np.mgrid[:side, :side]
     waves = np.stack([np.sin(rows / (9 + 3 * b)) + np.cos(cols / (7 + 2 * b)) for b in range(3)])
@@ -90,7 +90,7 @@ def picture(seed: int = 0, side: int = SIDE) -> np.ndarray[Any, Any]:
 
 
 def write(folder: Path, form: Form) -> Path | None:
-    """A whole file of this form; None where this GDAL cannot write it."""
+    """Write an undamaged file of this form; return None if this GDAL cannot write it."""
     path = folder / f"whole.{form.suffix}"
     values = picture()
     placed = {"crs": "EPSG:32632", "transform": Affine(2, 0, 500_000, 0, -2, 5_500_000)}
@@ -106,11 +106,11 @@ def write(folder: Path, form: Form) -> Path | None:
     return path
 
 
-def seen(path: Path) -> tuple[Any, ...]:
-    """Everything that wasnow takes from a file: place, pixels and validity, read in windows that cross its blocks.
+def read_everything(path: Path) -> tuple[Any, ...]:
+    """Return georeference, pixels and validity of a file, read in windows that cross its blocks.
 
     Raises:
-        RasterUnreadable: the damage is noticed.
+        RasterUnreadable: the damage is detected.
     """
     with warnings.catch_warnings(), gdal_settings():
         warnings.simplefilter("ignore")
@@ -125,12 +125,12 @@ def seen(path: Path) -> tuple[Any, ...]:
 
 
 def same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    """Whether two answers of `seen` are the same."""
+    """Whether two results of `read_everything` are equal."""
     return len(one) == len(other) and one[:4] == other[:4] and (len(one) < 5 or bool((one[4] == other[4]).all()))
 
 
 def pixel_bytes(path: Path) -> list[tuple[int, int]]:
-    """Where the pixels of a GeoTIFF lie, as (first, behind the last); of other files everything."""
+    """Return byte ranges [start, stop) of the pixels of a GeoTIFF; of other formats the whole file."""
     with warnings.catch_warnings(), open_raster(str(path)) as raster:
         if raster.driver != "GTiff":
             return [(0, path.stat().st_size)]
@@ -144,7 +144,7 @@ def pixel_bytes(path: Path) -> list[tuple[int, int]]:
 
 
 def flipped(content: bytes, ranges: list[tuple[int, int]], rng: np.random.Generator) -> bytes:
-    """One bit of one byte inside the ranges is another."""
+    """Return the content with one random bit inside the ranges flipped."""
     lengths = np.array([stop - start for start, stop in ranges])
     at = int(rng.integers(lengths.sum()))
     which = int(np.searchsorted(np.cumsum(lengths), at, side="right"))
@@ -154,18 +154,18 @@ def flipped(content: bytes, ranges: list[tuple[int, int]], rng: np.random.Genera
     return bytes(broken)
 
 
-def fate(path: Path, whole: tuple[Any, ...]) -> str:
-    """``noticed``, ``harmless`` or ``wrong``; what is noticed names the file."""
+def outcome(path: Path, whole: tuple[Any, ...]) -> str:
+    """Return ``noticed``, ``harmless`` or ``wrong``; a message must name the file."""
     try:
-        found = seen(path)
+        found = read_everything(path)
     except RasterUnreadable as error:
-        return "noticed" if path.name in str(error) and "\n" not in str(error) else f"badly told: {error}"
+        return "noticed" if path.name in str(error) and "\n" not in str(error) else f"bad message: {error}"
     return "harmless" if same(found, whole) else "wrong"
 
 
 def damages(path: Path, change: Callable[[bytes], Iterator[bytes]]) -> Counter[str]:
-    """What becomes of a file for every change of its content."""
-    content, whole = path.read_bytes(), seen(path)
+    """Count the outcomes of a file over changes of its content."""
+    content, whole = path.read_bytes(), read_everything(path)
     target = path.with_name(f"damaged{path.suffix}")
     side = path.with_suffix(".hdr")
     if side.exists():
@@ -173,7 +173,7 @@ def damages(path: Path, change: Callable[[bytes], Iterator[bytes]]) -> Counter[s
     found: Counter[str] = Counter()
     for broken in change(content):
         target.write_bytes(broken)
-        found[fate(target, whole)] += 1
+        found[outcome(target, whole)] += 1
     return found
 
 
@@ -182,18 +182,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flips", type=int, default=500, help="damaged copies of each form")
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     print("| stored as | noticed | harmless | wrong, unnoticed | cut short: wrong |\n|---|---|---|---|---|")
     for name, form in FORMS.items():
         with tempfile.TemporaryDirectory() as folder:
             path = write(Path(folder), form)
             if path is None:
-                print(f"| {name} | this GDAL does not write it | | | |")
+                print(f"| {name} | not supported by this GDAL | | | |")
                 continue
-            rng, ranges = np.random.default_rng(asked.seed), pixel_bytes(path)
-            flips = damages(path, lambda c, g=rng, r=ranges: (flipped(c, r, g) for _ in range(asked.flips)))
+            rng, ranges = np.random.default_rng(arguments.seed), pixel_bytes(path)
+            flips = damages(path, lambda c, g=rng, r=ranges: (flipped(c, r, g) for _ in range(arguments.flips)))
             cuts = damages(path, lambda c: (c[: len(c) * k // 200] for k in range(1, 200)))
-        shares = [f"{flips[each] / asked.flips:.1%}" for each in ("noticed", "harmless", "wrong")]
+        shares = [f"{flips[each] / arguments.flips:.1%}" for each in ("noticed", "harmless", "wrong")]
         print(f"| {name} | {' | '.join(shares)} | {cuts['wrong']} of 199 |")
         sys.stdout.flush()
 

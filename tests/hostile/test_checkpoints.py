@@ -1,4 +1,4 @@
-"""Weights made to harm: nothing in them runs, whichever way they come in, and no header takes memory on its word."""
+"""Malicious weights: no code in them runs, and false sizes in headers allocate no memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from wasnow.training.initial_weights import find_initial_weights
 
 
 class Bomb:
-    """Unpickled, it makes a file."""
+    """Creates a file when unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,22 +58,22 @@ PICKLES: dict[str, Callable[[Bomb], bytes]] = {
 
 
 @pytest.fixture
-def fallen(tmp_path: Path) -> Path:
-    """Where a bomb would leave a file."""
-    return tmp_path / "fallen"
+def payload(tmp_path: Path) -> Path:
+    """Path of the file that an unpickled bomb creates."""
+    return tmp_path / "payload"
 
 
-def test_the_bomb_works_so_the_tests_below_can_fail(fallen: Path) -> None:
-    pickle.loads(pickle.dumps(Bomb(fallen))).close()
-    assert fallen.exists()
+def test_unpickling_the_bomb_creates_a_file(payload: Path) -> None:
+    pickle.loads(pickle.dumps(Bomb(payload))).close()
+    assert payload.exists()
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 @pytest.mark.parametrize("kind", PICKLES)
-def test_no_pickle_runs_whichever_way_it_comes_in(kind: str, suffix: str, fallen: Path, tmp_path: Path) -> None:
+def test_no_loader_runs_a_pickle(kind: str, suffix: str, payload: Path, tmp_path: Path) -> None:
     path = tmp_path / f"w.{suffix}"
-    path.write_bytes(PICKLES[kind](Bomb(fallen)))
-    ways: tuple[Callable[[], object], ...] = (
+    path.write_bytes(PICKLES[kind](Bomb(payload)))
+    loaders: tuple[Callable[[], object], ...] = (
         lambda: checkpoint.load(path),
         lambda: model_card.describe(path),
         lambda: sealed.read_sealed(path),
@@ -81,11 +81,11 @@ def test_no_pickle_runs_whichever_way_it_comes_in(kind: str, suffix: str, fallen
         lambda: find_initial_weights(str(path)),
         lambda: clip_weights.find(str(path)),
     )
-    for way in ways:
+    for load in loaders:
         with pytest.raises(WasnowError) as caught:
-            way()
+            load()
         assert "\n" not in str(caught.value)
-    assert not fallen.exists()
+    assert not payload.exists()
 
 
 @pytest.mark.parametrize(
@@ -101,34 +101,34 @@ def test_no_pickle_runs_whichever_way_it_comes_in(kind: str, suffix: str, fallen
     ],
     ids=lambda command: " ".join(command[:2]),
 )
-def test_no_verb_runs_a_pickle(command: list[str], fallen: Path, tmp_path: Path) -> None:
+def test_no_verb_runs_a_pickle(command: list[str], payload: Path, tmp_path: Path) -> None:
     import numpy as np
 
     from making import write_raster
 
     path = tmp_path / "w.pth"
-    path.write_bytes(new(Bomb(fallen)))
+    path.write_bytes(new(Bomb(payload)))
     tif = write_raster(tmp_path / "a.tif", np.ones((3, 64, 64), np.uint8))
     named = {"pickle": path, "out": tmp_path / "out", "tif": tif}
     done = CliRunner().invoke(app, [part.format(**named) for part in command])
     assert done.exit_code in (2, 3), (done.output, done.exception)
-    assert not fallen.exists()
+    assert not payload.exists()
 
 
-def test_a_resumed_training_does_not_run_a_state_that_somebody_put_there(fallen: Path, tmp_path: Path) -> None:
+def test_a_run_folder_with_pickled_states_is_rejected(payload: Path, tmp_path: Path) -> None:
     from wasnow.training.run_folder import RunFolder
 
     run = tmp_path / "run"
     run.mkdir()
     for name in ("state.safetensors", "last.safetensors", "best.safetensors", "state.pt", "state.pth"):
-        (run / name).write_bytes(new(Bomb(fallen)))
+        (run / name).write_bytes(new(Bomb(payload)))
     with pytest.raises(CheckpointError):
         checkpoint.load(run)
     assert RunFolder is not None
-    assert not fallen.exists()
+    assert not payload.exists()
 
 
-# --- headers that promise --------------------------------------------------------------------------------------------
+# --- false headers ----------------------------------------------------------------------------------------------------
 
 
 def safetensors(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
@@ -171,7 +171,7 @@ BOMBS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", BOMBS)
-def test_a_header_that_lies_is_one_line(kind: str, tmp_path: Path) -> None:
+def test_a_false_header_is_rejected_in_one_line(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     path.write_bytes(BOMBS[kind])
     for read in (checkpoint.load, model_card.describe, checkpoint.read_header, read_weights):
@@ -201,9 +201,9 @@ for path in sys.argv[1:]:
 """
 
 
-def test_headers_that_promise_gigabytes_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
+def test_headers_that_declare_gigabytes_are_rejected_before_memory_is_allocated(tmp_path: Path) -> None:
     if not sys.platform.startswith("linux"):
-        pytest.skip("an address-space limit is set and read in Linux's way")
+        pytest.skip("address-space limits need Linux")
     paths = [tmp_path / f"{number}.safetensors" for number in range(len(BOMBS))]
     for path, content in zip(paths, BOMBS.values(), strict=True):
         path.write_bytes(content)
@@ -217,7 +217,7 @@ def test_headers_that_promise_gigabytes_are_refused_before_memory_is_taken(tmp_p
     assert set(done.stdout.split()) == {"CheckpointError"}
 
 
-# --- headers that are sealed, and lie --------------------------------------------------------------------------------
+# --- false headers with a valid digest --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_headers_that_promise_gigabytes_are_refused_before_memory_is_taken(tmp_p
     ],
     ids=str,
 )
-def test_options_that_make_no_network_are_one_line(options: dict[str, Any], tmp_path: Path) -> None:
+def test_invalid_model_options_in_a_header_are_rejected_in_one_line(options: dict[str, Any], tmp_path: Path) -> None:
     register()
     path = checkpoint.save(tmp_path / "c.safetensors", Tiny(width=4), provenance={"origin": "x"})
     tensors, header = sealed.read_sealed(path)
@@ -245,11 +245,11 @@ def test_options_that_make_no_network_are_one_line(options: dict[str, Any], tmp_
     assert "\n" not in str(caught.value)
 
 
-# --- folders from elsewhere ------------------------------------------------------------------------------------------
+# --- untrusted folders ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("split", ["../../outside", "..", "/etc", "a\\..\\.."])
-def test_a_prior_folder_whose_manifest_climbs_out_is_refused(split: str, tmp_path: Path) -> None:
+def test_a_prior_folder_with_parent_paths_is_rejected(split: str, tmp_path: Path) -> None:
     manifest = {"format": 1, "wasnow": "0.1.0", "kind": "dataset", "words": ["water"], "masker": {"masker": "x"},
                 "tile": None, "margin": None, "covered": {}, "pictures": {"train": {"one": "00"}}}  # fmt: skip
     (tmp_path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
@@ -260,7 +260,7 @@ def test_a_prior_folder_whose_manifest_climbs_out_is_refused(split: str, tmp_pat
         Manifest.read(tmp_path)
 
 
-def test_a_record_that_names_files_outside_its_folder_is_no_finished_run(tmp_path: Path) -> None:
+def test_a_record_that_names_files_outside_its_folder_is_rejected(tmp_path: Path) -> None:
     import wasnow
     from making import Toy, pair
 
@@ -278,7 +278,7 @@ def test_a_record_that_names_files_outside_its_folder_is_no_finished_run(tmp_pat
     assert outside.read_text(encoding="utf-8") == "mine"
 
 
-def test_a_dataset_whose_pattern_climbs_out_finds_nothing_outside(tmp_path: Path) -> None:
+def test_a_dataset_pattern_with_parent_paths_finds_no_files(tmp_path: Path) -> None:
     import numpy as np
 
     from making import write_raster

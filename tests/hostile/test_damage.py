@@ -1,4 +1,4 @@
-"""Damaged files: the pixels are right, or the file and the place are named; what no codec notices, a checksum does."""
+"""Damaged files: correct pixels or an error with file and position; checksums find what codecs miss."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def whole(folder: Path, form: Form) -> Path:
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_a_file_that_was_cut_short_anywhere_never_gives_wrong_pixels(form: Form, tmp_path: Path) -> None:
+def test_a_truncated_file_never_gives_wrong_pixels(form: Form, tmp_path: Path) -> None:
     path = whole(tmp_path, form)
     size = path.stat().st_size
     draw = np.random.default_rng(4)
@@ -39,9 +39,7 @@ def test_a_file_that_was_cut_short_anywhere_never_gives_wrong_pixels(form: Form,
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_a_flipped_bit_is_told_in_one_line_that_names_the_file_or_it_is_one_that_the_codec_cannot_notice(
-    form: Form, tmp_path: Path
-) -> None:
+def test_a_flipped_bit_is_reported_in_one_line_or_undetectable_by_the_codec(form: Form, tmp_path: Path) -> None:
     path = whole(tmp_path, form)
     rng, ranges = np.random.default_rng(5), pixel_bytes(path)
     found = damages(path, lambda content: (flipped(content, ranges, rng) for _ in range(12)))
@@ -49,7 +47,7 @@ def test_a_flipped_bit_is_told_in_one_line_that_names_the_file_or_it_is_one_that
 
 
 @pytest.mark.parametrize("name", ["raw, tiled", "JPEG, tiled", "JPEG 2000", "zstd, tiled"])
-def test_what_the_codec_cannot_notice_a_checksum_does(name: str, tmp_path: Path) -> None:
+def test_a_checksum_detects_damage_that_the_codec_does_not(name: str, tmp_path: Path) -> None:
     path = whole(tmp_path, FORMS[name])
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
@@ -61,11 +59,11 @@ def test_what_the_codec_cannot_notice_a_checksum_does(name: str, tmp_path: Path)
         path.write_bytes(broken)
         with pytest.raises(RasterUnreadable) as caught:
             checked_sha256(path)
-        told = str(caught.value)
-        assert all(part in told for part in (path.name, digest, hashlib.sha256(broken).hexdigest()))
+        message_text = str(caught.value)
+        assert all(part in message_text for part in (path.name, digest, hashlib.sha256(broken).hexdigest()))
 
 
-def test_a_rotten_block_is_named_with_its_place_and_the_blocks_around_it_are_right(tmp_path: Path) -> None:
+def test_a_damaged_block_is_reported_with_its_position_and_its_neighbours_are_correct(tmp_path: Path) -> None:
     path = whole(tmp_path, FORMS["LERC, tiled"])
     with gdal_settings(), RasterReader(probe(path)) as reader:
         before, _ = reader.read(Window(0, 0, SIDE, SIDE))
@@ -85,12 +83,12 @@ def test_a_rotten_block_is_named_with_its_place_and_the_blocks_around_it_are_rig
                     np.testing.assert_array_equal(values, before[:, row : row + 64, col : col + 64])
 
 
-def test_a_run_over_a_rotten_block_ends_with_its_name_or_flags_it_and_keeps_the_rest(tmp_path: Path) -> None:
+def test_a_run_with_a_damaged_block_fails_or_flags_only_that_block(tmp_path: Path) -> None:
     import wasnow
 
     options = {"model": Toy(), "tile": 48}
     before, after = pair(tmp_path, compress="lerc", tiled=True, blockxsize=32, blockysize=32)
-    sound = wasnow.detect(before, after, output=tmp_path / "sound", **options)
+    undamaged = wasnow.detect(before, after, output=tmp_path / "undamaged", **options)
     start, stop = pixel_bytes(after)[5]
     content = bytearray(after.read_bytes())
     content[start + 10 : stop] = bytes(stop - start - 10)
@@ -101,16 +99,14 @@ def test_a_run_over_a_rotten_block_ends_with_its_name_or_flags_it_and_keeps_the_
     pixels = flagged.record.pixels
     assert not flagged.complete
     assert 0 < pixels.not_processed["could not be read"] <= 4 * 32 * 32
-    assert pixels.changed + pixels.unchanged + sum(pixels.not_processed.values()) == sound.record.pixels.total
+    assert pixels.changed + pixels.unchanged + sum(pixels.not_processed.values()) == undamaged.record.pixels.total
     errors = [block.error for block in flagged.record.blocks if block.error]
     assert errors
     assert all("after.tif: rows" in error for error in errors)
 
 
 @pytest.mark.parametrize("short", ["offsets", "sizes"])
-def test_a_table_of_blocks_that_is_too_short_in_an_overview_is_noticed_when_the_file_is_opened(
-    short: str, tmp_path: Path
-) -> None:
+def test_a_short_block_table_of_an_overview_is_detected_on_opening(short: str, tmp_path: Path) -> None:
     import rasterio
     from rasterio.enums import Resampling
 
@@ -126,11 +122,11 @@ def test_a_table_of_blocks_that_is_too_short_in_an_overview_is_noticed_when_the_
     )
     content[entry + 4 : entry + 8] = (1).to_bytes(4, "little")
     path.write_bytes(content)
-    with pytest.raises(RasterUnreadable, match=r"r\.tif: declares 128 x 128 px, that is \d+ tiles, but lists only 1"):
+    with pytest.raises(RasterUnreadable, match=r"r\.tif: declares 128 x 128 px, which are \d+ tiles, but lists only 1"):
         probe(path)
 
 
-def test_directories_that_run_in_a_circle_are_refused(tmp_path: Path) -> None:
+def test_directories_linked_in_a_loop_are_rejected(tmp_path: Path) -> None:
     import rasterio
     from rasterio.enums import Resampling
 
@@ -147,7 +143,7 @@ def test_directories_that_run_in_a_circle_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("driver", ["ENVI", "EHdr"])
-def test_raw_pixels_that_are_fewer_than_the_header_says_are_no_black_ground(driver: str, tmp_path: Path) -> None:
+def test_a_truncated_raw_raster_is_rejected_and_not_read_as_black(driver: str, tmp_path: Path) -> None:
     path = write_raster(tmp_path / "r.bil", np.full((1, 50, 40), 9, np.uint8), driver=driver)
     probe(path)
     path.write_bytes(path.read_bytes()[:-1])
@@ -155,7 +151,7 @@ def test_raw_pixels_that_are_fewer_than_the_header_says_are_no_black_ground(driv
         probe(path)
 
 
-def test_a_run_compares_checksums_before_any_work_and_a_stac_item_is_one(tmp_path: Path) -> None:
+def test_a_run_verifies_checksums_and_stac_items_before_it_starts(tmp_path: Path) -> None:
     import wasnow
 
     before, after = pair(tmp_path, height=48, width=48)
@@ -172,7 +168,7 @@ def test_a_run_compares_checksums_before_any_work_and_a_stac_item_is_one(tmp_pat
     assert not list((tmp_path / "other").glob("*.tif"))
 
 
-# --- checksums as they are given -------------------------------------------------------------------------------------
+# --- checksum files ---------------------------------------------------------------------------------------------------
 
 
 def a_file(folder: Path) -> tuple[Path, str]:
@@ -193,7 +189,7 @@ def a_file(folder: Path) -> tuple[Path, str]:
         ("sha256sums.txt", "# made by hand\n{0}  other.tif\n{1}  scene 1.tif\n"),
     ],
 )
-def test_checksums_are_read_as_the_usual_tools_write_them(name: str, text: str, tmp_path: Path) -> None:
+def test_checksum_files_of_common_tools_are_read(name: str, text: str, tmp_path: Path) -> None:
     path, digest = a_file(tmp_path)
     (tmp_path / name).write_text(text.format(*(("0" * 64, digest) if "{1}" in text else (digest,))), encoding="utf-8")
     assert [(given.where.name, given.digest) for given in given_sums(path)] == [(name, digest)]
@@ -208,7 +204,7 @@ PYTHON = {"sha2-256": "sha256", "sha2-512": "sha512", "sha3-256": "sha3_256"}
 
 
 @pytest.mark.parametrize("algorithm", MULTIHASHES)
-def test_a_stac_item_beside_the_file_is_believed(algorithm: str, tmp_path: Path) -> None:
+def test_the_checksum_of_a_stac_item_is_verified(algorithm: str, tmp_path: Path) -> None:
     path, _ = a_file(tmp_path)
     content = path.read_bytes()
     digest = hashlib.new(PYTHON.get(algorithm, algorithm), content).hexdigest()
@@ -221,7 +217,7 @@ def test_a_stac_item_beside_the_file_is_believed(algorithm: str, tmp_path: Path)
         checked_sha256(path)
 
 
-def test_a_stac_item_that_says_the_size_alone_is_believed_too(tmp_path: Path) -> None:
+def test_the_file_size_of_a_stac_item_is_verified(tmp_path: Path) -> None:
     path, _ = a_file(tmp_path)
     item = {"stac_version": "1.0.0", "assets": {"data": {"href": "./scene 1.tif", "file:size": 16}}}
     (tmp_path / "item.json").write_text(json.dumps(item), encoding="utf-8")
@@ -230,14 +226,14 @@ def test_a_stac_item_that_says_the_size_alone_is_believed_too(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"stac_version": 1}', '{"stac_version": "1", "assets": [1]}', "[" * 9000])
-def test_a_json_file_that_is_no_item_says_nothing(text: str, tmp_path: Path) -> None:
+def test_a_json_file_that_is_not_a_stac_item_is_ignored(text: str, tmp_path: Path) -> None:
     path, digest = a_file(tmp_path)
     (tmp_path / "scene 1.json").write_text(text + '"stac_version"', encoding="utf-8")
     (tmp_path / "item.json").write_text(text, encoding="utf-8")
     assert checked_sha256(path) == digest
 
 
-def test_a_sidecar_that_holds_no_checksum_is_a_fault_and_none_beside_is_none(tmp_path: Path) -> None:
+def test_a_checksum_file_without_a_checksum_is_an_error(tmp_path: Path) -> None:
     path, digest = a_file(tmp_path)
     assert given_sums(path) == ()
     assert checked_sha256(path) == digest
@@ -246,7 +242,7 @@ def test_a_sidecar_that_holds_no_checksum_is_a_fault_and_none_beside_is_none(tmp
         checked_sha256(path)
 
 
-def test_a_list_of_other_files_says_nothing(tmp_path: Path) -> None:
+def test_a_checksum_list_of_other_files_is_ignored(tmp_path: Path) -> None:
     path, digest = a_file(tmp_path)
     shutil.copy(path, tmp_path / "other.tif")
     (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  other.tif\n", encoding="utf-8")

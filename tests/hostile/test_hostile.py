@@ -1,4 +1,4 @@
-"""Files made to harm: what points elsewhere is refused, no request leaves, no memory is taken on a promise."""
+"""Malicious rasters and vectors: no references to other files, no requests, no memory for false sizes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from wasnow.raster.source import probe
 from wasnow.raster.tiles import Window
 from wasnow.raster.trust import OWN_PIXELS, check_vector
 
+PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+
 SERVER = """
 import http.server, sys
 class Counting(http.server.BaseHTTPRequestHandler):
@@ -47,20 +49,20 @@ server.serve_forever()
 
 @dataclass(frozen=True)
 class Server:
-    """A web server of another process, that writes down what it is asked."""
+    """A web server in another process that logs its requests."""
 
     url: str
     log: Path
 
     @property
-    def asked(self) -> list[str]:
+    def requests(self) -> list[str]:
         return self.log.read_text(encoding="utf-8").split()
 
 
 @pytest.fixture(scope="module")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    # In a process of its own: GDAL does not let other threads run while it waits for an answer.
-    log = tmp_path_factory.mktemp("server") / "asked.txt"
+    # In its own process: GDAL does not release the interpreter lock while it waits for a response.
+    log = tmp_path_factory.mktemp("server") / "requests.txt"
     log.touch()
     with subprocess.Popen([sys.executable, "-c", SERVER, str(log)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -87,7 +89,7 @@ def vrt(source: str, extra: str = "") -> str:
 
 
 def look(path: str | Path, **options: object) -> None:
-    """Everything that a run does with a file, as far as GDAL is concerned."""
+    """Open, probe and read a file with GDAL as a run does."""
     with gdal_settings():
         source = probe(path, **options)
         with RasterReader(source) as reader:
@@ -146,16 +148,14 @@ DIRECTIONS: dict[str, Callable[[str], tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("kind", DIRECTIONS)
-def test_a_file_that_points_elsewhere_is_refused_with_what_to_do_and_nobody_is_asked(
-    kind: str, server: Server, tmp_path: Path
-) -> None:
+def test_a_file_that_refers_to_others_is_rejected_without_a_request(kind: str, server: Server, tmp_path: Path) -> None:
     name, text = DIRECTIONS[kind](server.url)
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(RasterUnsuitable, match=r"may refer to other files.*gdal_translate.*--allow-indirect") as caught:
         look(tmp_path / name)
     assert str(caught.value).startswith(str(tmp_path / name))
     assert "\n" not in str(caught.value)
-    assert server.asked == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -177,10 +177,10 @@ def test_a_file_that_points_elsewhere_is_refused_with_what_to_do_and_nobody_is_a
         "MEM:::DATAPOINTER=1024,PIXELS=64,LINES=64",
     ],
 )
-def test_a_connection_string_is_no_file(text: str, server: Server) -> None:
+def test_a_connection_string_is_rejected(text: str, server: Server) -> None:
     with pytest.raises(RasterUnreadable):
         look(text.replace("{url}", server.url))
-    assert server.asked == []
+    assert server.requests == []
 
 
 SIDE_FILES: dict[str, Callable[[str], tuple[str, str]]] = {
@@ -209,7 +209,7 @@ SIDE_FILES: dict[str, Callable[[str], tuple[str, str]]] = {
 
 @pytest.mark.parametrize("driver", ["GTiff", "PNG", "JPEG", "ENVI"])
 @pytest.mark.parametrize("kind", SIDE_FILES)
-def test_a_side_file_that_points_elsewhere_is_refused_and_nobody_is_asked(
+def test_a_side_file_that_refers_to_others_is_rejected_without_a_request(
     kind: str, driver: str, server: Server, tmp_path: Path
 ) -> None:
     path = ones(tmp_path / "r.bin", driver=driver)
@@ -217,17 +217,17 @@ def test_a_side_file_that_points_elsewhere_is_refused_and_nobody_is_asked(
     Path(f"{path}{suffix}").write_text(text, encoding="utf-8")
     with pytest.raises(RasterUnsuitable, match="--allow-indirect"):
         look(path)
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_overviews_elsewhere_are_refused_when_the_tiff_itself_names_them(server: Server, tmp_path: Path) -> None:
+def test_external_overviews_named_in_a_tiff_are_rejected(server: Server, tmp_path: Path) -> None:
     path = ones(tmp_path / "r.tif")
     with rasterio.open(path, "r+") as raster:
         raster.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=f"/vsicurl/{server.url}/o.ovr")
     assert not Path(f"{path}.aux.xml").exists()
     with pytest.raises(RasterUnsuitable, match="names an external overview file"):
         look(path)
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_a_crs_that_is_an_address_is_not_fetched(server: Server, tmp_path: Path) -> None:
@@ -235,25 +235,25 @@ def test_a_crs_that_is_an_address_is_not_fetched(server: Server, tmp_path: Path)
     Path(f"{path}.aux.xml").write_text(f"<PAMDataset><SRS>{server.url}/srs</SRS></PAMDataset>", encoding="utf-8")
     with pytest.raises(RasterUnreadable, match="ALLOW_NETWORK_ACCESS=NO"):
         look(path)
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_the_server_would_have_been_asked_so_the_tests_above_can_fail(server: Server, tmp_path: Path) -> None:
+def test_without_these_checks_the_server_gets_requests(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "a.vrt"
     path.write_text(vrt(f"/vsicurl/{server.url}/a.tif"), encoding="utf-8")
     with pytest.raises(RasterUnreadable):
         look(path, allow_indirect=True)
-    assert server.asked
+    assert server.requests
 
 
-def test_what_the_user_types_may_be_an_address_and_its_side_files_are_not_asked_for(server: Server) -> None:
+def test_an_address_given_by_the_user_is_requested_but_not_its_side_files(server: Server) -> None:
     with pytest.raises(RasterUnreadable):
         look(f"{server.url}/typed.tif")
-    assert server.asked
-    assert {each for each in server.asked if not each.startswith("/typed.tif")} == set()
+    assert server.requests
+    assert {each for each in server.requests if not each.startswith("/typed.tif")} == set()
 
 
-def test_own_overviews_and_masks_beside_a_file_still_serve(tmp_path: Path) -> None:
+def test_external_overviews_and_masks_that_are_tiffs_are_used(tmp_path: Path) -> None:
     path = ones(tmp_path / "r.tif", tiled=True, blockxsize=16, blockysize=16)
     with rasterio.Env(TIFF_USE_OVR=True, GDAL_TIFF_INTERNAL_MASK=False):
         with rasterio.open(path, "r+") as raster:
@@ -270,7 +270,7 @@ def test_own_overviews_and_masks_beside_a_file_still_serve(tmp_path: Path) -> No
     np.testing.assert_array_equal(valid, np.tri(64, dtype=bool))
 
 
-def test_with_the_option_a_vrt_of_ones_own_gives_the_pixels_of_its_file(tmp_path: Path) -> None:
+def test_allow_indirect_opens_a_vrt(tmp_path: Path) -> None:
     values = np.arange(3 * 64 * 64, dtype=np.uint32).reshape(3, 64, 64).astype(np.uint8)
     path = write_raster(tmp_path / "r.tif", values)
     bands = "".join(
@@ -293,7 +293,7 @@ def test_with_the_option_a_vrt_of_ones_own_gives_the_pixels_of_its_file(tmp_path
 
 
 @pytest.mark.slow
-def test_python_code_in_a_vrt_never_runs_whatever_the_environment_says(tmp_path: Path) -> None:
+def test_python_code_in_a_vrt_never_runs(tmp_path: Path) -> None:
     ones(tmp_path / "r.tif")
     code = f"def f(*a, **k):\n    open({str(tmp_path / 'ran')!r}, 'w').close()\n"
     text = vrt(str(tmp_path / "r.tif")).replace(
@@ -307,7 +307,7 @@ def test_python_code_in_a_vrt_never_runs_whatever_the_environment_says(tmp_path:
         "try: look('p.vrt', allow_indirect=True); print('read')\n"
         "except RasterUnreadable as error: print(error)"
     )
-    environment = {**os.environ, "GDAL_VRT_ENABLE_PYTHON": "YES", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "GDAL_VRT_ENABLE_PYTHON": "YES", "PYTHONPATH": PYTHONPATH}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
@@ -315,7 +315,7 @@ def test_python_code_in_a_vrt_never_runs_whatever_the_environment_says(tmp_path:
     assert not (tmp_path / "ran").exists()
 
 
-def test_every_format_that_is_allowed_and_that_this_gdal_has_opens_by_itself(tmp_path: Path) -> None:
+def test_every_allowed_format_of_this_gdal_opens_without_other_files(tmp_path: Path) -> None:
     with rasterio.Env() as env:
         there = set(env.drivers())
     indirect = {"VRT", "GTI", "DERIVED", "WMS", "WMTS", "WCS", "STACTA", "STACIT", "HTTP", "PLMOSAIC", "EEDAI", "DAAS",
@@ -349,7 +349,7 @@ def test_every_format_that_is_allowed_and_that_this_gdal_has_opens_by_itself(tmp
     assert written >= 10
 
 
-def test_an_archive_may_hold_names_that_climb_out_and_nothing_is_written(tmp_path: Path) -> None:
+def test_an_archive_with_parent_paths_writes_nothing(tmp_path: Path) -> None:
     inside = tmp_path / "in"
     inside.mkdir()
     tif = ones(tmp_path / "r.tif").read_bytes()
@@ -376,15 +376,15 @@ def test_an_archive_may_hold_names_that_climb_out_and_nothing_is_written(tmp_pat
         ("a.fgb", "from,to\nwater,field\n"),
     ],
 )  # fmt: skip
-def test_polygons_that_point_elsewhere_are_refused(name: str, text: str, server: Server, tmp_path: Path) -> None:
+def test_a_vector_file_that_refers_to_others_is_rejected(name: str, text: str, server: Server, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text.replace("{url}", server.url), encoding="utf-8")
     with pytest.raises(InputError, match=r"not a GeoPackage.*may refer to other files"):
         read_polygons(tmp_path / name)
-    assert server.asked == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("driver", ["GPKG", "FlatGeobuf", "ESRI Shapefile", "GeoJSON", "KML"])
-def test_polygons_in_their_own_file_are_read_in_every_format_that_is_named(driver: str, tmp_path: Path) -> None:
+def test_every_accepted_vector_format_is_read(driver: str, tmp_path: Path) -> None:
     import shapely
 
     suffix = {"GPKG": "gpkg", "FlatGeobuf": "fgb", "ESRI Shapefile": "shp", "GeoJSON": "geojson", "KML": "kml"}[driver]
@@ -396,7 +396,7 @@ def test_polygons_in_their_own_file_are_read_in_every_format_that_is_named(drive
     assert len(read_polygons(path).shapes) == 1
 
 
-# --- sizes that are promised and never kept --------------------------------------------------------------------------
+# --- false sizes ------------------------------------------------------------------------------------------------------
 
 LIMITED = """
 import resource, sys, time
@@ -420,10 +420,10 @@ for path in sys.argv[1:]:
 
 
 def limited(*paths: Path) -> dict[str, str]:
-    """What becomes of files in a process that may take 1.2 GB beyond what it has: by name, what was said."""
+    """Return the message for each file, from a process limited to 1.2 GB of additional memory."""
     if not sys.platform.startswith("linux"):
-        pytest.skip("an address-space limit is set and read in Linux's way")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        pytest.skip("address-space limits need Linux")
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, *map(str, paths)],
         env=environment, capture_output=True, text=True, timeout=240,
@@ -435,7 +435,7 @@ def limited(*paths: Path) -> dict[str, str]:
 
 
 def tiff(path: Path, tags: dict[int, tuple[int, int, int]], tail: bytes = b"", big: bool = False) -> Path:
-    """A TIFF by hand: tag -> (type, count, value or offset); little-endian, one directory."""
+    """Write a little-endian TIFF with one directory: tag -> (type, count, value or offset)."""
     entry, inline, head = (20, 8, b"II+\0\x08\0\0\0" + (16).to_bytes(8, "little")) if big else (
         12, 4, b"II*\0" + (8).to_bytes(4, "little"))  # fmt: skip
     body = len(tags).to_bytes(8 if big else 2, "little")
@@ -458,7 +458,7 @@ def png(path: Path, width: int, height: int, interlaced: int = 0) -> Path:
 
 
 def absurd(folder: Path) -> list[Path]:
-    """Small files that ask for gigabytes."""
+    """Write small files that declare gigabytes."""
     short, long, rational = 3, 4, 16
     plain = {258: (short, 1, 8), 259: (short, 1, 1), 262: (short, 1, 1), 277: (short, 1, 1)}
     largest = 2**31 - 1
@@ -503,10 +503,10 @@ def absurd(folder: Path) -> list[Path]:
     return [*made, *(folder / f"huge.{suffix}" for suffix in ("img", "pgm", "asc", "bmp", "gif"))]
 
 
-def test_absurd_sizes_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
+def test_false_sizes_are_rejected_before_memory_is_allocated(tmp_path: Path) -> None:
     said = limited(*absurd(tmp_path))
     for name, text in said.items():
-        # Keys of a place that are beyond the end of the file are keys that are not there.
+        # Georeferencing tags beyond the end of the file are ignored.
         assert text.startswith("Raster") or (name, text) == ("absurd geokeys.tif", "read"), (name, text)
     assert "strips, but lists only 1" in said["huge strips.tif"]
     assert "tiles lie beyond its 198 bytes" in said["one huge tile.tif"]
@@ -516,8 +516,8 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_bomb_in_an_archive_costs_no_memory(tmp_path: Path) -> None:
-    """A raster of 4 GB in one piece, of which 256 MB of zeros are there, deflated to 1 MB."""
+def test_a_decompression_bomb_in_an_archive_allocates_no_memory(tmp_path: Path) -> None:
+    """A raster of one 4 GB strip; the archive has 256 MB of zeros compressed to 1 MB."""
     side = 2**16
     tags = {256: (4, 1, side), 257: (4, 1, side), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1), 277: (3, 1, 1),
             278: (4, 1, side), 273: (4, 1, 4096), 279: (4, 1, 2**32 - 1)}  # fmt: skip
@@ -534,21 +534,21 @@ def test_a_bomb_in_an_archive_costs_no_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_gigabytes_of_metadata_beside_a_file_are_refused_unread(tmp_path: Path) -> None:
+def test_a_metadata_side_file_of_two_gigabytes_is_rejected(tmp_path: Path) -> None:
     path = ones(tmp_path / "r.tif")
     with Path(f"{path}.aux.xml").open("wb") as file:
         file.write(b"<PAMDataset><Metadata>")
-        file.truncate(2**31)  # a hole: takes no room on the disk
+        file.truncate(2**31)  # sparse: needs no disk space
     assert "2147483648 bytes of metadata" in limited(path)["r.tif"]
 
 
 @pytest.mark.parametrize("far", [Affine(1e308, 0, 1e308, 0, -1e308, 1e308), Affine(1, 0, 1e15, 0, -1, 0)])
-def test_a_place_of_which_no_arithmetic_holds_is_refused(far: Affine, tmp_path: Path) -> None:
+def test_coordinates_outside_the_earth_are_rejected(far: Affine, tmp_path: Path) -> None:
     path = write_raster(tmp_path / "r.tif", np.ones((1, 8, 8), np.uint8), transform=far)
     with pytest.raises(RasterUnsuitable, match="coordinates outside the Earth"):
         probe(path)
 
 
-def test_a_path_with_a_nul_is_no_file() -> None:
+def test_a_path_with_nul_is_rejected() -> None:
     with pytest.raises(RasterUnreadable, match="no such file"):
         probe("a\0b.tif")

@@ -1,4 +1,4 @@
-"""Class words made to harm: what no file can hold is refused, all else stands in every output as the word that it is.
+"""Malicious class words: those that files cannot store are rejected; all others are text in every output.
 
 One whole run with such words, and each of its files read back by a reader that is not ours.
 """
@@ -48,7 +48,7 @@ WORDS = (
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> ChangeMap:
-    """A result folder with all of these words; half of the picture has changed."""
+    """A result folder with all of these words, in which half of the image has changed."""
     folder = tmp_path_factory.mktemp("words")
     before, after = pair(folder, height=64, width=64)
     with rasterio.open(after, "r+") as raster:
@@ -62,17 +62,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> ChangeMap:
     return found
 
 
-def said(run: ChangeMap) -> set[tuple[str | None, str]]:
+def words_of(run: ChangeMap) -> set[tuple[str | None, str]]:
     return {(row.before, row.after) for row in run.record.transitions}
 
 
-def test_the_record_and_the_class_list_are_the_words(run: ChangeMap) -> None:
+def test_the_record_lists_the_words(run: ChangeMap) -> None:
     record = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
     assert tuple(record["model"]["classes"]) == WORDS
 
 
-def test_polygons_carry_the_words(run: ChangeMap) -> None:
-    expected = said(run)
+def test_polygon_attributes_are_the_words(run: ChangeMap) -> None:
+    expected = words_of(run)
     meta, _, _, columns = pyogrio.raw.read(run.geopackage, layer="changes")
     table = dict(zip(meta["fields"], columns, strict=True))
     assert set(zip(table["from"], table["to"], strict=True)) == expected
@@ -81,7 +81,7 @@ def test_polygons_carry_the_words(run: ChangeMap) -> None:
     assert run.polygons().num_rows == rows.num_rows
 
 
-def test_the_geopackage_still_is_one_with_all_its_tables(run: ChangeMap) -> None:
+def test_the_geopackage_keeps_all_its_tables(run: ChangeMap) -> None:
     with sqlite3.connect(run.geopackage) as base:
         assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert base.execute("SELECT count(*) FROM changes").fetchone() == (run.record.polygons,)
@@ -90,18 +90,16 @@ def test_the_geopackage_still_is_one_with_all_its_tables(run: ChangeMap) -> None
     assert tuple(values) == WORDS
 
 
-def test_polygons_written_anew_as_geojson_and_flatgeobuf_and_csv_carry_the_words(
-    run: ChangeMap, tmp_path: Path
-) -> None:
+def test_converted_polygons_keep_the_words(run: ChangeMap, tmp_path: Path) -> None:
     meta, _, shapes, columns = pyogrio.raw.read(run.geopackage, layer="changes", columns=["from", "to"])
     for driver, suffix in (("GeoJSON", "geojson"), ("FlatGeobuf", "fgb")):
         pyogrio.raw.write(tmp_path / f"p.{suffix}", shapes, columns, meta["fields"], driver=driver, crs=meta["crs"],
                           geometry_type="Polygon")  # fmt: skip
         _, _, _, again = pyogrio.raw.read(tmp_path / f"p.{suffix}")
-        assert set(zip(*again, strict=True)) == said(run)
+        assert set(zip(*again, strict=True)) == words_of(run)
 
 
-def test_the_tables_beside_the_rasters_carry_the_words(run: ChangeMap) -> None:
+def test_attribute_tables_contain_the_words(run: ChangeMap) -> None:
     root = ET.parse(run.folder / "change.tif.aux.xml").getroot()
     for band in root.iter("PAMRasterBand"):
         names = [each.findtext("Name") for each in band.iter("FieldDefn")]
@@ -110,7 +108,7 @@ def test_the_tables_beside_the_rasters_carry_the_words(run: ChangeMap) -> None:
         if band.attrib["band"] in ("1", "2"):
             assert tuple(rows[1:-1]) == WORDS
         else:
-            assert set(rows[1:-1]) == {f"{before} → {after}" for before, after in said(run)}
+            assert set(rows[1:-1]) == {f"{before} → {after}" for before, after in words_of(run)}
     with rasterio.open(run.change) as raster:
         assert raster.tags()["wasnow_model"] == "toy"
     for path in run.landcover or ():
@@ -118,13 +116,13 @@ def test_the_tables_beside_the_rasters_carry_the_words(run: ChangeMap) -> None:
         assert {each.text for each in root.iter("F")} >= set(WORDS)
 
 
-def test_the_style_carries_the_words(run: ChangeMap) -> None:
+def test_the_style_contains_the_words(run: ChangeMap) -> None:
     root = ET.fromstring((run.folder / "change.qml").read_text(encoding="utf-8").split("\n", 1)[1])
     labels = {entry.attrib["label"] for entry in root.iter("paletteEntry")}
-    assert labels >= {f"{before} → {after}" for before, after in said(run)}
+    assert labels >= {f"{before} → {after}" for before, after in words_of(run)}
 
 
-def test_the_stac_item_carries_the_words_and_names_that_any_tool_takes(run: ChangeMap) -> None:
+def test_the_stac_item_contains_the_words_with_portable_names(run: ChangeMap) -> None:
     item = json.loads(run.item.read_text(encoding="utf-8"))
     for band in item["assets"]["change"]["bands"]:
         classes = band["classification:classes"]
@@ -136,7 +134,7 @@ def test_the_stac_item_carries_the_words_and_names_that_any_tool_takes(run: Chan
 
 
 class Tags(html.parser.HTMLParser):
-    """The tags of a page with their attributes, and its text outside scripts and styles."""
+    """Collects the tags of a page with their attributes, and its text outside scripts and styles."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -157,10 +155,10 @@ class Tags(html.parser.HTMLParser):
             self.text.append(data)
 
 
-def test_the_page_shows_the_words_as_text_and_has_no_tag_or_handler_of_theirs(run: ChangeMap) -> None:
+def test_the_report_shows_the_words_as_text_only(run: ChangeMap) -> None:
     page = Tags(run.report.read_text(encoding="utf-8"))
     text = "".join(page.text)
-    shown = {word for pair_ in said(run) for word in pair_ if word}
+    shown = {word for pair_ in words_of(run) for word in pair_ if word}
     assert all(word in text for word in shown)
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     links = [each.get(name) or "" for _, each in page.tags for name in ("href", "src", "action")]
@@ -169,12 +167,12 @@ def test_the_page_shows_the_words_as_text_and_has_no_tag_or_handler_of_theirs(ru
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in own.tags]
 
 
-def test_the_notebook_picture_escapes_the_words(run: ChangeMap) -> None:
+def test_the_notebook_representation_escapes_the_words(run: ChangeMap) -> None:
     page = Tags(run._repr_html_())
     assert {tag for tag, _ in page.tags} <= {"div", "b", "table", "tr", "td", "a"}
 
 
-def test_in_a_browser_no_word_becomes_a_script(run: ChangeMap, tmp_path: Path) -> None:
+def test_no_word_runs_as_a_script_in_a_browser(run: ChangeMap, tmp_path: Path) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no chromium on PATH")
@@ -190,10 +188,10 @@ def test_in_a_browser_no_word_becomes_a_script(run: ChangeMap, tmp_path: Path) -
     assert "<title>ran</title>" not in dom(run.report)
     bare = tmp_path / "bare.html"
     bare.write_text(f"<html><head><title>safe</title></head><body>{WORDS[0]}</body></html>", encoding="utf-8")
-    assert "<title>ran</title>" in dom(bare), "the check would not see a script"
+    assert "<title>ran</title>" in dom(bare), "the check cannot detect a script"
 
 
-# --- what no file can hold -------------------------------------------------------------------------------------------
+# --- rejected words ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -210,23 +208,23 @@ def test_in_a_browser_no_word_becomes_a_script(run: ChangeMap, tmp_path: Path) -
         (" ", "is empty"),
     ],
 )
-def test_a_word_that_files_or_screens_cannot_hold_is_refused_in_one_line(word: str, message: str) -> None:
+def test_a_word_that_files_cannot_store_is_rejected_in_one_line(word: str, message: str) -> None:
     with pytest.raises(VocabularyError, match=message) as caught:
         Vocabulary(("water", word))
-    told = str(caught.value)
-    assert "\n" not in told
-    assert len(told) < 300
-    assert told.isprintable()
-    told.encode()
+    message_text = str(caught.value)
+    assert "\n" not in message_text
+    assert len(message_text) < 300
+    assert message_text.isprintable()
+    message_text.encode()
 
 
-def test_500_words_are_refused_with_the_number_that_fits() -> None:
+def test_500_words_are_rejected_with_the_limit() -> None:
     with pytest.raises(VocabularyError, match="500 class words, but 16-bit transition codes hold at most 255"):
         Vocabulary(tuple(f"class {number}" for number in range(500)))
 
 
 @given(st.text(min_size=1, max_size=40))
-def test_any_word_that_is_taken_comes_back_out_of_every_xml(word: str) -> None:
+def test_every_accepted_word_survives_the_xml_outputs(word: str) -> None:
     try:
         words = Vocabulary.parse([word])
     except VocabularyError:

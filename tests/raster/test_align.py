@@ -72,7 +72,7 @@ def test_rasters_that_only_touch_do_not_overlap():
 @pytest.mark.parametrize(("size", "warned"), [(2.0, False), (3.9, False), (4.5, True), (0.5, True)])
 def test_a_resolution_ratio_above_two_is_warned_of(size, warned):
     other = utm(size=size, width=round(200 / size), height=round(160 / size))
-    found = any("times as fine" in warning for warning in check_overlap(utm(), other, NAMES))
+    found = any("times finer" in warning for warning in check_overlap(utm(), other, NAMES))
     assert found == warned
 
 

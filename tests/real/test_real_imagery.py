@@ -1,4 +1,4 @@
-"""The main job on real pixels: misaligned grids, nodata, ENVI, JPEG without CRS. Skipped where the imagery is absent.
+"""Detection on real imagery: misaligned grids, nodata, ENVI, JPEG without CRS. Skipped without the imagery.
 
 What is held here are floors well below what was measured (docs/experiments.md), so that a regression shows.
 """
@@ -19,12 +19,12 @@ def transitions(result):
         return raster.read(3)
 
 
-def test_naip_dakota_is_aligned_and_its_growing_lakes_are_found(tmp_path):
+def test_naip_dakota_is_aligned_and_growing_lakes_are_detected(tmp_path):
     folder = needs_real("naip-dakota")
     result = detect(folder / "2009.tif", folder / "2017.tif", output=tmp_path / "out", model="irmad")
     assert "offset of +0.20 rows, -0.40 cols" in result.record.after.alignment
     assert cog_validate(result.change, strict=True)[0]
-    # Water by the near infrared (band 4), which irmad sees too: a check of plausibility, not of accuracy.
+    # Water by the near infrared (band 4), an input of irmad too: a plausibility check, not an accuracy.
     wet = []
     for year in ("2009", "2017"):
         with rasterio.open(folder / f"{year}.tif") as raster:
@@ -66,7 +66,7 @@ def test_landsat_taizhou_agrees_with_its_change_and_unchanged_samples(tmp_path):
         assert result.record.before.driver == "ENVI"
 
 
-def test_beijing_jpegs_without_crs_are_compared_by_pixel_with_a_warning_of_their_shift(tmp_path):
+def test_beijing_jpegs_without_crs_are_compared_by_pixel_with_a_shift_warning(tmp_path):
     folder = needs_real("beijing-construction")
     result = detect(folder / "beijing_A_1.jpg", folder / "beijing_A_2.jpg", output=tmp_path / "out", model="irmad")
     assert result.record.grid.crs is None
@@ -78,7 +78,7 @@ def test_beijing_jpegs_without_crs_are_compared_by_pixel_with_a_warning_of_their
     assert precision > truth.mean() * 2
 
 
-def test_french_aerial_pairs_run_whole_and_small_specks_can_be_dropped(tmp_path):
+def test_french_aerial_pairs_run_and_small_polygons_can_be_dropped(tmp_path):
     folder = needs_real("france-buildings") / "instances"
     name = "train_02619.tif"
     every = detect(folder / "before" / name, folder / "after" / name, output=tmp_path / "every", model="irmad")

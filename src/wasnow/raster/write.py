@@ -1,6 +1,6 @@
-"""Result rasters: gathered block by block into a plain GeoTIFF, then rewritten as a Cloud Optimized GeoTIFF.
+"""Write result rasters: block by block into a plain GeoTIFF, then rewritten as a Cloud Optimized GeoTIFF.
 
-Neither step holds more than a few blocks, whatever the size of the raster. Callers give temporary paths and rename.
+Neither step holds more than a few blocks in memory. Callers pass temporary paths and rename the finished files.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ BLOCK = 512
 
 
 class RasterWriter:
-    """An open GeoTIFF on a grid that takes windows in any order; see `writing`."""
+    """An open GeoTIFF whose windows can be written in any order; see `writing`."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
 
     def write(self, window: Window, values: NDArray[Any]) -> None:
-        """Put ``(bands, h, w)`` at a window."""
+        """Write ``(bands, h, w)`` values to a window."""
         self._dataset.write(values, window=RasterioWindow(window.col, window.row, window.width, window.height))
 
 
@@ -41,7 +41,15 @@ class RasterWriter:
 def writing(
     path: Path, grid: Grid, *, dtype: DTypeLike, nodata: float, bands: tuple[str, ...], tags: dict[str, str]
 ) -> Iterator[RasterWriter]:
-    """A GeoTIFF to fill window by window: tiled, uncompressed, band names and tags set.
+    """Create a GeoTIFF to be written window by window: tiled and uncompressed.
+
+    Args:
+        path: of the new file.
+        grid: CRS, transform and shape.
+        dtype: of all bands.
+        nodata: declared for all bands.
+        bands: their names.
+        tags: metadata of the file.
 
     Raises:
         OutputError, DiskFull: it cannot be written.
@@ -70,7 +78,13 @@ def writing(
 
 
 def to_cog(source: Path, target: Path, *, overviews: str, predictor: bool) -> None:
-    """Rewrite as a Cloud Optimized GeoTIFF: zstd, 512 px blocks, overviews by mode, nearest or average.
+    """Rewrite a raster as a Cloud Optimized GeoTIFF with zstd compression and 512 px blocks.
+
+    Args:
+        source: of the plain GeoTIFF.
+        target: of the new file.
+        overviews: resampling of the overviews: ``mode``, ``nearest`` or ``average``.
+        predictor: whether to store differences of neighbouring pixels.
 
     Raises:
         OutputError, DiskFull: it cannot be written.
@@ -92,12 +106,12 @@ def to_cog(source: Path, target: Path, *, overviews: str, predictor: bool) -> No
 
 @contextmanager
 def reading_back(path: Path) -> Iterator[Callable[[Window, NDArray[Any]], None]]:
-    """A function that compares a place of a closed raster with the ``(bands, h, w)`` that were meant for it.
+    """Return a function that compares a window of a closed raster with the ``(bands, h, w)`` written to it.
 
-    GDAL may lose blocks on a full disk and not say so.
+    GDAL can lose blocks on a full disk without an error.
 
     Raises:
-        OutputError, DiskFull: by that function, too: the raster holds something else, or cannot be read.
+        OutputError, DiskFull: also by that function: the raster has other values, or cannot be read.
     """
     with ExitStack() as stack:
         with raster_output_errors(path):
@@ -108,8 +122,8 @@ def reading_back(path: Path) -> Iterator[Callable[[Window, NDArray[Any]], None]]
                 found = raster.read(window=RasterioWindow(window.col, window.row, window.width, window.height))
                 if not np.array_equal(found, values):
                     raise RasterioError(
-                        f"rows {window.row} to {window.row_stop - 1}, cols {window.col} to {window.col_stop - 1} read "
-                        "back otherwise than they were written; check the disk and run the same command again"
+                        f"rows {window.row} to {window.row_stop - 1}, cols {window.col} to {window.col_stop - 1} differ "
+                        "from what was written; check the disk and run the same command again"
                     )
 
         yield check
