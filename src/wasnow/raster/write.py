@@ -122,8 +122,8 @@ def reading_back(path: Path) -> Iterator[Callable[[Window, NDArray[Any]], None]]
                 found = raster.read(window=RasterioWindow(window.col, window.row, window.width, window.height))
                 if not np.array_equal(found, values):
                     raise RasterioError(
-                        f"rows {window.row} to {window.row_stop - 1}, cols {window.col} to {window.col_stop - 1} differ "
-                        "from what was written; check the disk and run the same command again"
+                        f"rows {window.row} to {window.row_stop - 1}, cols {window.col} to {window.col_stop - 1} "
+                        "differ from what was written; check the disk and run the same command again"
                     )
 
         yield check
