@@ -1,8 +1,8 @@
-"""Run every benchmark of this folder, one after the other, with small sizes.
+"""Run every benchmark in this folder, one after the other, with small sizes.
 
     python benchmarks/all.py
 
-A script that is not listed in `SMALL` runs without arguments. Ends with 1 if any of them failed.
+A script that is not listed in `SMALL` runs without arguments. The exit code is 1 if any of them failed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ SMALL: dict[str, tuple[tuple[str, ...], ...]] = {
     "executors.py": (("--side", "1536", "irmad"),),
     "networks.py": (("--side", "128", "--repeat", "1"),),
     "priors.py": (("clipseg", "sam2", "--side", "512", "--repeat", "1"),),
-    "timing.py": (),  # no benchmark
+    "timing.py": (),  # a helper
     "sam_cd_controls.py": (),  # an experiment on imagery that is not part of the project
 }
-"""The arguments of each run of a script; docs/benchmarks.md says which larger ones its figures come from."""
+"""The arguments of each run of a script. docs/benchmarks.md names the larger sizes behind its figures."""
 
 
 def runs() -> list[tuple[str, ...]]:
-    """Script and arguments of every run: the listed ones first, then what else lies in the folder."""
+    """Script and arguments of every run: the listed scripts first, then the others in the folder."""
     others = sorted(path.name for path in HERE.glob("*.py") if path.name not in SMALL and path != HERE / "all.py")
     listed = [(name, *arguments) for name, each in SMALL.items() for arguments in each]
     return listed + [(name,) for name in others]

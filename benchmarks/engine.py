@@ -1,9 +1,9 @@
-"""What the engine costs on top of the model, and whether its memory stays put as rasters grow.
+"""Measure the time that a run takes beyond the model itself, and its peak memory for growing rasters.
 
-    python benchmarks/engine.py overhead           whole run over bare model time on the same tiles
+    python benchmarks/engine.py overhead           time of a whole run over time of the model on the same tiles
     python benchmarks/engine.py memory 5000 20000  peak memory and speed for rasters of these sides
 
-Rasters are made in a temporary folder and removed. Figures for docs/benchmarks.md.
+Rasters are generated in a temporary folder. The figures are in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PATTERN = 1024
 
 
 class Convolutions(nn.Module):
-    """A network of a few plain convolutions: seconds per megapixel like a small real one, no weights to load."""
+    """A few plain convolutions, as slow as a small real network, without weights to load."""
 
     def __init__(self, width: int = 32, depth: int = 4) -> None:
         super().__init__()
@@ -44,20 +44,27 @@ class Convolutions(nn.Module):
 
     @property
     def card(self) -> ModelCard:
-        """Plain RGB in, change out."""
+        """RGB input, change only."""
         return ModelCard(name="convolutions", summary="benchmark", source="benchmarks/engine.py", tile=512, margin=32)
 
     def bind(self, classes: Sequence[str]) -> Convolutions:
-        """No words."""
+        """Ignore the class words."""
         return self
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor) -> ChangeLogits:
-        """Concatenate and convolve."""
+        """Concatenate the dates and convolve."""
         return ChangeLogits(self.body(torch.cat([before, after], dim=1)))
 
 
 def make_raster(path: Path, side: int, seed: int, *, bands: int = 3) -> None:
-    """A tiled, compressed raster of any side, written window by window: a noisy pattern, repeated."""
+    """Write a tiled, compressed raster with a repeated noisy pattern, window by window.
+
+    Args:
+        path: the GeoTIFF.
+        side: rows and columns.
+        seed: of the noise; any but 0 adds a bright rectangle to each repetition.
+        bands: number of bands.
+    """
     rng = np.random.default_rng(0)
     coarse = rng.integers(60, 190, (bands, PATTERN // 32, PATTERN // 32)).repeat(32, 1).repeat(32, 2)
     pattern = np.clip(coarse + np.random.default_rng(seed).normal(0, 6, coarse.shape), 0, 255).astype(np.uint8)
@@ -77,7 +84,7 @@ def make_raster(path: Path, side: int, seed: int, *, bands: int = 3) -> None:
 
 
 def overhead(side: int = 2048) -> None:
-    """Print whole run over bare model, in one process, after a warm-up."""
+    """Print the time of a whole run over that of the model alone, in one process, after a warm-up."""
     torch.set_num_threads(torch.get_num_threads())
     model = Convolutions()
     with tempfile.TemporaryDirectory() as name:
@@ -115,7 +122,7 @@ def overhead(side: int = 2048) -> None:
 
 
 def memory(sides: list[int], model: str = "irmad") -> None:
-    """Print peak memory and speed, each side in a process of its own."""
+    """Print peak memory and speed, with a separate process for each side."""
     for side in sides:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -126,7 +133,14 @@ def memory(sides: list[int], model: str = "irmad") -> None:
 
 
 def one(folder: Path, side: int, stored: int, model: str) -> None:
-    """One run, measured from inside."""
+    """Run once in this process and print its time and peak memory.
+
+    Args:
+        folder: holds before.tif and after.tif.
+        side: rows and columns of both.
+        stored: size of both files in bytes.
+        model: name of a model, or ``convolutions``.
+    """
     at = time.perf_counter()
     chosen = Convolutions(8, 1) if model == "convolutions" else model
     result = detect(folder / "before.tif", folder / "after.tif", output=folder / "out", model=chosen)
@@ -153,4 +167,4 @@ if __name__ == "__main__":
     elif verb == "one":
         one(Path(rest[0]), int(rest[1]), int(rest[2]), rest[3])
     else:
-        sys.exit(f"{verb}: overhead or memory")
+        sys.exit(f"{verb}: unknown; use overhead or memory")

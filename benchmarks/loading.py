@@ -1,9 +1,9 @@
-"""How many 512 x 512 samples a second come from files, through transforms, and out of the pair maker.
+"""Measure how many samples of 512 x 512 px per second are read, transformed, or made from single dates.
 
     python benchmarks/loading.py [SAMPLES] [--masks FOLDER]
 
-The pictures are made up: smooth texture with noise, so that PNG decodes as slowly as for photographs. ``--masks`` takes
-images with land-cover masks, for the pair maker.
+The images are random: smooth texture with noise, so that PNG decodes as slowly as for photographs. ``--masks`` names a
+folder of images with land-cover masks, for making pairs.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from wasnow.vocabulary import SECOND_WORDS, Vocabulary
 SIDE, PAIRS = 512, 24
 
 
-class Invented:
-    """A few pairs in memory."""
+class RandomPairs:
+    """A few random pairs in memory."""
 
     vocabulary = Vocabulary(SECOND_WORDS)
     names = tuple(f"{index:05d}" for index in range(PAIRS))
-    fingerprint = "invented"
+    fingerprint = "random"
 
     def __len__(self) -> int:
         return PAIRS
@@ -52,7 +52,7 @@ class Invented:
 
 
 def rate(work: Callable[[int], object], samples: int, threads: int) -> float:
-    """Samples a second, after a few to warm up."""
+    """Samples per second, after three to warm up."""
     for index in range(3):
         work(index)
     start = time.perf_counter()
@@ -66,12 +66,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("samples", nargs="?", type=int, default=96)
     parser.add_argument("--masks", type=Path)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        export_second({"train": Invented()}, Path(folder))
+        export_second({"train": RandomPairs()}, Path(folder))
         files = open_dataset(folder).splits["train"]
         flips = Augment()
-        all_of_it = Augment(crop=448, scale=(0.8, 1.25), light=ColorJitter())
+        everything = Augment(crop=448, scale=(0.8, 1.25), light=ColorJitter())
 
         def augmented(augment: Augment) -> Callable[[int], Sample]:
             return lambda index: augment(files[index % PAIRS], np.random.default_rng(index))
@@ -79,14 +79,14 @@ def main() -> None:
         work: dict[str, Callable[[int], object]] = {
             "files": lambda index: files[index % PAIRS],
             "files, flips and turns": augmented(flips),
-            "files, crop, scale, light": augmented(all_of_it),
+            "files, crop, scale, light": augmented(everything),
         }
-        if asked.masks is not None:
-            made = GeneratedPairs(open_masks(asked.masks), 1, 0, PairRecipe(size=SIDE))
-            work["made of single dates"] = made.pair
-        print(f"samples of {SIDE} x {SIDE} a second, {asked.samples} each, {os.cpu_count()} cores")
+        if options.masks is not None:
+            made = GeneratedPairs(open_masks(options.masks), 1, 0, PairRecipe(size=SIDE))
+            work["made from single dates"] = made.pair
+        print(f"samples of {SIDE} x {SIDE} px per second, {options.samples} each, {os.cpu_count()} cores")
         for name, threads in itertools.product(work, (1, 2, 4)):
-            print(f"{name:>26}  {threads} threads  {rate(work[name], asked.samples, threads):6.1f}/s")
+            print(f"{name:>26}  {threads} threads  {rate(work[name], options.samples, threads):6.1f}/s")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""The network that comes with wasnow: megapixels of pair per second, memory, and how soon the first result is there.
+"""Measure the default model: megapixels of pair per second, memory, and time to the first result.
 
     python benchmarks/mini.py [--side 4096] [--repeat 3] [parts ...]
 
-Wanted: 1 megapixel a second on two cores from file to file, 2 through OpenVINO, under 2 GB, and 6 seconds from pressing
-enter to the result of a pair of 512 px. Every comparison is of things measured in turns in one run. Parts:
+Targets: 1 megapixel per second on two cores from file to file, 2 with OpenVINO, under 2 GB, and 6 seconds from the
+command to the result of a pair of 512 px. Compared variants are measured in turns in one run. Parts:
 
-    network   one tile through the network alone: plain, norms folded, activations too, bfloat16,
-              OpenVINO; sizes, batches, threads
-    wait      the same tile where OpenMP's threads sleep, spin, or spin a little while they wait; kept memory
-    whole     `wasnow.detect` on a pair of GeoTIFFs of SIDE px, in a process of its own: seconds inside, outside, peak
-    start     `wasnow detect` on a pair of 512 px, from the shell and back
+    network   one tile through the network alone: plain, norms folded, activations fused, bfloat16, OpenVINO;
+              several sizes, batches, numbers of threads
+    wait      the same tile with OpenMP threads that sleep, spin, or spin briefly while they wait; memory kept or not
+    whole     `wasnow.detect` on a pair of GeoTIFFs of SIDE px in a separate process: time inside and outside, peak
+    start     `wasnow detect` on a pair of 512 px, from the shell
 
-OpenVINO is left out where it is not installed. Rasters are made in a temporary folder and removed.
+OpenVINO is left out where it is not installed. Rasters are generated in a temporary folder.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ from wasnow.models.contract import ChangeModel
 from wasnow.nn import one_pass
 from wasnow.nn.fused import fused
 from wasnow.pipeline.acceleration import accelerated
-from wasnow.pipeline.backends import here
+from wasnow.pipeline.backends import local
 from wasnow.pipeline.run import detect
 
 OPENVINO = find_spec("openvino") is not None
 WAITING: Mapping[str, Mapping[str, str]] = {
-    "threads sleep (as the command line does)": {"OMP_WAIT_POLICY": "passive"},
-    "threads spin (OpenMP's own)": {},
+    "threads sleep (the setting of the command)": {"OMP_WAIT_POLICY": "passive"},
+    "threads spin (OpenMP's default)": {},
     "threads spin for 10,000 turns": {"GOMP_SPINCOUNT": "10000"},
-    "threads sleep, memory goes back": {"OMP_WAIT_POLICY": "passive", "MALLOC_TRIM_THRESHOLD_": "131072"},
+    "threads sleep, memory is returned": {"OMP_WAIT_POLICY": "passive", "MALLOC_TRIM_THRESHOLD_": "131072"},
 }
-"""By what is measured: the environment of a process of its own."""
+"""Environment variables of the process, by description."""
 
 RUNS: Mapping[str, Mapping[str, object]] = {
     "tile 512": {"tile": 512},
@@ -65,11 +65,11 @@ RUNS: Mapping[str, Mapping[str, object]] = {
     "tile 1024, openvino": {"tile": 1024, "device": "openvino"},
     "tile 1024, openvino bf16": {"tile": 1024, "device": "openvino", "precision": "bf16"},
 }
-"""By what is measured: the options of a run."""
+"""Options of a run, by description."""
 
 
 def peak_mb() -> float:
-    """Most memory that this process ever had."""
+    """Peak memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -77,7 +77,14 @@ def peak_mb() -> float:
 
 
 def answer(model: ChangeModel, side: int, batch: int, mode: Callable[[], AbstractContextManager[object]]) -> object:
-    """One call, as the engine makes it."""
+    """Call the model as the pipeline does.
+
+    Args:
+        model: the network.
+        side: rows and columns of the tile.
+        batch: tiles per call.
+        mode: context of the call, for example autocast.
+    """
     tiles = torch.rand(2, batch, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode(), mode():
         return model(tiles[0], tiles[1], torch.ones(batch, 1, side, side, dtype=torch.bool))
@@ -85,7 +92,7 @@ def answer(model: ChangeModel, side: int, batch: int, mode: Callable[[], Abstrac
 
 @contextmanager
 def two_passes() -> Iterator[None]:
-    """Convolutions as plain torch has them, activations afterwards."""
+    """Switch the fused operator off: plain convolutions, then activations."""
     operator, one_pass._operator = one_pass._operator, lambda: None
     try:
         yield
@@ -94,7 +101,7 @@ def two_passes() -> Iterator[None]:
 
 
 def network(repeat: int) -> None:
-    """Every way of running the network, for some sizes, batches and numbers of threads."""
+    """Print the time of each variant of the network for several sizes, batches and numbers of threads."""
     cores = torch.get_num_threads()
     plain = registry.ready("semantic-cd-mini")
     assert isinstance(plain, nn.Module)
@@ -103,17 +110,17 @@ def network(repeat: int) -> None:
     for side, batch, threads in shapes:
         torch.set_num_threads(threads)
         last = registry.ready("semantic-cd-mini").to(memory_format=torch.channels_last)  # type: ignore[union-attr]
-        ways: dict[str, tuple[ChangeModel, Callable[[], AbstractContextManager[object]]]] = {
+        variants: dict[str, tuple[ChangeModel, Callable[[], AbstractContextManager[object]]]] = {
             "plain float32": (plain, nullcontext),
             "weights with channels last": (last, nullcontext),
             "norms folded": (fused(plain), two_passes),
-            "and activations": (fused(plain), nullcontext),
-            "and activations, bf16": (fused(plain), bf16),
+            "and activations fused": (fused(plain), nullcontext),
+            "and activations fused, bf16": (fused(plain), bf16),
         }
         if OPENVINO:
-            ways["openvino"] = (accelerated(plain, device="openvino"), nullcontext)
-            ways["openvino, bf16"] = (accelerated(plain, device="openvino", precision="bf16"), nullcontext)
-        work = {name: partial(answer, model, side, batch, mode) for name, (model, mode) in ways.items()}
+            variants["openvino"] = (accelerated(plain, device="openvino"), nullcontext)
+            variants["openvino, bf16"] = (accelerated(plain, device="openvino", precision="bf16"), nullcontext)
+        work = {name: partial(answer, model, side, batch, mode) for name, (model, mode) in variants.items()}
         times = in_turns(work, repeat)
         print(f"  {side} px, batch {batch}, {threads} threads")
         for name, seconds in times.items():
@@ -122,26 +129,26 @@ def network(repeat: int) -> None:
                 f"{times['plain float32'] / seconds:5.2f} x plain"
             )
     torch.set_num_threads(cores)
-    print(f"  peak memory, all of it together {peak_mb():.0f} MB")
+    print(f"  peak memory of all variants together {peak_mb():.0f} MB")
 
 
 def wait(repeat: int) -> None:
-    """The same work in processes of their own, which differ in their environment."""
+    """Print the time of a tile in separate processes whose environments differ."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "MALLOC_"))}
-    told: dict[str, list[float]] = {name: [] for name in WAITING}
+    times: dict[str, list[float]] = {name: [] for name in WAITING}
     for _ in range(repeat):
         for name, environment in WAITING.items():
             command = [sys.executable, __file__, "tile"]
             done = subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, check=True)
-            told[name].append(float(done.stdout))
-    first = statistics.median(next(iter(told.values())))
-    for name, each in told.items():
+            times[name].append(float(done.stdout))
+    first = statistics.median(next(iter(times.values())))
+    for name, each in times.items():
         seconds = statistics.median(each)
-        print(f"  {name:44} {seconds:7.3f} s a tile of 512 px   {seconds / first:5.2f} x the first")
+        print(f"  {name:44} {seconds:7.3f} s per tile of 512 px   {seconds / first:5.2f} x the first")
 
 
 def tile() -> None:
-    """Print the median seconds of a tile of 512 px, in this very environment."""
+    """Print the median time of a tile of 512 px in the environment of this process."""
     model = fused(registry.ready("semantic-cd-mini"))  # type: ignore[type-var]
     with kept_memory():
         print(in_turns({"tile": partial(answer, model, 512, 1, nullcontext)}, 7)["tile"])
@@ -151,13 +158,13 @@ def tile() -> None:
 
 
 def rasters(folder: Path, side: int) -> None:
-    """A pair of three bands that differ in a few places."""
+    """Write a pair with three bands that differs in a few places."""
     for file, seed in (("before.tif", 0), ("after.tif", 1)):
         make_raster(folder / file, side, seed)
 
 
 def whole(side: int, repeat: int) -> None:
-    """File to file, each run in a process of its own."""
+    """Print time and memory of runs from file to file, each in a separate process."""
     with tempfile.TemporaryDirectory() as name:
         rasters(Path(name), side)
         for _ in range(repeat):
@@ -177,8 +184,8 @@ def whole(side: int, repeat: int) -> None:
 
 
 def one(folder: Path, options: dict[str, object]) -> None:
-    """One run, measured from inside."""
-    here.LANES = options.pop("lanes", here.LANES)  # type: ignore[assignment]
+    """Run once in this process and print its time, memory and phases."""
+    local.LANES = options.pop("lanes", local.LANES)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory(dir=folder) as output:
         start = time.perf_counter()
         result = detect(folder / "before.tif", folder / "after.tif", output=Path(output) / "out", **options)
@@ -188,10 +195,10 @@ def one(folder: Path, options: dict[str, object]) -> None:
 
 
 def start(repeat: int) -> None:
-    """From pressing enter to the prompt, results written."""
+    """Print the time of a whole command, from start to written results."""
     script = Path(sysconfig.get_path("scripts")) / "wasnow"
     if not script.exists():
-        sys.exit(f"{script} is not there: install wasnow into this environment (make env)")
+        sys.exit(f"{script} not found. Install wasnow into this environment (make env)")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rasters(folder, 512)
@@ -210,7 +217,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=4096)
     parser.add_argument("--repeat", type=int, default=3)
     chosen = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, OpenVINO {'there' if OPENVINO else 'absent'}")
+    openvino = "installed" if OPENVINO else "not installed"
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, OpenVINO {openvino}")
     for part in chosen.parts:
         print(part, flush=True)
         if part == "whole":
@@ -225,7 +233,7 @@ if __name__ == "__main__":
     elif sys.argv[1:2] == ["one"]:
         one(Path(sys.argv[2]), json.loads(sys.argv[3]))
     elif "OMP_WAIT_POLICY" not in os.environ:
-        # Torch is loaded and its threads spin; once more, as the command line starts.
+        # Torch is already loaded with spinning threads: start again with the settings of the command.
         patient_threads()
         os.execv(sys.executable, [sys.executable, *sys.argv])
     else:

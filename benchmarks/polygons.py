@@ -1,10 +1,10 @@
-"""Polygons per CPU second and peak memory of `wasnow.output.vector`, at two raster sides of the same density of change.
+"""Measure polygons per CPU second and peak memory of `wasnow.output.vector`, for rasters of the same density of change.
 
     python benchmarks/polygons.py [SIDE ...]
 
-Each side runs in a process of its own; memory is the peak of that process less what it held after the imports.
-Peak memory belongs to the chunk (2048 px) and GDAL's block cache (64 MB): it rises from one chunk to several, while the
-cache fills, and then stays, whatever the raster.
+Each side runs in a separate process; memory is the peak of that process minus its memory after the imports. Peak memory
+depends on the chunk (2048 px) and GDAL's block cache (64 MB): it grows from one chunk to several, while the cache
+fills, and is then independent of the raster.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WORDS = Vocabulary(("water", "building", "road", "tree"))
 
 
 def write_scene(folder: Path, side: int) -> None:
-    """Blobs of random transitions, about a fifth of the ground; every patch is drawn anew, so no two are alike."""
+    """Write blobs of random transitions on about a fifth of the area; each patch has different blobs."""
     profile = {
         "driver": "GTiff",
         "height": side,
@@ -92,6 +92,8 @@ def main() -> None:
         print(measure(int(sys.argv[2]), Path(sys.argv[3])))
         return
     for side in [int(text) for text in sys.argv[1:]] or SIDES:
+        if side % PATCH:
+            sys.exit(f"{side}: the side must be a multiple of {PATCH}")
         with tempfile.TemporaryDirectory() as folder:
             write_scene(Path(folder), side)
             subprocess.run([sys.executable, __file__, "--measure", str(side), folder], check=True)

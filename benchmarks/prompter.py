@@ -1,11 +1,11 @@
-"""What 100 class words cost against 6, behind a context of 256 tokens. Wanted: twice as much at most.
+"""Compare the cost of 100 class words with that of 6, after a context of 256 tokens. Target: a factor of 2 at most.
 
     python benchmarks/prompter.py [RUNS] [--naive WORDS]
 
-The text tower of a ViT-L/14 with random weights, two dates of one pair, float32. ``shared`` runs the context once a
-date and each word behind it; ``naive`` runs context and word whole for every word and date, a word at a time, so that
-its memory does not grow; it is timed with WORDS words (6) and is linear in their number. All in one run, interleaved,
-on one thread, in seconds of CPU time: what others do on the machine then matters least.
+The text encoder of a ViT-L/14 with random weights, two dates of one pair, float32. ``shared`` encodes the context once
+per date and appends each word; ``naive`` encodes context and word together for every word and date, one word at a time
+to limit memory. It is timed with WORDS words (6) and is linear in their number. All variants run interleaved, on one
+thread, measured in CPU time, which other processes affect least.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MANY = FEW + [word.strip() for word in MORE.split(",")]
 
 
 class Prompt:
-    """Words behind the contexts of a pair, ready to be run either way."""
+    """Words after the contexts of a pair, encoded either way."""
 
     def __init__(self, text: TextTower, words: list[str]) -> None:
         self.text = text
@@ -53,11 +53,11 @@ class Prompt:
         self.tails = embedded[:, 1:] + positions[1 + CONTEXT :]
 
     def shared(self) -> Tensor:
-        """``(DATES, K, E)``, the context run once a date."""
+        """Embeddings ``(DATES, K, E)``, with the context encoded once per date."""
         return self.text.suffix(self.text.prefix(self.prefix), self.tails, self.last)
 
     def naive(self) -> Tensor:
-        """The same, everything run whole for every word."""
+        """The same embeddings, with the context encoded again for every word."""
         rows = []
         for tail, end in zip(self.tails, self.last.tolist(), strict=True):
             tokens = torch.cat([self.prefix, tail[None, : end + 1].expand(DATES, -1, -1)], 1)
@@ -68,7 +68,7 @@ class Prompt:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Of CPU time, once."""
+    """CPU time of one call."""
     start = time.process_time()
     work()
     return time.process_time() - start
@@ -85,10 +85,11 @@ def main() -> None:
     text = TextTower(PRESETS["vit-l-14"]).eval()
     assert len(set(MANY)) == 100
     few, many, whole = Prompt(text, FEW), Prompt(text, MANY), Prompt(text, FEW[: options.naive])
-    told = whole.naive()
-    off = float((whole.shared() - told).abs().max() / told.abs().max())
+    expected = whole.naive()
+    difference = float((whole.shared() - expected).abs().max() / expected.abs().max())
     print(
-        f"{torch.get_num_threads()} threads, {options.runs} runs; shared differs from naive by {off:.1e} of the largest"
+        f"{torch.get_num_threads()} threads, {options.runs} runs; "
+        f"shared differs from naive by {difference:.1e} of the largest value"
     )
     work = {"6 words": few.shared, "100 words": many.shared, "context": lambda: text.prefix(few.prefix)}
     took: dict[str, list[float]] = {name: [] for name in work}
@@ -99,9 +100,11 @@ def main() -> None:
     each_word = seconds(whole.naive) / len(whole.last)
     parts = "   ".join(f"{name} {1000 * value:.0f} ms ({1000 * min(took[name]):.0f})" for name, value in median.items())
     tokens = [len(prompt.last) + int(prompt.last.sum()) for prompt in (few, many)]
-    print(f"tokens a date: context {1 + CONTEXT}, 6 words {tokens[0]}, 100 words {tokens[1]}")
+    print(f"tokens per date: context {1 + CONTEXT}, 6 words {tokens[0]}, 100 words {tokens[1]}")
     print(f"shared, median (best): {parts}")
-    print(f"naive: {1000 * each_word:.0f} ms a word; 6 words {6 * each_word:.2f} s, 100 words {100 * each_word:.1f} s")
+    print(
+        f"naive: {1000 * each_word:.0f} ms per word; 6 words {6 * each_word:.2f} s, 100 words {100 * each_word:.1f} s"
+    )
     ratios = [hundred / six for hundred, six in zip(took["100 words"], took["6 words"], strict=True)]
     print(
         f"100 words cost {statistics.median(ratios):.2f} times 6 words ({min(ratios):.2f} to {max(ratios):.2f}); "

@@ -1,17 +1,16 @@
-"""SAM-CD: the encoder against plain transformers, and masked attention against tables of scores.
+"""Compare the encoder of SAM-CD with plain transformers, and its fused masked attention with explicit score matrices.
 
     python benchmarks/sam_cd.py [--encoder mit-b1] [--side 512] [--large 1024] [--repeat 5] [parts ...]
 
-Weights are random; times and memory do not depend on them. Everything is measured in a process of its own, for what is
-asked of the C library cannot be taken back, and a peak of memory neither; in turns, ``--repeat`` times, and the median
-is told. Parts:
+Weights are random; times and memory do not depend on them. Each variant runs in a separate process, since settings of
+the C library and the memory peak of a process cannot be reset. Variants run in turns, ``--repeat`` times; the median is
+printed. Parts:
 
-    encoder     transformers' SegformerModel as it comes, against ours with weights laid out channels-last, freed memory
-                kept (`wasnow._system.kept_memory`), and float32 products by oneDNN, which may round to bfloat16 where
-                the machine has units for it
-    attention   the four masked attentions at --large px, forward and with gradients: fused kernels, against tables of
-                the same scores, against dense tables between all places (counted only, where they would not fit)
-    network     a pair at --side px: without priors, with masks as channels, with masked attention, of 1 and 4 words
+    encoder     SegformerModel of transformers, against ours: with weights in channels-last layout, with freed memory
+                kept (`wasnow._system.kept_memory`), and with float32 products by oneDNN, which may round to bfloat16
+    attention   the four masked attentions at --large px, forward and with gradients: fused kernels against explicit
+                score matrices; dense matrices between all positions are only counted if they would not fit
+    network     a pair at --side px: without priors, with masks as channels, with masked attention for 1 and 4 words
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ from wasnow.nn.segformer import STRIDES, MitConfig, MixTransformer
 PARTS = ("encoder", "attention", "network")
 MB = 2**20
 FITS_MB = 4096
-"""Tables larger than this are counted and not made."""
+"""Score matrices larger than this are counted but not computed."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", type=known, default=list(PARTS), help=", ".join(PARTS))
+    parser.add_argument("parts", nargs="*", type=part_name, default=list(PARTS), help=", ".join(PARTS))
     parser.add_argument("--encoder", default="mit-b1")
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--large", type=int, default=1024)
@@ -51,7 +50,7 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measured(options.one, options)))
+        print(json.dumps(measure(options.one, options)))
         return
     print(f"{torch.get_num_threads()} threads, {options.encoder}, median of {options.repeat} in turns")
     parts = dict(zip(PARTS, (encoder_part, attention_part, network_part), strict=True))
@@ -59,18 +58,18 @@ def main() -> None:
         parts[part](options)
 
 
-def known(part: str) -> str:
-    """A part, for argparse, whose own choices refuse the default of a list."""
+def part_name(part: str) -> str:
+    """Argparse type: the name of a part. (`choices` would reject the default, which is a list.)"""
     if part not in PARTS:
-        raise argparse.ArgumentTypeError(f"{part!r} is none of {', '.join(PARTS)}")
+        raise argparse.ArgumentTypeError(f"{part!r} is not one of {', '.join(PARTS)}")
     return part
 
 
-# ---------------------------------------------------------------------------------------------------- in own processes
+# -------------------------------------------------------------------------------------------------- separate processes
 
 
 def in_turns(names: list[str], options: argparse.Namespace) -> dict[str, tuple[float, float]]:
-    """Median seconds, and median MB at the peak beyond what was there before, of each."""
+    """Median time in s and median growth of the memory peak in MB, by name."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(options.repeat):
         for name in names:
@@ -81,11 +80,11 @@ def in_turns(names: list[str], options: argparse.Namespace) -> dict[str, tuple[f
     return {name: tuple(statistics.median(each) for each in zip(*rows, strict=True)) for name, rows in found.items()}
 
 
-def measured(name: str, options: argparse.Namespace) -> tuple[float, float]:
-    """Seconds of the second of two calls, and the MB of the peak beyond what stood before the first."""
+def measure(name: str, options: argparse.Namespace) -> tuple[float, float]:
+    """Time of the second of two calls in s, and growth of the memory peak over both in MB."""
     with ExitStack() as stack:
         torch.manual_seed(0)
-        call = dict(works(options, stack))[name]()
+        call = dict(prepared_calls(options, stack))[name]()
         before = peak()
         call()
         start = time.perf_counter()
@@ -94,12 +93,14 @@ def measured(name: str, options: argparse.Namespace) -> tuple[float, float]:
 
 
 def peak() -> float:
-    """MB that this process has ever held at once."""
+    """Peak memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def works(options: argparse.Namespace, stack: ExitStack) -> Iterator[tuple[str, Callable[[], Callable[[], object]]]]:
-    """Everything there is to measure: a name, and what prepares it and gives the call."""
+def prepared_calls(
+    options: argparse.Namespace, stack: ExitStack
+) -> Iterator[tuple[str, Callable[[], Callable[[], object]]]]:
+    """Yield the name of each variant and a function that prepares it and returns the call to time."""
     for name in ENCODERS:
         yield name, lambda name=name: encoder_work(name, options, stack)
     for name in ATTENTIONS:
@@ -149,8 +150,8 @@ def encoder_part(options: argparse.Namespace) -> None:
 ATTENTIONS = ("fused", "fused, gradients", "table", "table, gradients")
 
 
-class Tabled(MaskedAttention):
-    """The same, with all scores of all heads written down."""
+class ExplicitScores(MaskedAttention):
+    """The same attention with an explicit score matrix for each head."""
 
     def _local(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor, read: Tensor) -> Tensor:
         scores = (query @ key.mT / query.shape[-1] ** 0.5).masked_fill(~read[:, None, None], float("-inf"))
@@ -161,7 +162,7 @@ class Tabled(MaskedAttention):
 
 def attention_work(name: str, options: argparse.Namespace) -> Callable[[], object]:
     sizes, gradients = MitConfig.named(options.encoder), name.endswith("gradients")
-    kind = Tabled if name.startswith("table") else MaskedAttention
+    kind = ExplicitScores if name.startswith("table") else MaskedAttention
     modules = [kind(*each) for each in zip(sizes.widths, sizes.heads, sizes.reductions, strict=True)]
     mask = torch.zeros(1, 1, options.large, options.large, dtype=torch.bool)
     mask[..., : options.large // 3, : options.large // 2] = True
@@ -188,13 +189,13 @@ def attention_part(options: argparse.Namespace) -> None:
         places = (options.large // stride) ** 2
         keyed, dense = (4 * heads * places * keys / MB for keys in (places // by**2, places))
         tables = {"table": max(tables["table"], keyed), "dense": max(tables["dense"], dense)}
-        print(f"  stride {stride:2}: {places} places, {places // by**2} keys, {heads} heads: scores {keyed:.0f} MB, "
-              f"between all places {dense:.0f} MB")  # fmt: skip
+        print(f"  stride {stride:2}: {places} positions, {places // by**2} keys, {heads} heads: scores {keyed:.0f} MB, "
+              f"between all positions {dense:.0f} MB")  # fmt: skip
     names = [name for name in ATTENTIONS if name.startswith("fused") or 3 * tables["table"] < FITS_MB]
     found = in_turns(names, options)
     for name, (seconds, mb) in found.items():
         print(f"  {name:44} {seconds:8.3f} s   {mb:6.0f} MB at the peak")
-    print(f"  largest table of scores: {tables['table']:.0f} MB; between all places: {tables['dense']:.0f} MB")
+    print(f"  largest score matrix: {tables['table']:.0f} MB; between all positions: {tables['dense']:.0f} MB")
 
 
 # -------------------------------------------------------------------------------------------------------------- network
@@ -210,7 +211,7 @@ NETWORKS = {
 def network_work(name: str, options: argparse.Namespace, stack: ExitStack) -> Callable[[], object]:
     priors, words = NETWORKS[name]
     stack.enter_context(kept_memory())
-    network = SAMCD(encoder=options.encoder, words=[f"thing {i}" for i in range(words)], priors=priors)
+    network = SAMCD(encoder=options.encoder, words=[f"class {i}" for i in range(words)], priors=priors)
     network = network.to(memory_format=torch.channels_last).eval()
     before, after = torch.rand(2, 1, 3, options.side, options.side)
     masks = torch.zeros(1, 2, words, options.side, options.side, dtype=torch.bool)

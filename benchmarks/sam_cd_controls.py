@@ -1,32 +1,32 @@
-"""What masks give SAM-CD: the same network without them, with them in three ways, under one budget.
+"""Measure what masks contribute to SAM-CD: the network without masks and with masks in three ways, under one budget.
 
     python benchmarks/sam_cd_controls.py DATA OUT [--cases dubai france] [--steps 800] [--seeds 0 1 2] ...
 
 DATA holds ``dubai-landcover`` (images of one date with masks of classes) and ``france-buildings`` (``binary`` and
-``instances``, pairs each). Everything goes the road of a user: pairs and masks are files in OUT, priors are made of the
-masks, and each run is a training run of the recipe's network. The same command goes on where it was interrupted.
+``instances``, pairs each). The script takes the same steps as a user: pairs and masks are files in OUT, priors are made
+from the masks, and each run trains the network of the recipe. The same command continues an interrupted run.
 
 case      trained on                                     scored on                    word, and its mask at each date
-dubai     pairs made of all towns but the last           pairs of the last town       building: where it is
-france    ``binary``: change of buildings, both ways     ``instances``: new and gone  building: what changed, at both
-                                                                                      dates: no label says more
+dubai     pairs made of all towns but the last           pairs of the last town       building: where present
+france    ``binary``: change of buildings, both kinds    ``instances``: new and gone  building: changed pixels, at both
+                                                                                      dates; no other label exists
 
 control       network                      masks
 none          no masks, no attention       -
-empty         attention                    none: all empty, so that everything is read; as large as the next
-channel       masks as further channels    worn
+empty         attention                    all empty, so that every key is read; same size as the next
+channel       masks as added channels      worn
 attention     masked attention             worn
-inside        the same, kept in the masks  worn: local features are 0 outside them (``local=inside``, ``empty=zero``)
-truth         masked attention             as labelled
-truth-inside  as ``inside``                as labelled
+inside        the same, inside the masks   worn: local features are 0 outside them (``local=inside``, ``empty=zero``)
+truth         masked attention             from the labels
+truth-inside  as ``inside``                from the labels
 
-*Worn* masks stand for those that a masker would find: of the labelled objects 15 % are missed, each is displaced by up
-to 3 px, and as many again as 5 % of them are invented, of the shape of others. Each picture's are drawn once.
+*Worn* masks imitate the errors of a detector: 15 % of the labelled objects are missing, each is shifted by up to 3 px,
+and false objects are added, 5 % of their number, with the shapes of others. They are drawn once per image.
 
-All runs of a case see the same pairs in the same order for the same number of steps, each seed with its own first
-weights, and nothing is selected: what is told is F1 of change on the scored pairs after the last step, its mean over
-all validations (a curve that rises sooner has more of it), and the first step at which it reached 90 % of the last
-score of ``none``. OUT/controls.json has every curve, OUT/CASE.svg draws their means over the seeds.
+All runs of a case see the same pairs in the same order for the same number of steps. Each seed has its own initial
+weights. No checkpoint is selected. Reported are F1 of change on the scored pairs after the last step, its mean over all
+validations (higher for faster convergence), and the first step at which it reaches 90 % of the last score of ``none``.
+OUT/controls.json holds every curve, OUT/CASE.svg shows their means over the seeds.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ CONTROLS = {
 
 @dataclass(frozen=True)
 class Pair:
-    """A pair as it is written: pictures ``(H, W, 3)``, change 0, 1, 255, and the masks of both dates ``(2, H, W)``."""
+    """Images ``(H, W, 3)``, change 0, 1 or 255, and the masks of both dates ``(2, H, W)``."""
 
     split: str
     name: str
@@ -106,7 +106,7 @@ class Pair:
 
 
 def dubai(data: Path, options: argparse.Namespace) -> Iterator[Pair]:
-    """Pairs made of single-date images; buildings of both dates are known, and change is where one is at one alone."""
+    """Yield pairs made from single-date images: change is where a building exists at one date only."""
     folder = open_masks(data / "dubai-landcover")
     kept, held = folder.split(None)
     code = 1 + folder.vocabulary.words.index(WORD)
@@ -121,7 +121,7 @@ def dubai(data: Path, options: argparse.Namespace) -> Iterator[Pair]:
 
 
 def france(data: Path, options: argparse.Namespace) -> Iterator[Pair]:
-    """Real pairs; only change is labelled where it is trained on, so masks are what changed, at both dates."""
+    """Yield real pairs: the training labels only show change, so the masks of both dates are the changed pixels."""
     for split, folder in (("train", "binary"), ("val", "instances")):
         for path in sorted((data / "france-buildings" / folder / "before").glob("*.tif")):
             pictures = []
@@ -129,7 +129,7 @@ def france(data: Path, options: argparse.Namespace) -> Iterator[Pair]:
                 pictures.append(read_picture(path.parent.parent / date / path.name)[0])
             numbers = read_label(path.parent.parent / "label" / path.name).numbers
             assert numbers is not None
-            # 1 new, 2 gone, 3 there at both dates.
+            # 1: new, 2: gone, 3: unchanged.
             changed = (numbers == 1) | (numbers == 2)
             yield Pair(split, path.stem, pictures[0], pictures[1], changed.astype(np.uint8), np.stack([changed] * 2))
 
@@ -138,7 +138,7 @@ CASES = {"dubai": dubai, "france": france}
 
 
 def worn(mask: Mask, rng: np.random.Generator) -> Mask:
-    """A mask as a masker might have found it: see the module."""
+    """The mask with the errors that the module docstring describes."""
     labels, _ = ndimage.label(mask, np.ones((3, 3), np.bool_))
     found = np.zeros_like(mask)
     height, width = mask.shape
@@ -182,7 +182,7 @@ def written(case: str, data: Path, out: Path, options: argparse.Namespace) -> Da
 
 
 def put(path: Path, values: NDArray[np.uint8]) -> None:
-    """Write a PNG, and its folder if need be."""
+    """Write a PNG; its folder is created if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, values)
 
@@ -191,7 +191,7 @@ def put(path: Path, values: NDArray[np.uint8]) -> None:
 
 
 def configured(control: Control, seed: int, options: argparse.Namespace) -> TrainConfig:
-    """The same for all but the network's options and the seed."""
+    """The configuration of a run: equal for all but the network options and the seed."""
     return TrainConfig(
         name="sam-cd-controls",
         model="sam-cd",
@@ -224,7 +224,16 @@ def configured(control: Control, seed: int, options: argparse.Namespace) -> Trai
 def curve(
     case: str, name: str, seed: int, dataset: Dataset, out: Path, options: argparse.Namespace
 ) -> list[list[float]]:
-    """``[[step, score], ...]`` of a run, which is made or gone on with if it is not finished."""
+    """``[[step, score], ...]`` of a run, which is started or continued unless it is finished.
+
+    Args:
+        case: a key of `CASES`.
+        name: a key of `CONTROLS`.
+        seed: of the initial weights.
+        dataset: pairs of the case.
+        out: folder of this benchmark.
+        options: of the command line.
+    """
     control, folder = CONTROLS[name], out / case / "runs" / f"{name}-{seed}"
     masks: PairMasks | None = None
     if control.priors != "none":
@@ -232,37 +241,37 @@ def curve(
     record = folder / "run.json"
     if not record.exists() or json.loads(record.read_text())["status"] != "complete":
         print(f"{case}: {name}, seed {seed}", flush=True)
-    # A finished run comes back at once, and one of another budget is refused.
+    # train() returns at once for a finished run and rejects one with another budget.
     settings = configured(control, seed, options)
     train(settings, dict(dataset.splits), folder, resume=True, priors=masks, data_name=case, logger=LineLogger(60))
     with (folder / "validations.csv").open(newline="") as file:
         return [[float(row["step"]), float(row[SCORE] or 0)] for row in csv.DictReader(file)]
 
 
-# --------------------------------------------------------------------------------------------------------- what it says
+# --------------------------------------------------------------------------------------------------------- summary
 
 
 def summary(found: dict[str, dict[int, list[list[float]]]]) -> dict[str, dict[str, object]]:
-    """Per control: the last score, the mean over the curve, how soon it was at 90 % of the last score of ``none``."""
-    told: dict[str, dict[str, object]] = {}
+    """By control: last score, mean over the curve, first step with 90 % of the last score of ``none``."""
+    table: dict[str, dict[str, object]] = {}
     last_of_none = statistics.mean(each[-1][1] for each in found["none"].values()) if "none" in found else math.nan
     for name, seeds in found.items():
         last = [each[-1][1] for each in seeds.values()]
         mean = [statistics.mean(score for _, score in each) for each in seeds.values()]
         goal = 0.9 * last_of_none if last_of_none > 0 else math.inf
         soon = [next((step for step, score in each if score >= goal), None) for each in seeds.values()]
-        told[name] = {
+        table[name] = {
             "last": statistics.mean(last),
             "last_of_seeds": last,
             "mean_over_steps": statistics.mean(mean),
             "mean_over_steps_of_seeds": mean,
             "steps_to_90_percent_of_none": soon,
         }
-    return told
+    return table
 
 
 def drawn(found: dict[str, dict[int, list[list[float]]]]) -> str:
-    """The means over the seeds as an SVG that stands alone, with a legend in it."""
+    """The means over the seeds as a self-contained SVG with a legend."""
     series = []
     for name, seeds in found.items():
         each = np.array(list(seeds.values()))
@@ -282,7 +291,7 @@ def drawn(found: dict[str, dict[int, list[list[float]]]]) -> str:
 
 
 def main() -> None:
-    """See the module."""
+    """Train and score all controls."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
@@ -291,15 +300,15 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--validations", type=int, default=16)
-    parser.add_argument("--pairs", type=int, default=400, help="dubai: made to train on")
-    parser.add_argument("--scored", type=int, default=60, help="dubai: made to score")
-    parser.add_argument("--side", type=int, default=256, help="dubai: of the pairs, in pixels")
+    parser.add_argument("--pairs", type=int, default=400, help="dubai: training pairs to make")
+    parser.add_argument("--scored", type=int, default=60, help="dubai: scored pairs to make")
+    parser.add_argument("--side", type=int, default=256, help="dubai: rows and columns of the pairs")
     parser.add_argument("--data-seed", type=int, default=0)
     parser.add_argument("--crop", type=int, default=192)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--encoder", default="mit-b0")
     parser.add_argument(
-        "--reductions", nargs=4, type=int, default=[4, 2, 1, 1], help="keys of 16 px; 8 4 2 1: of 32 px"
+        "--reductions", nargs=4, type=int, default=[4, 2, 1, 1], help="4 2 1 1: keys of 16 px; 8 4 2 1: keys of 32 px"
     )
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--lr", type=float, default=5e-4)
@@ -309,23 +318,23 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    told: dict[str, object] = {
+    results: dict[str, object] = {
         "settings": {name: str(value) for name, value in vars(options).items() if name != "data"}
     }
     for case in options.cases:
         dataset = written(case, options.data, options.out, options)
         found: dict[str, dict[int, list[list[float]]]] = {name: {} for name in options.controls}
-        # Seed by seed, so that an interrupted night still has every control.
+        # Seed by seed, so that an interrupted session has results for every control.
         for seed in options.seeds:
             for name in options.controls:
                 found[name][seed] = curve(case, name, seed, dataset, options.out, options)
-        told[case] = {"summary": summary(found), "curves": found}
+        results[case] = {"summary": summary(found), "curves": found}
         (options.out / f"{case}.svg").write_text(drawn(found), encoding="utf-8")
-        (options.out / "controls.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        (options.out / "controls.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         for name, one in summary(found).items():
             print(
                 f"{case} {name:10} F1 {100 * float(str(one['last'])):.2f} at the end, "
-                f"{100 * float(str(one['mean_over_steps'])):.2f} on the way, "
+                f"mean {100 * float(str(one['mean_over_steps'])):.2f}, "
                 f"90 % of none at {one['steps_to_90_percent_of_none']}"
             )
 

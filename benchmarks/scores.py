@@ -1,8 +1,8 @@
-"""How long scoring one 512 x 512 pair takes, both protocols, six classes. Wanted: 3 ms at most.
+"""Measure the time to score one pair of 512 x 512 px with six classes, both protocols. Target: 3 ms at most.
 
     python benchmarks/scores.py [RUNS]
 
-``count`` is what every image costs; ``scores`` is what a set of images costs once (or an image, where a row is wanted).
+``count`` runs once per image, ``scores`` once per set of images (or once per image for per-image rows).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIDE, CLASSES = 512, 6
 
 
 def pair(seed: int, *, ignored: float = 0.0) -> tuple[NDArray[np.uint8], ...]:
-    """Predicted and labelled codes of both dates: blobs of change, a fifth of the pixels, partly confused."""
+    """Predicted and labelled codes of both dates: blobs of change on a fifth of the pixels, with 10 % errors."""
     draw = np.random.default_rng(seed)
 
     def blobs(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -40,7 +40,7 @@ def pair(seed: int, *, ignored: float = 0.0) -> tuple[NDArray[np.uint8], ...]:
 
 
 def milliseconds(work: Callable[[], object], runs: int) -> tuple[float, float]:
-    """Median and best of ``runs``, after three to warm up. On a busy machine only the best says something."""
+    """Median and best of ``runs``, after three to warm up. On a busy machine only the best is reliable."""
     for _ in range(3):
         work()
     took = []
@@ -70,7 +70,7 @@ def main() -> None:
     start = time.perf_counter()
     bootstrap(images)
     took = time.perf_counter() - start
-    print(f"bootstrap of {len(images)} images, 1000 resamples: {took:.2f} s; {size:.0f} kB an image")
+    print(f"bootstrap of {len(images)} images, 1000 resamples: {took:.2f} s; {size:.0f} kB per image")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What the chunked selective scan gains over the sequential one. Wanted: ten times at 4096 steps.
+"""Compare the chunked selective scan with the sequential one. Target: ten times as fast at 4096 steps.
 
     python benchmarks/selective_scan.py [STEPS] [--width D] [--runs N] [--threads N]
 
-One sequence of STEPS places (4096) and D channels (192, VMamba-tiny's first stage), states of one number: the answer
-alone, and the answer with its gradient. Both ways in one run, interleaved, in seconds of CPU time: what others do on
-the machine then matters least. Beside it the largest difference of the answers and of the gradients.
+One sequence of STEPS positions (4096) and D channels (192, the first stage of VMamba-tiny), state size 1: the output
+alone, and the output with its gradient. Both variants run interleaved and are measured in CPU time, which other
+processes affect least. The largest difference of outputs and gradients is printed too.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from torch.nn import functional
 from wasnow.nn.selective_scan import Scan, chunked, sequential
 
 
-def told(steps: int, width: int) -> list[Tensor]:
-    """u, Δ, A, B, C as a network has them: Δ about 1/100 to 10."""
+def random_inputs(steps: int, width: int) -> list[Tensor]:
+    """u, Δ, A, B, C with the ranges of a network: Δ about 1/100 to 10."""
     torch.manual_seed(0)
     u, delta = torch.randn(2, 1, steps, width)
     write, read = torch.randn(2, 1, steps, 1)
     return [u, functional.softplus(2 * delta - 2), -torch.exp(torch.randn(width, 1)), write, read]
 
 
-def answered(scan: Scan, inputs: list[Tensor]) -> list[Tensor]:
-    """The answer alone."""
+def forward(scan: Scan, inputs: list[Tensor]) -> list[Tensor]:
+    """The output."""
     with torch.inference_mode():
         return [scan(*inputs)]
 
 
-def learned(scan: Scan, inputs: list[Tensor]) -> list[Tensor]:
-    """The gradients by all inputs of the sum of squares of the answer."""
+def gradients(scan: Scan, inputs: list[Tensor]) -> list[Tensor]:
+    """The gradients of the sum of squares of the output with respect to all inputs."""
     leaves = [each.detach().requires_grad_() for each in inputs]
     return list(torch.autograd.grad(scan(*leaves).square().sum(), leaves))
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Of CPU time, once."""
+    """CPU time of one call."""
     start = time.process_time()
     work()
     return time.process_time() - start
@@ -56,11 +56,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    inputs = told(options.steps, options.width)
+    inputs = random_inputs(options.steps, options.width)
     print(f"{options.steps} steps, {options.width} channels, {options.threads} threads, {options.runs} runs")
-    for name, work in (("answer", answered), ("answer and gradient", learned)):
+    for name, work in (("output", forward), ("output and gradient", gradients)):
         pairs = list(zip(work(chunked, inputs), work(sequential, inputs), strict=True))
-        off = max(float((one - other).abs().max() / other.abs().max()) for one, other in pairs)
+        difference = max(float((one - other).abs().max() / other.abs().max()) for one, other in pairs)
         took: dict[str, list[float]] = {"sequential": [], "chunked": []}
         for _ in range(options.runs):
             took["sequential"].append(seconds(lambda work=work: work(sequential, inputs)))  # type: ignore[misc]
@@ -69,7 +69,8 @@ def main() -> None:
         ratios = [one / other for one, other in zip(took["sequential"], took["chunked"], strict=True)]
         print(
             f"{name}: sequential {1000 * slow:.0f} ms, chunked {1000 * fast:.1f} ms, {statistics.median(ratios):.1f} "
-            f"times faster ({min(ratios):.1f} to {max(ratios):.1f}); largest difference {off:.1e} of the largest number"
+            f"times as fast ({min(ratios):.1f} to {max(ratios):.1f}); "
+            f"largest difference {difference:.1e} of the largest value"
         )
 
 

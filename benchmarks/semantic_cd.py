@@ -1,13 +1,13 @@
-"""Semantic-CD: seconds of a pair and where they go, what more words and other words cost, and a training step.
+"""Measure Semantic-CD: the time of a pair and its parts, the cost of class words, and a training step.
 
     python benchmarks/semantic_cd.py [--clip vit-l-14] [--side 512] [--repeat 3] [parts ...]
 
-Weights are random: times do not depend on them, differences between number types do (trained weights are tamer). Every
-comparison is a ratio of two things measured in turns in one run. Parts:
+Weights are random. Times do not depend on them; differences between number types do, and are smaller for trained
+weights. Every comparison is a ratio of two variants measured in turns in one run. Parts:
 
-    encoder   the tower with filters in float32, in oneDNN's bf16 and in autocast, against plain transformers float32
-    pair      a whole pair: encoder, prompter, decoders; 6 and 100 words; other words from kept features
-    step      a training step of each stage: as recipes run it, against gradients kept everywhere
+    encoder   the encoder with filters in float32, in oneDNN's bf16 and in autocast, against plain transformers
+    pair      a whole pair: encoder, prompter, decoders; 6 and 100 words; other words from cached features
+    step      a training step of each stage: as recipes run it, against gradients of everything
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from wasnow.models.semantic_cd import SECOND_WORDS, SemanticCD
 from wasnow.training.losses import LossFunction, Target, change_loss, class_loss
 from wasnow.training.optim import freeze, training_mode
 
-HUNDRED = tuple(f"thing number {i}" for i in range(100))
+HUNDRED = tuple(f"class number {i}" for i in range(100))
 
 
 class onednn_bf16(AbstractContextManager[None]):  # noqa: N801
-    """Float32 products by oneDNN, which may round their inputs to bfloat16 where the machine has units for it."""
+    """Let oneDNN compute float32 products; it may round their inputs to bfloat16 on CPUs with such units."""
 
     def __enter__(self) -> None:
         self._before = torch.backends.mkldnn.matmul.fp32_precision
@@ -40,19 +40,19 @@ class onednn_bf16(AbstractContextManager[None]):  # noqa: N801
         torch.backends.mkldnn.matmul.fp32_precision = self._before
 
 
-def told(times: Mapping[str, float], against: str) -> None:
-    """A line each, with the ratio to one of them."""
+def print_times(times: Mapping[str, float], against: str) -> None:
+    """Print one line per variant, with its ratio to one of them."""
     for name, seconds in times.items():
         print(f"  {name:44} {seconds:8.3f} s   {times[against] / seconds:5.2f} x as fast as {against!r}")
 
 
 def peak_mb() -> float:
-    """Most memory that this process ever had."""
+    """Peak memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def plain_tower(model: SemanticCD, images: Tensor) -> Tensor:
-    """Both dates through the blocks alone, as transformers runs them."""
+    """Both dates through the blocks alone, as in transformers."""
     tokens = model.clip.image.embed(images)
     for block in model.clip.image.blocks:
         tokens = block(tokens)
@@ -60,7 +60,7 @@ def plain_tower(model: SemanticCD, images: Tensor) -> Tensor:
 
 
 def encoder(model: SemanticCD, pair: tuple[Tensor, Tensor], repeat: int) -> None:
-    """The image tower under each setting, and how far the answers are from float32."""
+    """Measure the image encoder in each setting, and the difference of its output from float32."""
     rows, cols = (side // 16 * model.clip.image.config.patch for side in pair[0].shape[-2:])
     images = torch.rand(2 * len(pair[0]), 3, rows, cols)
 
@@ -80,7 +80,7 @@ def encoder(model: SemanticCD, pair: tuple[Tensor, Tensor], repeat: int) -> None
         f"with filters, {name}": partial(under, context, partial(model.encode, *pair))
         for name, context in settings.items()
     }
-    told(in_turns(work, repeat), "plain tower, float32")
+    print_times(in_turns(work, repeat), "plain tower, float32")
     exact = under(nullcontext, partial(model, *pair))
     for name, context in settings.items():
         found = under(context, partial(model, *pair))
@@ -93,7 +93,7 @@ def encoder(model: SemanticCD, pair: tuple[Tensor, Tensor], repeat: int) -> None
 
 @torch.inference_mode()
 def pair_of_images(model: SemanticCD, pair: tuple[Tensor, Tensor], repeat: int) -> None:
-    """Where a pair's time goes, and what words cost."""
+    """Measure the parts of a pair, and the cost of class words."""
     hundred, size = model.bind(HUNDRED), (pair[0].shape[-2], pair[0].shape[-1])
     features = model.encode(*pair)
     both = torch.cat(features)
@@ -103,8 +103,8 @@ def pair_of_images(model: SemanticCD, pair: tuple[Tensor, Tensor], repeat: int) 
             {
                 "whole pair, 6 words": partial(model, *pair),
                 "whole pair, 100 words": partial(hundred, *pair),
-                "other 6 words from kept features": partial(model.answer, features, size),
-                "other 100 words from kept features": partial(hundred.answer, features, size),
+                "other 6 words from cached features": partial(model.answer, features, size),
+                "other 100 words from cached features": partial(hundred.answer, features, size),
                 "encoder": partial(model.encode, *pair),
                 "prompter, 6 words": partial(model.costs, both),
                 "prompter, 100 words": partial(hundred.costs, both),
@@ -114,20 +114,20 @@ def pair_of_images(model: SemanticCD, pair: tuple[Tensor, Tensor], repeat: int) 
             },
             repeat,
         )
-    told(times, "whole pair, 6 words")
+    print_times(times, "whole pair, 6 words")
     print(f"  100 words cost {times['whole pair, 100 words'] / times['whole pair, 6 words']:.2f} x 6 words")
     print(f"  prompter alone: {times['prompter, 100 words'] / times['prompter, 6 words']:.2f} x")
     print(f"  peak memory {peak_mb():.0f} MB")
 
 
 def step(model: SemanticCD, pair: tuple[Tensor, Tensor], repeat: int) -> None:
-    """A step of each stage: forward, loss, gradient; the optimizer's part left out."""
+    """Measure a step of each stage: forward, loss, gradient; without the optimizer."""
     height, width = pair[0].shape[-2:]
     codes = torch.randint(0, 7, (2, len(pair[0]), height, width), generator=torch.Generator().manual_seed(0))
     target = Target.of_codes(*torch.where(codes[:1] > 0, codes.clamp(min=1), 0))
 
-    def run(loss: LossFunction, trains: tuple[str, ...], *, forgets: bool = False, encoder: bool = True) -> None:
-        model.checkpointing = forgets
+    def run(loss: LossFunction, trains: tuple[str, ...], *, checkpointing: bool = False, encoder: bool = True) -> None:
+        model.checkpointing = checkpointing
         freeze(model, trains)
         training_mode(model)
         with nullcontext() if encoder else torch.no_grad():
@@ -141,7 +141,7 @@ def step(model: SemanticCD, pair: tuple[Tensor, Tensor], repeat: int) -> None:
         "stage 1": {
             everything: partial(run, change_loss, ()),
             "frozen parts without gradients": partial(run, change_loss, first),
-            "and blocks computed twice": partial(run, change_loss, first, forgets=True),
+            "and gradient checkpointing": partial(run, change_loss, first, checkpointing=True),
         },
         "stage 2": {
             everything: partial(run, class_loss, ()),
@@ -151,13 +151,13 @@ def step(model: SemanticCD, pair: tuple[Tensor, Tensor], repeat: int) -> None:
     }
     for name, work in stages.items():
         print(f"  {name}")
-        told(in_turns(work, repeat), everything)
+        print_times(in_turns(work, repeat), everything)
         for kind, call in work.items():
-            print(f"  {kind:44} keeps {kept_mb(call):8.0f} MB for the gradient")
+            print(f"  {kind:44} holds {kept_mb(call):8.0f} MB for the gradient")
 
 
 def kept_mb(call: Callable[[], object]) -> float:
-    """What the graph of one call keeps for its gradient: every tensor once, weights left out."""
+    """MB that the graph of one call holds for its gradient; each tensor counts once, weights do not count."""
     sizes: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""How long `wasnow --help` takes, from the shell and back. Wanted: under 0.5 s.
+"""Measure the time of `wasnow --help` from the shell. Target: under 0.5 s.
 
     python benchmarks/startup.py [RUNS]
 
-Prints the median and the best of the runs (7 if not said), after one that fills the caches.
+Prints the median and the best of RUNS (7) runs, after one that fills the caches.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from pathlib import Path
 
 
 def seconds(command: list[str]) -> float:
-    """Wall time of one run of a command that must succeed."""
+    """Wall time of one run of a command.
+
+    Raises:
+        subprocess.CalledProcessError: the command fails.
+    """
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
@@ -26,7 +30,7 @@ def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     script = Path(sysconfig.get_path("scripts")) / "wasnow"
     if not script.exists():
-        sys.exit(f"{script} is not there: install wasnow into this environment (make env)")
+        sys.exit(f"{script} not found. Install wasnow into this environment (make env)")
     command = [str(script), "--help"]
     seconds(command)
     took = [seconds(command) for _ in range(runs)]

@@ -1,4 +1,4 @@
-"""What several benchmarks measure with."""
+"""Timing that several benchmarks share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from collections.abc import Callable, Mapping
 
 
 def in_turns(work: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, float]:
-    """Median seconds of each, called one after the other so that the machine's moods hit all alike."""
+    """Median time of each call in s; calls alternate so that load on the machine affects all alike.
+
+    Args:
+        work: calls by name.
+        repeat: timed calls of each, after one that is not timed.
+    """
     for call in work.values():
         call()
     took: dict[str, list[float]] = {name: [] for name in work}

@@ -1,10 +1,10 @@
-"""Whether data loading keeps a network fed: the share of a run's time spent waiting for the next batch.
+"""Measure the share of training time that is spent waiting for the next batch.
 
     python benchmarks/training.py [--crop 256] [--steps 20] [--workers 0 1 2] [--model sscd-l]
 
-Pairs of 512 x 512 px are written as PNG in the layout of SECOND, read, cropped, turned and relit as in training. Beside
-the share it prints the pace of training and that of reading alone, without a network: where the second is well above
-the first, the network is kept fed, and the quotient tells how much faster a device could be before it starves.
+Pairs of 512 x 512 px are written as PNG in the layout of SECOND, read, cropped, rotated and relit as in training. The
+script also prints the speed of training and that of reading without a network: their quotient states how much faster a
+device could be before data loading limits it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wasnow.data.samples import Samples
 from wasnow.data.transforms import Augment, ColorJitter
 from wasnow.synthetic import CLASSES, render_scene
 from wasnow.training.config import Stage
-from wasnow.training.loader import BatchLoader
+from wasnow.training.feed import BatchLoader
 from wasnow.training.logging import NullLogger, Progress
 from wasnow.training.recipes import sscd_l_small
 from wasnow.training.trainer import train
@@ -32,17 +32,17 @@ COLORS = np.array([[255, 255, 255], [128, 0, 0], [128, 128, 128], [0, 0, 255], [
 
 
 class Last(NullLogger):
-    """Remembers the last step."""
+    """Keeps the progress of the last step."""
 
     seen: Progress
 
     def step(self, progress: Progress) -> None:
-        """Remember."""
+        """Keep it."""
         self.seen = progress
 
 
 def write_pairs(folder: Path, count: int, side: int = 512) -> None:
-    """Synthetic scenes as a SECOND-like folder."""
+    """Write synthetic scenes in the layout of SECOND."""
     assert len(CLASSES) + 1 == len(COLORS)
     for i in range(count):
         scene = render_scene(i, height=side, width=side)
@@ -57,16 +57,24 @@ def write_pairs(folder: Path, count: int, side: int = 512) -> None:
 
 
 def read_alone(samples: Samples, crop: int, workers: int, steps: int, batch: int) -> float:
-    """Pairs per second without a network."""
-    feed = BatchLoader(samples, Augment(crop=crop, light=ColorJitter()), seed=0, batch_size=batch, workers=workers)
+    """Pairs per second without a network.
+
+    Args:
+        samples: the pairs.
+        crop: side of the crops in px.
+        workers: processes that read.
+        steps: batches to read.
+        batch: pairs per batch.
+    """
+    loader = BatchLoader(samples, Augment(crop=crop, light=ColorJitter()), seed=0, batch_size=batch, workers=workers)
     began = time.perf_counter()
-    for _ in feed.batches(0, steps):
+    for _ in loader.batches(0, steps):
         pass
     return steps * batch / (time.perf_counter() - began)
 
 
 def main() -> None:
-    """Print one line per number of workers."""
+    """Print one line for each number of workers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="sscd-l")
     parser.add_argument("--crop", type=int, default=256)
