@@ -23,7 +23,7 @@ from wasnow.data.samples import Samples
 from wasnow.data.transforms import Augment, ColorJitter
 from wasnow.synthetic import CLASSES, render_scene
 from wasnow.training.config import Stage
-from wasnow.training.feed import BatchLoader
+from wasnow.training.loader import BatchLoader
 from wasnow.training.logging import NullLogger, Progress
 from wasnow.training.recipes import sscd_l_small
 from wasnow.training.trainer import train

@@ -281,7 +281,7 @@ def picture_script(name):
         sys.path.pop(0)
 
 
-@pytest.mark.parametrize("name", [pytest.param("layers", marks=pytest.mark.xfail(reason="import cycle")), "flow"])
+@pytest.mark.parametrize("name", ["layers", "flow"])
 def test_the_diagrams_are_up_to_date(name):
     script = picture_script(f"make_{name}_picture")
     drawn = (DOCS / f"pictures/{name}.svg").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """Imports between packages, the public names, forbidden libraries, and what importing loads."""
 
 import ast
+import graphlib
 import importlib.util
 import subprocess
 import sys
@@ -150,6 +151,10 @@ def test_every_package_is_named():
 @pytest.mark.parametrize("package", sorted(ALLOWED))
 def test_a_package_imports_exactly_the_allowed_ones(package):
     assert edges(package) == ALLOWED[package]
+
+
+def test_no_packages_import_each_other_in_a_cycle():
+    graphlib.TopologicalSorter({package: edges(package) for package in ALLOWED}).prepare()
 
 
 @pytest.mark.parametrize("name", sorted(FORBIDDEN))

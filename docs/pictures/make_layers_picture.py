@@ -22,6 +22,7 @@ CONTENTS = {
     "benchmark": ("train, score and", "compare methods"),
     "training": ("recipes, trainer,", "losses"),
     "evaluation": ("scores, intervals,", "calibration"),
+    "areas": ("area estimates", "from samples"),
     "batch": ("lists of pairs",),
     "pipeline": ("plan, run, blocks,", "backends"),
     "output": ("rasters, polygons,", "report, verify"),
@@ -111,10 +112,12 @@ def picture() -> str:
             )
     arrows = []
     for name, each in drawn.items():
-        targets = sorted(each, key=lambda other: boxes[other].center)
+        targets = sorted(each, key=lambda other: (boxes[other].center, other))
         for i, other in enumerate(targets):
             start = boxes[name].x + WIDTH * (i + 1) / (len(targets) + 1)
-            users = sorted((user for user in drawn if other in drawn[user]), key=lambda user: boxes[user].center)
+            users = sorted(
+                (user for user in drawn if other in drawn[user]), key=lambda user: (boxes[user].center, user)
+            )
             end = boxes[other].x + WIDTH * (users.index(name) + 1) / (len(users) + 1)
             arrows.append(arrow((start, boxes[name].bottom), (end, boxes[other].y)))
     height = 2 * MARGIN + len(rows) * (HEIGHT + GAP_Y) - GAP_Y + 18
