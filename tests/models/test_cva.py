@@ -125,7 +125,7 @@ def test_two_flat_images_have_no_change():
 
 def test_unequal_bands_are_refused_with_advice():
     before, after, _ = scene(pixels=500)
-    with pytest.raises(BandsUnclear, match=r"before has 3 bands and after 2, .* or use the model irmad"):
+    with pytest.raises(BandsUnclear, match=r"before has 3 bands and after 2, .* or use --model irmad"):
         CVA().fit(stream(before, after[:, :2]))
 
 
@@ -141,7 +141,7 @@ def test_a_fit_survives_json_bit_for_bit():
     assert restored.state() == fitted.state()
     assert restored.card == fitted.card
     assert torch.equal(logits(restored, before, after), logits(fitted, before, after))
-    with pytest.raises(InputError, match="the saved fit is of 'cva', not of 'irmad'"):
+    with pytest.raises(InputError, match="the saved fit belongs to 'cva', not to 'irmad'"):
         IRMAD().restore(fitted.state())
 
 

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from making import REAL
 from wasnow.errors import InputError, UsageError, VocabularyError
-from wasnow.models.chance import (
+from wasnow.models.contract import ChangeModel, SceneModel
+from wasnow.models.irmad import IRMAD
+from wasnow.models.moments import LogHistogram
+from wasnow.models.probability import (
     GammaMixture,
     LogitTable,
     Reading,
@@ -22,9 +25,6 @@ from wasnow.models.chance import (
     log_cumulative,
     log_survival,
 )
-from wasnow.models.contract import ChangeModel, SceneModel
-from wasnow.models.irmad import IRMAD
-from wasnow.models.moments import LogHistogram
 
 TAIZHOU = REAL / "landsat-taizhou"
 
@@ -256,9 +256,7 @@ def test_two_flat_images_have_no_change():
 
 def test_one_flat_image_is_refused_by_its_date():
     before, after, _ = scene(pixels=500)
-    with pytest.raises(
-        InputError, match=r"the after image is one single value .* check its bands and its nodata value"
-    ):
+    with pytest.raises(InputError, match=r"the after image has a single value .* check its bands and its nodata value"):
         IRMAD().fit(stream(before, np.full_like(after, 3.0)))
 
 
@@ -270,7 +268,7 @@ def test_a_stream_without_pixels_is_refused(empty):
 
 def test_fewer_pixels_than_a_covariance_needs_are_refused():
     before, after, _ = scene(pixels=15)
-    with pytest.raises(InputError, match=r"only 15 valid pixels in common for 4 \+ 4 bands, at least 16 are needed"):
+    with pytest.raises(InputError, match=r"only 15 common valid pixels for 4 \+ 4 bands; at least 16 are required"):
         IRMAD().fit(stream(before, after))
 
 
@@ -386,7 +384,7 @@ def test_a_fit_survives_json_bit_for_bit():
 def test_the_state_of_another_model_is_refused():
     before, after, _ = scene(pixels=500)
     state = IRMAD().fit(stream(before, after)).state()
-    with pytest.raises(InputError, match="the saved fit is of 'cva', not of 'irmad'"):
+    with pytest.raises(InputError, match="the saved fit belongs to 'cva', not to 'irmad'"):
         IRMAD().restore({**state, "model": "cva"})
     with pytest.raises(InputError, match="cannot be read"):
         IRMAD().restore({"model": "irmad"})
@@ -411,7 +409,7 @@ def test_invalid_pixels_answer_zero_and_touch_nothing_else():
 def test_other_bands_than_were_fitted_are_refused():
     before, after, _ = scene(pixels=500)
     fitted = IRMAD().fit(stream(before, after))
-    with pytest.raises(InputError, match="was fitted to 4 and 4 bands and is given 3 and 4"):
+    with pytest.raises(InputError, match="was fitted to 4 and 4 bands and got 3 and 4"):
         logits(fitted, before[:, :3], after)
 
 

@@ -136,7 +136,7 @@ def test_an_image_grown_by_its_last_row_and_column_is_answered_as_before():
 @pytest.mark.parametrize("shape", [(2, 1, 1, 64, 64), (2, 2, 2, 64, 64), (2, 2, 64, 64), (2, 2, 1, 32, 64)])
 @pytest.mark.parametrize("priors", ["attention", "channel"])
 def test_priors_of_another_shape_are_refused_with_what_is_wanted(shape, priors):
-    with pytest.raises(InputError, match=r"takes \(2, 2, 1, 64, 64\): .*the words building; make them"):
+    with pytest.raises(InputError, match=r"instead of \(2, 2, 1, 64, 64\): .*the words building; make them"):
         ask(network(priors=priors), torch.zeros(shape))
 
 
@@ -232,7 +232,7 @@ def test_local_features_speak_for_the_class_of_their_word_and_no_other():
 def test_the_classes_of_an_image_without_masks_are_those_seen():
     model = network(["building", "road"])
     sight = network(["building", "road"])
-    torch.nn.init.zeros_(sight.get_buffer("speaks_for"))
+    torch.nn.init.zeros_(sight.get_buffer("class_of_word"))
     assert torch.equal(ask(model).before, ask(sight).before)
     assert not torch.allclose(ask(model, masks(2)).before, ask(sight, masks(2)).before)
 
@@ -418,9 +418,9 @@ def test_it_binds_to_its_own_classes_and_to_none_where_it_has_none():
         ({"encoder": "mit-b5"}, UsageError, "known are mit-b0, mit-b1, mit-b2"),
         ({"reductions": [8, 4, 2]}, UsageError, "four numbers that divide 8, 4, 2 and 1"),
         ({"reductions": [16, 4, 2, 1]}, UsageError, "four numbers that divide 8, 4, 2 and 1"),
-        ({"width": 0}, UsageError, "1 or more channels"),
-        ({"words": []}, VocabularyError, "priors=none does without"),
-        ({"words": "building"}, VocabularyError, "wanted a list"),
+        ({"width": 0}, UsageError, "width must be at least 1"),
+        ({"words": []}, VocabularyError, "use priors=none"),
+        ({"words": "building"}, VocabularyError, "must be a list"),
         ({"words": ["building", "Building"]}, VocabularyError, "given twice"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Bi-SRNet: SSCD-l, in which every place looks at all places of its own date, and then at all places of the other.
+"""Bi-SRNet: SSCD-l with attention between all places of each date, and then between the dates.
 
 L. Ding et al., "Bi-temporal semantic reasoning for the semantic change detection in HR remote sensing images", IEEE
 Transactions on Geoscience and Remote Sensing 60, 2022.
@@ -12,11 +12,11 @@ With N = h w places of d = 128 channels, and 1x1 convolutions for Q, K (d/8 chan
     attention     Y  = X  + γ  softmax(Q K') V
     cross         Y1 = X1 + γ1 softmax(Q1 K2') V2          Y2 = X2 + γ2 softmax(Q2 K1') V1
 
-All γ start at 0, so a new network is SSCD-l. The scores are not divided by √d: so it was published.
+All γ are initialised with 0, so a new network equals SSCD-l. The scores are not divided by √d, as published.
 
-The paper shares the attention within a date between the dates; the code that its authors compare with in their later
-work (SCanNet) has one for each, and so has this. Published weights of either kind fit: a shared one is two equal ones.
-Nothing here is symmetric in time, see `sscd_l`.
+The paper shares the attention within a date between both dates. The authors' later code (SCanNet) has one per date, and
+so has this network. Published weights of either kind fit: shared weights are loaded twice. The network is not symmetric
+in time, see `sscd_l`.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ from torch import Tensor, nn
 from wasnow.models.contract import ChangeLogits
 from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
 from wasnow.models.sscd_l import SECOND_WORDS
+from wasnow.nn.layers import resize
 from wasnow.nn.resnet import initialise
-from wasnow.nn.three_branches import STRIDE, WIDTH, ChangeBranch, Encoder, class_head, enlarge
+from wasnow.nn.three_branches import STRIDE, WIDTH, ChangeBranch, Encoder, class_head
 
 SCORES_AT_ONCE = 1 << 20
-"""Attention scores that are looked at together, per image: 4 MB, so that they stay in the cache. Of 512 x 512 px all
-scores are 16 times as many. Taking them at once is about twice as slow on two cores, and torch's own fused attention,
-which wants queries as wide as values, is slower still."""
+"""Attention scores computed together, per image: 4 MB, which fits the cache. A 512 x 512 px image has 16 times as many.
+Computing all at once takes about twice as long on two cores; torch's fused attention, which requires queries as wide as
+values, is slower still.
+"""
 
 
 class Projections(nn.Module):
-    """Query, key and value of every place."""
+    """Queries, keys and values of every place."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -54,16 +56,25 @@ class Projections(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, at_once: int = SCORES_AT_ONCE) -> Tensor:
-    """``softmax(Q K') V``: ``(B, N, d)``, ``(B, M, d)`` and ``(B, M, D)`` to ``(B, N, D)``.
+    """Return ``softmax(Q K') V``.
 
-    Rows of the softmax do not know of each other, so taking some at a time is exact and bounds the memory.
+    Rows of the softmax are independent, so computing some at a time is exact and bounds the memory.
+
+    Args:
+        query: ``(B, N, d)``.
+        key: ``(B, M, d)``.
+        value: ``(B, M, D)``.
+        at_once: number of scores computed together, per image.
+
+    Returns:
+        ``(B, N, D)``.
     """
     parts = torch.split(query, max(1, at_once // key.shape[1]), dim=1)
     return torch.cat([torch.softmax(some @ key.mT, dim=-1) @ value for some in parts], dim=1)
 
 
 class SpatialReasoning(nn.Module):
-    """Attention of one date's places to each other, added with the learned weight γ."""
+    """Attention within one date, added with the learned weight γ."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -77,7 +88,7 @@ class SpatialReasoning(nn.Module):
 
 
 class CrossReasoning(nn.Module):
-    """Attention of each date's places to the other date's, added with learned weights γ1 and γ2."""
+    """Attention from each date to the other, added with the learned weights γ1 and γ2."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -96,16 +107,16 @@ class CrossReasoning(nn.Module):
 
 
 class BiSRNet(FixedVocabularyNetwork):
-    """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
+    """The network, with random weights until a checkpoint or `convert` provides others: a `ChangeModel`.
 
     Args:
-        classes: the words that it answers with, in logit order.
-        normalisation: of `NORMALISATIONS`; ``imagenet`` for training from ImageNet weights or from none, and
-            ``second`` for the published weights.
+        classes: the class words, in logit order.
+        normalisation: of `NORMALISATIONS`; ``imagenet`` for training from ImageNet weights or from scratch, ``second``
+            for the published weights.
 
     Raises:
-        VocabularyError: there are no words, or one is empty or there twice.
-        UsageError: no normalisation has that name.
+        VocabularyError: there are no words, or one is empty or occurs twice.
+        UsageError: unknown normalisation.
     """
 
     name = "bisrnet"
@@ -125,20 +136,20 @@ class BiSRNet(FixedVocabularyNetwork):
             initialise(reason)
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
-        """Answer a batch of any height and width; it is taken to the device of the weights.
+        """Predict a batch of any height and width; tensors are moved to the device of the weights.
 
         Args:
             before: ``(B, 3, H, W)``, red, green and blue in 0..1.
-            after: likewise.
-            valid: not looked at.
+            after: ``(B, 3, H, W)``, the second date.
+            valid: ignored.
         """
         first = self.reason_before(self.encoder(self.normalise(before, "before")))
         second = self.reason_after(self.encoder(self.normalise(after, "after")))
         change = self.change(first, second)
         first, second = self.reason_across(first, second)
         return ChangeLogits(
-            change=enlarge(change, like=before),
-            before=enlarge(self.classes_before(first), like=before),
-            after=enlarge(self.classes_after(second), like=after),
+            change=resize(change, before.shape[-2:]),
+            before=resize(self.classes_before(first), before.shape[-2:]),
+            after=resize(self.classes_after(second), after.shape[-2:]),
             unchanged_channel=True,
         )

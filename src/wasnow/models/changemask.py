@@ -1,4 +1,4 @@
-"""ChangeMask: one encoder sees each date; change is a symmetric function of what it saw, level by level.
+"""ChangeMask: one encoder for both dates; change is a symmetric function of its feature maps at every level.
 
 Z. Zheng et al., "ChangeMask: deep multi-task encoder-transformer-decoder architecture for semantic change detection",
 ISPRS Journal of Photogrammetry and Remote Sensing 183, 2022.
@@ -12,11 +12,12 @@ ISPRS Journal of Photogrammetry and Remote Sensing 183, 2022.
     decoder  320 at stride 32 ─ to the size of the next finer map ─ concat ─ 3x3 BN ReLU, twice ─ ... ─ 16 at stride 1
              channels  256 (16)  128 (8)  64 (4)  32 (2)  16 (1)
 
-Both dates go the same ways and the sum forgets their order: exchanged dates give the same change and exchanged classes.
+Both dates share all weights and the sum does not depend on their order: swapped dates give the same change and swapped
+classes.
 
-As published: all of this, in the form of the authors' library torchange. It answers probabilities; here are the logits
-whose sigmoid and softmax these are. There is no channel for "unchanged". Its weights hold two parts that nothing reads:
-``_conv_head`` with its norm, and a g for the image itself. They are kept, so that weights fit as they are.
+This follows the paper in the form of the authors' library torchange. That library returns probabilities; this network
+returns the corresponding logits. There is no channel for "unchanged". The published weights contain two parts that are
+never used, ``_conv_head`` with its norm and a g for the image itself; both are kept so that the weights fit unchanged.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from wasnow.models.contract import ChangeLogits
 from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
 from wasnow.models.sscd_l import SECOND_WORDS
 from wasnow.nn.efficientnet import WIDTHS, EfficientNetB0
+from wasnow.nn.layers import conv_bn_relu
 
 STRIDE = 32
 DECODED = (256, 128, 64, 32, 16)
@@ -39,10 +41,10 @@ DECODED = (256, 128, 64, 32, 16)
 
 
 class Interaction(nn.Module):
-    """``g([f1, f2]) + g([f2, f1])``: what two maps say together, whichever came first.
+    """``g([f1, f2]) + g([f2, f1])``: a symmetric function of the feature maps of both dates.
 
     Args:
-        width: channels of each map, and of the answer.
+        width: channels of each map, and of the output.
     """
 
     follows: ClassVar = (("conv", "norm"),)
@@ -57,8 +59,8 @@ class Interaction(nn.Module):
         return self._read(first, second) + self._read(second, first)
 
     def _read(self, first: Tensor, second: Tensor) -> Tensor:
-        # The kernel is as deep as the stack of two, so this is a plain convolution of channels that stand in pairs.
-        # Channels lie last, so that the pairs of a place stand together in memory.
+        # The kernel covers the whole stack of two, so this equals a 2-D convolution over interleaved channels.
+        # With channels last, the two values of a channel are adjacent in memory.
         pairs = torch.stack([first.movedim(1, -1), second.movedim(1, -1)], -1).flatten(-2).movedim(-1, 1)
         read = functional.conv2d(pairs, self.conv.weight.flatten(1, 2), self.conv.bias, padding=1)
         return functional.relu(self.norm(read), inplace=True)
@@ -70,13 +72,13 @@ class Step(nn.Module):
     Args:
         inputs: channels of the coarse map.
         beside: channels of the encoder's map at the finer size; 0 without one.
-        out: channels out.
+        out: channels of the output.
     """
 
     def __init__(self, inputs: int, beside: int, out: int) -> None:
         super().__init__()
-        self.conv1 = _conv(inputs + beside, out)
-        self.conv2 = _conv(out, out)
+        self.conv1 = conv_bn_relu(inputs + beside, out)
+        self.conv2 = conv_bn_relu(out, out)
 
     def forward(self, x: Tensor, beside: Tensor | None, size: tuple[int, int]) -> Tensor:
         """``(B, inputs, h, w)`` and ``(B, beside, *size)`` or None, to ``(B, out, *size)``."""
@@ -85,12 +87,8 @@ class Step(nn.Module):
         return out
 
 
-def _conv(inputs: int, out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True))
-
-
 class Decoder(nn.Module):
-    """U-Net's way up, from the maps of the encoder to full size."""
+    """U-Net decoder, from the encoder's maps to full size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,15 +108,15 @@ class Decoder(nn.Module):
 
 
 class ChangeMask(FixedVocabularyNetwork):
-    """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
+    """The network, with random weights until a checkpoint or `convert` provides others: a `ChangeModel`.
 
     Args:
-        classes: the words that it answers with, in logit order.
-        normalisation: of `NORMALISATIONS`; the published encoder began with ``imagenet``.
+        classes: the class words, in logit order.
+        normalisation: of `NORMALISATIONS`; the published encoder was trained with ``imagenet``.
 
     Raises:
-        VocabularyError: there are no words, or one is empty or there twice.
-        UsageError: no normalisation has that name.
+        VocabularyError: there are no words, or one is empty or occurs twice.
+        UsageError: unknown normalisation.
     """
 
     name = "changemask"
@@ -135,15 +133,15 @@ class ChangeMask(FixedVocabularyNetwork):
         self.change_logits = nn.Conv2d(DECODED[-1], 1, 1)
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
-        """Answer a batch of any height and width; it is taken to the device of the weights.
+        """Predict a batch of any height and width; tensors are moved to the device of the weights.
 
         Args:
             before: ``(B, 3, H, W)``, red, green and blue in 0..1.
-            after: likewise.
-            valid: not looked at.
+            after: ``(B, 3, H, W)``, the second date.
+            valid: ignored.
         """
         rows, cols = before.shape[-2:]
-        # Both dates in one batch, as published: in training the encoder's norms take them together.
+        # Both dates in one batch, as published: in training the batch norms see both.
         images = torch.cat([self.normalise(before, "before"), self.normalise(after, "after")])
         dates = [each.chunk(2) for each in self.encoder(images)]
         first, second = ([date[i] for date in dates] for i in (0, 1))

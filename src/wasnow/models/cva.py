@@ -1,25 +1,25 @@
-"""CVA: change vector analysis, after the dates are brought to one radiometry over the pixels that did not change.
+"""CVA: change vector analysis after a relative radiometric normalisation over the unchanged pixels.
 
 Malila, "Change vector analysis", LARS 1980; the normalisation after Canty and Nielsen, "Automatic radiometric
 normalization of multitemporal satellite imagery with the iteratively re-weighted MAD transformation", Remote Sensing of
-Environment 112(3), 2008: orthogonal regression per band, weighted by IR-MAD's chance of no change.
+Environment 112(3), 2008: orthogonal regression per band, weighted by IR-MAD's probability of no change.
 
-          after │        · changed          For each band, D is the distance to the line of no change, in units of
-                │     d /   ___/            the noise that the unchanged pixels have about it. Z = |D|², and the
-                │      / __/·  ·            angle of the vector D would tell the kind of change.
-                │    ·_/ · no change
-                └──────────────── before    No date is the reference: swapping them changes nothing.
+      after │        · changed          For each band, d is the distance to the line of no change, in units of
+            │     d /   ___/            the noise of the unchanged pixels about it. Z = |D|², where D has the d of
+            │      / __/·  ·            all bands; the angle of D would indicate the kind of change.
+            │    ·_/ · no change
+            └──────────────── before    Neither date is the reference: swapping them changes nothing.
 
-The line is the main axis of the weighted covariance of the band's two dates, d lies along the minor axis; this is the
-total least squares line in the form that needs no slope, and so no exception for a steep one.
+The line is the main axis of the weighted covariance of the band's two dates, and d lies along the minor axis. This is
+total least squares in a form without a slope, so a steep line needs no special case.
 
-Noise is often shared between bands (haze, shadow), and then Z is no chi-square variable of as many degrees of freedom
-as there are bands. Its first two moments still are those of a scaled one (Satterthwaite 1946, Box 1954): with λ the
-eigenvalues of the correlation matrix of the no-change residuals,
+Noise is often shared between bands (haze, shadow). Then Z does not follow a chi-square law with as many degrees of
+freedom as there are bands, but its first two moments are those of a scaled one (Satterthwaite 1946, Box 1954). With λ
+the eigenvalues of the correlation matrix of the no-change residuals,
 
     Z / g ~ chi²(ν),   g = Σλ² / Σλ,   ν = (Σλ)² / Σλ²,
 
-which is g = 1 and ν = bands where the noise is independent. Z is divided by g; its reading as a logit is IR-MAD's.
+which is g = 1 and ν = bands for independent noise. Z is divided by g and read as a logit in the same way as IR-MAD's.
 """
 
 from __future__ import annotations
@@ -31,22 +31,14 @@ from typing import Any
 import numpy as np
 
 from wasnow.errors import BandsUnclear
-from wasnow.models.chance import Probability, Reading, SurvivalTable, consistency
+from wasnow.models.canonical import FLAT, NOISE_FLOOR
 from wasnow.models.contract import ModelCard, PixelStream, require_no_classes
-from wasnow.models.irmad import (
-    FLAT,
-    IRMAD,
-    NOISE_FLOOR,
-    Difference,
-    FittedDifference,
-    Reweighted,
-    check_reading,
-    describe,
-    fitted_card,
-    gather,
-    read_scene,
-)
+from wasnow.models.difference import Difference, FittedDifference, fitted_card
+from wasnow.models.irmad import IRMAD, Reweighted, describe
 from wasnow.models.moments import Floats
+from wasnow.models.probability import Probability, Reading, SurvivalTable, check_reading, consistency
+from wasnow.models.registry import MODELS
+from wasnow.models.scene_passes import gather, read_scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +46,10 @@ class Normalisation:
     """The line of no change of every band, and the noise about it.
 
     Attributes:
-        difference: D of each band that varies, and Z = |D|² already divided by g.
-        gain: ``(C,)`` slope of after over before; None for a band that does not vary.
-        noise: ``(C,)`` standard deviation of the distance to the line, in the units of the file; None likewise.
-        dof: ν, 0 where no band varies.
+        difference: D of each band with variance, with Z = |D|² already divided by g.
+        gain: ``(C,)`` slope of after over before; None for a band without variance.
+        noise: ``(C,)`` standard deviation of the distance to the line, in the units of the file; None as for ``gain``.
+        dof: ν, 0 where no band has variance.
     """
 
     difference: Difference
@@ -70,9 +62,9 @@ def normalise(mean: Floats, covariance: Floats, *, trimmed: float = 1.0) -> Norm
     """Fit the lines of no change to weighted moments.
 
     Args:
-        mean: ``(2 C,)``, the bands of the first date and then those of the second.
-        covariance: ``(2 C, 2 C)`` likewise.
-        trimmed: the share of the noise variance that the weights left (`chance.consistency`).
+        mean: ``(2 C,)``, the bands of the first date, then those of the second.
+        covariance: ``(2 C, 2 C)`` in the same order.
+        trimmed: the share of the noise variance that the weights left (`probability.consistency`).
     """
     bands = len(mean) // 2
     before_axes, after_axes = np.zeros((bands, bands)), np.zeros((bands, bands))
@@ -85,7 +77,7 @@ def normalise(mean: Floats, covariance: Floats, *, trimmed: float = 1.0) -> Norm
             continue
         _, axes = np.linalg.eigh(own)
         (run, rise), normal = axes[:, 1], axes[:, 0]
-        # What the distance would vary by, were the two dates unrelated: the scale on which rounding is nothing.
+        # The variance of the distance if the two dates were unrelated: the scale for the noise floor.
         unrelated = float(normal**2 @ np.diag(own))
         deviation = float(np.sqrt(max(normal @ own @ normal / trimmed, NOISE_FLOOR * unrelated)))
         before_axes[band, band], after_axes[band, band] = normal[0] / deviation, -normal[1] / deviation
@@ -95,7 +87,7 @@ def normalise(mean: Floats, covariance: Floats, *, trimmed: float = 1.0) -> Norm
     before_axes, after_axes = before_axes[:, varies], after_axes[:, varies]
     joint = np.concatenate([before_axes, -after_axes])
     residual = joint.T @ covariance @ joint
-    # In units of the noise: a residual far below it is rounding, and its correlations with other bands mean nothing.
+    # In units of the noise: a residual far below it is rounding, so its correlations with other bands are ignored.
     deviations = np.sqrt(np.maximum(np.diag(residual), 1e-2))
     correlation = residual / np.outer(deviations, deviations)
     np.fill_diagonal(correlation, 1.0)
@@ -109,11 +101,11 @@ def normalise(mean: Floats, covariance: Floats, *, trimmed: float = 1.0) -> Norm
 class CVA:
     """Change vector analysis of two dates with the same bands: a `SceneModel`.
 
-    It sees change along directions in which the scene varies anyway, which IR-MAD explains away, and is lost where the
-    dates differ most by what all bands share. On the Landsat pair of Taizhou (6 bands) the default reading reaches F1
-    0.955 with 0.2 % false alarms (IR-MAD: 0.952 with 1.1 %); on a colour pair of a construction site, where sun and
-    season move brightness by as much as buildings do, no threshold gets beyond F1 0.31 (IR-MAD: 0.67). For red, green
-    and blue alone, prefer IR-MAD.
+    It detects change along directions in which the scene varies anyway, which IR-MAD explains away. It fails where the
+    dates differ most in what all bands share. On the Landsat pair of Taizhou (6 bands) the default reaches F1 0.955
+    with 0.2 % false alarms (IR-MAD: 0.952 with 1.1 %). On a colour pair of a construction site, where sun and season
+    move brightness as much as buildings do, no threshold exceeds F1 0.31 (IR-MAD: 0.67). For red, green and blue only,
+    prefer IR-MAD.
 
     Args:
         probability: see `IRMAD`.
@@ -121,7 +113,7 @@ class CVA:
         no_change: the IR-MAD that finds the pixels to normalise over.
 
     Raises:
-        UsageError: an option is out of its range.
+        UsageError: an option is out of range.
     """
 
     probability: Probability = "mixture"
@@ -136,7 +128,7 @@ class CVA:
         """A per-pixel method on the numbers of the file."""
         return ModelCard(
             name="cva",
-            summary="change in the same bands at both dates by change vectors, fitted to the scene; no training",
+            summary=MODELS["cva"].summary,
             source="Canty and Nielsen 2008, Remote Sensing of Environment 112(3), doi:10.1016/j.rse.2007.07.013",
             bands="all",
             scaling="native",
@@ -145,16 +137,16 @@ class CVA:
         )
 
     def bind(self, classes: Sequence[str]) -> CVA:
-        """Itself, for no words.
+        """Return itself; there must be no words.
 
         Raises:
-            VocabularyError: any word is asked for.
+            VocabularyError: class words are given.
         """
         require_no_classes(self.card, classes)
         return self
 
     def fit(self, pixels: PixelStream) -> FittedDifference:
-        """Learn from the scene in the passes of IR-MAD, one for the lines of no change and one for the histogram of Z.
+        """Fit to the scene: the passes of IR-MAD, one for the lines of no change and one for the histogram of Z.
 
         Raises:
             BandsUnclear: the dates have different numbers of bands.
@@ -173,10 +165,10 @@ class CVA:
         )
 
     def restore(self, state: dict[str, Any]) -> FittedDifference:
-        """The fitted model that `FittedDifference.state` described.
+        """Return the fitted model that `FittedDifference.state` described.
 
         Raises:
-            InputError: the state is of another model, or not a state at all.
+            InputError: the state belongs to another model or is not valid.
         """
         return FittedDifference.from_state(self.card, state)
 
@@ -185,13 +177,13 @@ class CVA:
         for before, after in pixels():
             if before.shape[1] != after.shape[1]:
                 raise BandsUnclear(
-                    f"before has {before.shape[1]} bands and after {after.shape[1]}, and change vectors need the same "
-                    "bands at both dates; name them for each date, or use the model irmad"
+                    f"before has {before.shape[1]} bands and after {after.shape[1]}; change vectors need the same "
+                    "bands at both dates: select them with --bands, or use --model irmad"
                 )
             return
 
     def _lines(self, pixels: PixelStream, found: Reweighted) -> Normalisation:
-        """The lines over the final weights: `found.moments` still has those of one analysis earlier."""
+        """Return the lines over the final weights; `found.moments` still has those of the previous analysis."""
         dof = len(found.canonical.correlations)
         if dof == 0:
             return normalise(found.moments.mean, found.moments.covariance)

@@ -1,4 +1,4 @@
-"""HRSCD, strategy 4: land cover of each date, and change that is told what the two land covers differ in.
+"""HRSCD, strategy 4: land cover of each date, and change from both images and the difference of land cover features.
 
 R. Caye Daudt et al., "Multitask learning for large-scale semantic change detection", Computer Vision and Image
 Understanding 187, 2019, section 4: the integrated strategy.
@@ -11,14 +11,14 @@ Understanding 187, 2019, section 4: the integrated strategy.
 
     level               1        2        3        4        5       6
     stride              1        2        4        8       16      32
-    channels            8       16       32       64      128     256      encoder: 3 residual blocks a level, the last
-                                                                            of them halves; decoder: back up again
+    channels            8       16       32       64      128     256      encoder: 3 residual blocks each, the last one
+                                                                            halves the size; decoder: the reverse
 
-One encoder and one decoder serve both dates, so the classes of a date do not depend on the other, and exchanged dates
-exchange them. The change encoder reads the dates in order: the change is not symmetric in time.
+One encoder and one decoder serve both dates: the classes of a date do not depend on the other date, and swapped dates
+swap them. The change encoder reads the dates in order, so the change is not symmetric in time.
 
-As published: the network of the authors, in the form that Ding et al. (2022) compare with: one logit of change instead
-of two, and logits instead of log-probabilities.
+As published, in the form that Ding et al. (2022) compare with: one logit of change instead of two, and logits instead
+of log-probabilities.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from torch.nn import functional
 from wasnow.models.contract import ChangeLogits
 from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
 from wasnow.models.sscd_l import SECOND_WORDS
+from wasnow.nn.layers import pad_to
 
 WIDTHS = (8, 16, 32, 64, 128, 256)
 """Channels of the six levels."""
@@ -40,12 +41,12 @@ STRIDE = 1 << (len(WIDTHS) - 1)
 
 
 class Block(nn.Module):
-    """``leaky(x' + BN conv3x3 leaky BN conv3x3 x)``; x' is x, or a 1x1 projection of it where channels differ.
+    """``leaky(x' + BN conv3x3 leaky BN conv3x3 x)``; x' is x, or a 1x1 projection of x where channels differ.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
-        halve: max pool 2x2 of x' and of what the second convolution takes.
+        inputs: input channels.
+        outputs: output channels.
+        halve: apply 2x2 max pooling to x' and to the input of the second convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, *, halve: bool = False) -> None:
@@ -61,7 +62,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, inputs, H, W)`` to ``(B, outputs, H, W)``, or half of it, rounded down."""
-        # In place: the gradient of a norm needs what came in and not what went out, and these maps are the widest.
+        # In place: the gradient of a norm needs its input, not its output, and these maps are the largest.
         long, short = functional.leaky_relu(self.first(x), inplace=True), self.short(x)
         if self.halve:
             long, short = functional.max_pool2d(long, 2), functional.max_pool2d(short, 2)
@@ -69,10 +70,10 @@ class Block(nn.Module):
 
 
 class Double(nn.Module):
-    """The same block, which doubles the size and halves the channels by transposed convolutions.
+    """The same block with doubled size and half the channels, by transposed convolutions.
 
     Args:
-        inputs: channels in.
+        inputs: input channels.
     """
 
     def __init__(self, inputs: int) -> None:
@@ -96,7 +97,7 @@ class Encoder(nn.Module):
     """Five stages of three blocks.
 
     Args:
-        bands: of its image.
+        bands: channels of the input image.
     """
 
     def __init__(self, bands: int) -> None:
@@ -107,7 +108,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """``(B, bands, H, W)``, at least 32 px a side, to six maps, finest first; sizes are rounded down."""
+        """Return six maps of ``(B, bands, H, W)``, at least 32 px per side, finest first; sizes are rounded down."""
         maps, x = [], image
         for stage in self.stages:
             enter, stay, halve = stage.children()
@@ -121,8 +122,8 @@ class Decoder(nn.Module):
     """From six maps back to one at full size.
 
     Args:
-        times: channels of the maps that it is given, over those of the encoder; 2 where another map stands beside.
-        out: logits.
+        times: input channels as a multiple of the encoder's; 2 where a second map is concatenated.
+        out: number of logits.
     """
 
     def __init__(self, times: int, out: int) -> None:
@@ -132,40 +133,33 @@ class Decoder(nn.Module):
             [nn.ModuleList([Block(times * deepest, deepest), Block(deepest, deepest), Double(deepest)])]
         )
         for width in WIDTHS[-2::-1]:
-            # The last one is there already: it stays, where the others double.
+            # The last stage is at full size already, so it does not double.
             last = Double(width) if width != WIDTHS[0] else Block(width, width)
             self.stages.append(nn.ModuleList([Block((1 + times) * width, width), Block(width, width), last]))
         self.logits = nn.Conv2d(WIDTHS[0], out, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Six maps, finest first, to ``(B, out, H, W)`` at the size of the first."""
+        """Return ``(B, out, H, W)`` at the size of the first of six maps, given finest first."""
         x: Tensor | None = None
         for stage, beside in zip(self.stages, reversed(maps), strict=True):
-            x = beside if x is None else torch.cat([_grown(x, like=beside), beside], dim=1)
+            # Rounding down can have removed a row or column of the coarser map; padding restores it.
+            x = beside if x is None else torch.cat([pad_to(x, beside.shape[-2:]), beside], dim=1)
             for block in stage.children():
                 x = block(x)
         out: Tensor = self.logits(x)
         return out
 
 
-def _grown(x: Tensor, like: Tensor) -> Tensor:
-    """With its last row and column again, where rounding down had taken one off."""
-    (rows, cols), (wanted_rows, wanted_cols) = x.shape[-2:], like.shape[-2:]
-    if (rows, cols) == (wanted_rows, wanted_cols):
-        return x
-    return functional.pad(x, (0, wanted_cols - cols, 0, wanted_rows - rows), mode="replicate")
-
-
 class HRSCD(FixedVocabularyNetwork):
-    """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
+    """The network, with random weights until a checkpoint or `convert` provides others: a `ChangeModel`.
 
     Args:
-        classes: the words that it answers with, in logit order.
-        normalisation: of `NORMALISATIONS`; ``second`` for weights that the code of Ding et al. trained.
+        classes: the class words, in logit order.
+        normalisation: of `NORMALISATIONS`; ``second`` for weights trained with the code of Ding et al.
 
     Raises:
-        VocabularyError: there are no words, or one is empty or there twice.
-        UsageError: no normalisation has that name.
+        VocabularyError: there are no words, or one is empty or occurs twice.
+        UsageError: unknown normalisation.
     """
 
     name = "hrscd"
@@ -180,16 +174,17 @@ class HRSCD(FixedVocabularyNetwork):
         self.change_decoder = Decoder(2, 1)
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
-        """Answer a batch of any height and width; it is taken to the device of the weights.
+        """Predict a batch of any height and width; tensors are moved to the device of the weights.
 
         Args:
             before: ``(B, 3, H, W)``, red, green and blue in 0..1.
-            after: likewise.
-            valid: not looked at.
+            after: ``(B, 3, H, W)``, the second date.
+            valid: ignored.
         """
         rows, cols = before.shape[-2:]
-        first = _at_least(self.normalise(before, "before"), STRIDE)
-        second = _at_least(self.normalise(after, "after"), STRIDE)
+        # A smaller image would have no pixel at the last level.
+        first = pad_to(self.normalise(before, "before"), (STRIDE, STRIDE))
+        second = pad_to(self.normalise(after, "after"), (STRIDE, STRIDE))
         land1, land2 = self.land_encoder(first), self.land_encoder(second)
         together = self.change_encoder(torch.cat([first, second], dim=1))
         change = [
@@ -202,9 +197,3 @@ class HRSCD(FixedVocabularyNetwork):
             after=self.land_decoder(land2)[..., :rows, :cols],
             unchanged_channel=True,
         )
-
-
-def _at_least(image: Tensor, side: int) -> Tensor:
-    """With its last row and column repeated up to so many pixels: of less, nothing would be left at the last level."""
-    rows, cols = (max(0, side - each) for each in image.shape[-2:])
-    return functional.pad(image, (0, cols, 0, rows), mode="replicate") if rows or cols else image

@@ -1,4 +1,4 @@
-"""MambaSCD: change and classes from VMamba's maps of both dates; three ways to scan over a pair find the change.
+"""MambaSCD: VMamba for both dates; the change decoder scans over three arrangements of the pair.
 
 H. Chen et al., "ChangeMamba: remote sensing change detection with spatiotemporal state space model", IEEE Transactions
 on Geoscience and Remote Sensing 62, 2024.
@@ -8,15 +8,16 @@ on Geoscience and Remote Sensing 62, 2024.
     after  ─ the same ────────│─┬────── semantic decoder 2 ─┘
                               └─┴────── change decoder ─ 1x1 ─> 2        change = the second minus the first
 
-The change decoder brings the pair to one map at each level, by blocks of `wasnow.nn.vmamba` over three arrangements of
-it, each after a 1x1 convolution to 128 channels:
+At each level the change decoder reduces the pair to one map. It applies blocks of `wasnow.nn.vmamba` to three
+arrangements of the pair, each after a 1x1 convolution to 128 channels:
 
-    stacked   b over a, on channels                     ─┐
-    woven     b a b a b a, columns in turn               ├─ 1 + 2 + 2 maps of 128 ─ 1x1 BN ReLU
-    beside    b b b a a a, one image beside the other   ─┘
+    stacked   before and after concatenated on channels      ─┐
+    woven     columns of before and after alternate           ├─ 1 + 2 + 2 maps of 128 ─ 1x1 BN ReLU
+    beside    before to the left of after, as one image      ─┘
 
-Both kinds of decoder go from the coarsest level to the finest: enlarged, added, two 3x3 convolutions with a short cut.
-The semantic decoders have a block of scans at each level and own no head. Nothing here is symmetric in time.
+Both kinds of decoder go from the coarsest level to the finest: upsampling, addition, a residual block of two 3x3
+convolutions. The semantic decoders have one block of scans per level and share the class head. The network is not
+symmetric in time.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ from torch import Tensor, nn
 from wasnow.errors import UsageError, did_you_mean
 from wasnow.models.contract import ChangeLogits
 from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
+from wasnow.nn.layers import conv_bn_relu, resize
 from wasnow.nn.resnet import BasicBlock, initialise
 from wasnow.nn.selective_scan import Scan, scan_named
-from wasnow.nn.three_branches import enlarge
 from wasnow.nn.vmamba import PRESETS, STRIDE, VMamba, VSSBlock
 
 PUBLISHED_WORDS = ("low vegetation", "ground", "tree", "water", "building", "playground")
-"""The classes of SECOND, in the order of the published weights, which is not that of Ding et al."""
+"""The classes of SECOND, in the order of the published weights, which differs from that of Ding et al."""
 
 WIDTH = 128
 """Channels of the decoders."""
 
 DROP_PATH = 0.1
-"""How often a block of the decoders is left out in training."""
+"""Probability that a block of the decoders is skipped in training."""
 
 
 class Look(nn.Module):
@@ -59,25 +60,20 @@ class Look(nn.Module):
         return seen.permute(0, 3, 1, 2)
 
 
-def joined(inputs: int, width: int) -> nn.Sequential:
-    """1x1 convolution, batch norm, ReLU."""
-    return nn.Sequential(nn.Conv2d(inputs, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-
-
 class PairLook(nn.Module):
-    """What scans over three arrangements of a pair of maps find, in one map."""
+    """Scans over three arrangements of a pair of maps, reduced to one map."""
 
     def __init__(self, inputs: int, width: int, scan: Scan) -> None:
         super().__init__()
         self.stacked = Look(2 * inputs, width, scan)
         self.woven = Look(inputs, width, scan)
         self.beside = Look(inputs, width, scan)
-        self.join = joined(5 * width, width)
+        self.join = conv_bn_relu(5 * width, width, 1, bias=True)
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """``(B, inputs, h, w)`` of both dates to ``(B, width, h, w)``."""
         stacked = self.stacked(torch.cat([before, after], 1))
-        # Channels lie last, here and in all that follows.
+        # Channels are last in memory, here and below.
         columns = torch.stack([before.movedim(1, -1), after.movedim(1, -1)], 3).flatten(2, 3)
         woven = self.woven(columns.movedim(-1, 1))
         beside = self.beside(torch.cat([before, after], -1))
@@ -86,7 +82,7 @@ class PairLook(nn.Module):
 
 
 class ChangeDecoder(nn.Module):
-    """The maps of both dates to one of change. Parts stand in the order of use: coarsest first."""
+    """The maps of both dates to one map of change. Parts are stored in the order of use: coarsest first."""
 
     def __init__(self, widths: Sequence[int], width: int, scan: Scan) -> None:
         super().__init__()
@@ -94,50 +90,50 @@ class ChangeDecoder(nn.Module):
         self.smooth = nn.ModuleList(BasicBlock(width, width) for _ in widths[1:])
 
     def forward(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
-        """Four maps of each date, finest first, to ``(B, width, H / 4, W / 4)``."""
+        """Return ``(B, width, H / 4, W / 4)`` from four maps of each date, finest first."""
         found = [look(*pair) for look, *pair in zip(self.looks, before[::-1], after[::-1], strict=True)]
         x: Tensor = found[0]
         for smooth, finer in zip(self.smooth, found[1:], strict=True):
-            x = smooth(enlarge(x, like=finer) + finer)
+            x = smooth(resize(x, finer.shape[-2:]) + finer)
         return x
 
 
 class SemanticDecoder(nn.Module):
-    """The maps of one date to one of its classes. Parts stand in the order of use: coarsest first."""
+    """The maps of one date to one map of its classes. Parts are stored in the order of use: coarsest first."""
 
     def __init__(self, widths: Sequence[int], width: int, scan: Scan) -> None:
         super().__init__()
         coarsest, *finer = reversed(widths)
         self.looks = nn.ModuleList([Look(coarsest, width, scan)])
         self.looks.extend(Look(width, width, scan, reduce=False) for _ in finer)
-        self.reduce = nn.ModuleList(joined(each, width) for each in finer)
+        self.reduce = nn.ModuleList(conv_bn_relu(each, width, 1, bias=True) for each in finer)
         self.smooth = nn.ModuleList(BasicBlock(width, width) for _ in widths)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Four maps, finest first, to ``(B, width, H / 4, W / 4)``."""
+        """Return ``(B, width, H / 4, W / 4)`` from four maps, finest first."""
         x: Tensor = self.looks[0](maps[-1])
         steps = zip(self.reduce, self.smooth[:-1], self.looks[1:], maps[-2::-1], strict=True)
         for reduce, smooth, look, finer in steps:
-            x = look(smooth(enlarge(x, like=finer) + reduce(finer)))
+            x = look(smooth(resize(x, finer.shape[-2:]) + reduce(finer)))
         answer: Tensor = self.smooth[-1](x)
         return answer
 
 
 class MambaSCD(FixedVocabularyNetwork):
-    """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
+    """The network, with random weights until a checkpoint or `convert` provides others: a `ChangeModel`.
 
     Args:
-        classes: the words that it answers with, in logit order.
-        size: of the encoder, of `PRESETS`: tiny, small or base.
-        encoder: fields of `VMambaConfig` that shall differ from those of the size.
+        classes: the class words, in logit order.
+        size: encoder size, of `PRESETS`: tiny, small or base.
+        encoder: fields of `VMambaConfig` that differ from those of the size.
         width: channels of the decoders.
-        normalisation: of `NORMALISATIONS`; ``imagenet`` for the published weights too.
-        scan: ``chunked``, or ``mamba_ssm`` where that package and a GPU are there. It changes the speed and not the
-            answer, so it is no part of `config`: a checkpoint opens anywhere.
+        normalisation: of `NORMALISATIONS`; ``imagenet`` also for the published weights.
+        scan: ``chunked``, or ``mamba_ssm`` with that package and a GPU. It changes the speed and not the result, so it
+            is not part of `config`, and a checkpoint can be loaded anywhere.
 
     Raises:
-        VocabularyError: there are no words, or one is empty or there twice.
-        UsageError: no size, normalisation, scan or field of the encoder has that name.
+        VocabularyError: there are no words, or one is empty or occurs twice.
+        UsageError: unknown size, normalisation, scan or encoder field.
     """
 
     name = "mamba-scd"
@@ -157,7 +153,7 @@ class MambaSCD(FixedVocabularyNetwork):
         super().__init__(classes, normalisation)
         if size not in PRESETS:
             raise UsageError(
-                f"no size is called {size!r}; known are {', '.join(PRESETS)}{did_you_mean(size, list(PRESETS))}"
+                f"unknown size {size!r}; use one of {', '.join(PRESETS)}{did_you_mean(size, list(PRESETS))}"
             )
         self.size, self.width, self.differing = size, width, dict(encoder or {})
         way = scan_named(scan)
@@ -173,7 +169,7 @@ class MambaSCD(FixedVocabularyNetwork):
                 initialise(part)
 
     def config(self) -> dict[str, Any]:
-        """The arguments that build this network again, as plain JSON values; not how it scans."""
+        """Return the arguments that build this network again, as JSON values; without the scan."""
         return {
             "classes": list(self.classes),
             "size": self.size,
@@ -183,21 +179,21 @@ class MambaSCD(FixedVocabularyNetwork):
         }
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
-        """Answer a batch of any height and width; it is taken to the device of the weights.
+        """Predict a batch of any height and width; tensors are moved to the device of the weights.
 
         Args:
             before: ``(B, 3, H, W)``, red, green and blue in 0..1.
-            after: likewise.
-            valid: not looked at.
+            after: ``(B, 3, H, W)``, the second date.
+            valid: ignored.
         """
         dates = [self.normalise(before, "before"), self.normalise(after, "after")]
-        # No image of a batch knows of another here, so both dates go through at once.
+        # The images of a batch are independent here, so both dates form one batch.
         maps = [each.chunk(2) for each in self.encoder(torch.cat(dates))]
         first, second = [each[0] for each in maps], [each[1] for each in maps]
         stays, changes = self.change_head(self.change(first, second)).chunk(2, 1)
         return ChangeLogits(
-            change=enlarge(changes - stays, like=before),
-            before=enlarge(self.class_head(self.classes_before(first)), like=before),
-            after=enlarge(self.class_head(self.classes_after(second)), like=after),
+            change=resize(changes - stays, before.shape[-2:]),
+            before=resize(self.class_head(self.classes_before(first)), before.shape[-2:]),
+            after=resize(self.class_head(self.classes_after(second)), after.shape[-2:]),
             unchanged_channel=True,
         )

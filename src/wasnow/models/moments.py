@@ -1,9 +1,7 @@
-"""Moments and histograms of a stream too large to hold: what the weightless detectors gather, chunk by chunk.
+"""Moments and histograms of a stream of pixels, gathered chunk by chunk with constant memory.
 
-    chunk (N, D), weights (N,) ──> WeightedMoments.add ──> weight, mean (D,), covariance (D, D)
-    chunk (N,)                 ──> LogHistogram.add    ──> counts over logarithmic bins
-
-Both hold the same few kilobytes after a billion pixels as after one.
+chunk (N, D), weights (N,) ──> WeightedMoments.add ──> weight, mean (D,), covariance (D, D)
+chunk (N,)                 ──> LogHistogram.add    ──> counts over logarithmic bins
 """
 
 from __future__ import annotations
@@ -17,12 +15,12 @@ Floats = NDArray[np.float64]
 class WeightedMoments:
     """Weighted mean and covariance of a stream of vectors, in one pass and without cancellation.
 
-    Each chunk is centred on its own mean, and its scatter joins the total by the pairwise update of Chan, Golub and
-    LeVeque (1983). Sums of raw squares are never formed, so an offset of 1e4 with a variance of 1 costs no digits.
+    Each chunk is centred on its own mean, and its scatter is merged by the pairwise update of Chan, Golub and LeVeque
+    (1983). Sums of raw squares are never formed, so an offset of 1e4 with a variance of 1 loses no digits.
 
     Attributes:
-        count: how many vectors were added, whatever their weight.
-        weight: the sum of all weights.
+        count: number of vectors added, whatever their weight.
+        weight: sum of all weights.
         mean: ``(D,)`` weighted mean; zero while ``weight`` is zero.
         scatter: ``(D, D)`` weighted sum of outer products of the deviations from ``mean``.
     """
@@ -36,11 +34,11 @@ class WeightedMoments:
         self.scatter: Floats = np.zeros((dimensions, dimensions))
 
     def add(self, values: Floats, weights: Floats | None = None) -> None:
-        """Take in a chunk.
+        """Add a chunk.
 
         Args:
             values: ``(N, D)``, finite.
-            weights: ``(N,)``, not negative; None weighs every vector 1.
+            weights: ``(N,)``, not negative; None weights every vector with 1.
         """
         weight = float(len(values) if weights is None else weights.sum())
         self.count += len(values)
@@ -65,11 +63,11 @@ class WeightedMoments:
 
 
 class LogHistogram:
-    """Counts of positive numbers in logarithmic bins; what lies outside is counted in the outermost bins.
+    """Counts of positive numbers in logarithmic bins; values outside the range are counted in the outermost bins.
 
     Attributes:
         log_centers: ``(BINS,)`` natural logarithms of the bin centres.
-        counts: ``(BINS,)`` how many numbers fell into each bin.
+        counts: ``(BINS,)`` number of values in each bin.
     """
 
     LOG_LOW = float(np.log(1e-4))
@@ -84,7 +82,7 @@ class LogHistogram:
         self.log_centers = np.asarray(self.LOG_LOW + width * (np.arange(self.BINS) + 0.5), np.float64)
 
     def add(self, values: Floats) -> None:
-        """Count a chunk of numbers ``(N,)`` that are not negative; zero falls into the lowest bin."""
+        """Count a chunk of values ``(N,)``, not negative; zero falls into the lowest bin."""
         logs = np.log(np.maximum(values, np.exp(self.LOG_LOW)))
         bins = ((logs - self.LOG_LOW) * (self.BINS / (self.LOG_HIGH - self.LOG_LOW))).astype(np.int64)
         self.counts += np.bincount(np.clip(bins, 0, self.BINS - 1), minlength=self.BINS)

@@ -1,4 +1,4 @@
-"""SCanNet: TED, whose three maps look at each other along rows and columns before they answer.
+"""SCanNet: TED with attention between its three maps along columns and rows.
 
 L. Ding et al., "Joint spatio-temporal modeling for semantic change detection in remote sensing images", IEEE
 Transactions on Geoscience and Remote Sensing 62, 2024, section III-B. The attention is that of X. Dong et al., "CSWin
@@ -8,21 +8,21 @@ transformer: a general vision transformer backbone with cross-shaped windows", C
              TED ─ 128 ─┼─ concat 384 ─ 2 blocks ─ split ┼─ 64 ──> 1      change
     after  ─ TED ─ 128 ─┘                                └─ 1x1 ─> 1 + K  classes after
 
-With X the tokens of the stride-4 map, one a place:
+With X the tokens of the stride-4 map, one per place:
 
     block      X = X + [columns(Q, K, V)_1 ; rows(Q, K, V)_2] W,  Q, K, V = LN(X) W',      X = X + MLP(LN(X))
-    columns    softmax(Q K' / √d) V + V * w: of the first half of the channels, each column of the map by itself
-    rows       the same of the second half, each row by itself
+    columns    softmax(Q K' / √d) V + V * w: over the first half of the channels, within each column
+    rows       the same over the second half, within each row
 
-so after two blocks every place has seen all others. ``V * w``, a 3x3 convolution within each channel, tells places
-apart (LePE). A stripe is one place wide, so only the middle column of w falls inside a column (the middle row, inside
-a row): the rest meets the empty border of its stripe, and stays what it was.
+After two blocks every place depends on all others. ``V * w``, a depthwise 3x3 convolution, encodes positions (LePE). A
+stripe is one place wide, so only the middle column of w lies inside a column (the middle row inside a row). The other
+entries only meet the zero padding of the stripe and keep their initial values.
 
-**Any size.** The published network is built for one square input size, by a check and by reshapes alone. No parameter
-depends on it: stripes are as long as the map is, at any height and width, and w is a convolution. So the published
-weights serve for all sizes as they are, and nothing is resized.
+**Any size.** The published network accepts one square input size only, because of a check and of reshapes. No parameter
+depends on the size: stripes are as long as the map, and w is a convolution. The published weights therefore work at
+every height and width without resizing.
 
-Nothing here is symmetric in time, see `sscd_l`.
+The network is not symmetric in time, see `sscd_l`.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ from torch.nn import functional
 from wasnow.models.contract import ChangeLogits
 from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
 from wasnow.models.sscd_l import SECOND_WORDS
-from wasnow.nn.three_branches import STRIDE, WIDTH, class_head, enlarge
+from wasnow.nn.layers import resize
+from wasnow.nn.three_branches import STRIDE, WIDTH, class_head
 from wasnow.nn.three_maps import ThreeMaps
 
 TOKEN = 3 * WIDTH
-"""Channels of a place: before, after and change side by side."""
+"""Channels per place: before, after and change concatenated."""
 
 HEADS = 4
-"""Of a block: half look along columns, half along rows."""
+"""Attention heads of a block: half along columns, half along rows."""
 
 BLOCKS = 2
 MLP = 4
@@ -51,7 +52,7 @@ MLP = 4
 
 
 class Columns(nn.Module):
-    """Attention within each column, plus the position that a depthwise convolution of the values tells.
+    """Attention within each column, plus positions encoded by a depthwise convolution of the values.
 
     Args:
         width: channels.
@@ -64,7 +65,7 @@ class Columns(nn.Module):
         self.place = nn.Conv2d(width, width, 3, padding=1, groups=width)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """``(B, C, h, w)`` each to the same; columns do not know of each other."""
+        """Return ``(B, C, h, w)``, as are queries, keys and values; columns are independent of each other."""
         found = functional.scaled_dot_product_attention(self._split(query), self._split(key), self._split(value))
         return self._join(found, query) + self._place(value)
 
@@ -74,12 +75,12 @@ class Columns(nn.Module):
         return x.permute(0, 3, 2, 1).reshape(batch * cols, rows, self.heads, -1).transpose(1, 2)
 
     def _join(self, found: Tensor, like: Tensor) -> Tensor:
-        """And back."""
+        """Invert `_split`."""
         batch, _, rows, cols = like.shape
         return found.transpose(1, 2).reshape(batch, cols, rows, -1).permute(0, 3, 2, 1)
 
     def _place(self, value: Tensor) -> Tensor:
-        # The outer columns of the kernel would meet zeros alone: the border of a stripe that is one place wide.
+        # The outer columns of the kernel would only meet zero padding, since a stripe is one place wide.
         weight = self.place.weight[..., 1:2]
         return functional.conv2d(value, weight, self.place.bias, padding=(1, 0), groups=self.place.groups)
 
@@ -99,7 +100,7 @@ class Rows(Columns):
 
 
 class Block(nn.Module):
-    """One round of looking along columns and rows, and an MLP at every place.
+    """Attention along columns and rows, then an MLP at every place.
 
     Args:
         width: channels.
@@ -148,16 +149,16 @@ class Scan(nn.Module):
 
 
 class SCanNet(FixedVocabularyNetwork):
-    """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
+    """The network, with random weights until a checkpoint or `convert` provides others: a `ChangeModel`.
 
     Args:
-        classes: the words that it answers with, in logit order.
-        normalisation: of `NORMALISATIONS`; ``imagenet`` for training from ImageNet weights or from none, and
-            ``second`` for the published weights.
+        classes: the class words, in logit order.
+        normalisation: of `NORMALISATIONS`; ``imagenet`` for training from ImageNet weights or from scratch, ``second``
+            for the published weights.
 
     Raises:
-        VocabularyError: there are no words, or one is empty or there twice.
-        UsageError: no normalisation has that name.
+        VocabularyError: there are no words, or one is empty or occurs twice.
+        UsageError: unknown normalisation.
     """
 
     name = "scannet"
@@ -172,18 +173,18 @@ class SCanNet(FixedVocabularyNetwork):
         self.classes_after = class_head(len(self.classes))
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
-        """Answer a batch of any height and width; it is taken to the device of the weights.
+        """Predict a batch of any height and width; tensors are moved to the device of the weights.
 
         Args:
             before: ``(B, 3, H, W)``, red, green and blue in 0..1.
-            after: likewise.
-            valid: not looked at.
+            after: ``(B, 3, H, W)``, the second date.
+            valid: ignored.
         """
         maps = self.maps(self.normalise(before, "before"), self.normalise(after, "after"))
         first, second, change = self.scan(torch.cat(maps, dim=1)).chunk(3, dim=1)
         return ChangeLogits(
-            change=enlarge(self.maps.odds(change), like=before),
-            before=enlarge(self.classes_before(first), like=before),
-            after=enlarge(self.classes_after(second), like=after),
+            change=resize(self.maps.odds(change), before.shape[-2:]),
+            before=resize(self.classes_before(first), before.shape[-2:]),
+            after=resize(self.classes_after(second), after.shape[-2:]),
             unchanged_channel=True,
         )

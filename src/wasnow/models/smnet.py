@@ -1,10 +1,10 @@
-"""SMNet, a reconstruction: convolutions and attention by turns, and change told from what stays, at four levels.
+"""SMNet, a reconstruction: alternating convolutions and attention, and change from feature differences at four levels.
 
 Y. Niu et al., "SMNet: symmetric multi-task network for semantic change detection in remote sensing images based on CNN
-and transformer", Remote Sensing 15(4), 949, 2023. No code is public. What its abstract and its headings name is here:
-pre-activated residual blocks and transformer blocks as one unit (PRTB), a multi-scale encoder of such units, fusion of
-foreground, background and global content (MCFM), and one prediction branch for each task. **Every number and equation
-below is ours**, after the published design that its line names.
+and transformer", Remote Sensing 15(4), 949, 2023. No code is public. This network has the parts that the abstract and
+the headings of the paper name: units of pre-activated residual blocks and transformer blocks (PRTB), a multi-scale
+encoder of such units, fusion of foreground, background and global content (MCFM), and one prediction branch per task.
+**All numbers and equations below are our own**, after the published design named in each line.
 
     before ─ PRTB x 4 ─┬─ F1 ────────────── decoder ─> 1x1 ─> 1 + K  classes before      (one decoder for both dates)
                        ├─ MCFM(|F1 - F2|) ─ decoder ─> 1x1 ─> 1      change
@@ -18,9 +18,11 @@ below is ours**, after the published design that its line names.
              after ResNet v2 (He et al. 2016) and SegFormer (Xie et al. 2021), which needs no position embedding
     MCFM     D = BN ReLU 3x3 |F1 - F2|;   m = sigmoid(1x1 D);   s = sigmoid(1x1 mean D)
              D + 3x3 [m D ; (1 - m) D ; s D]         foreground, background, global; after MCCNet (Li et al. 2022)
-    decoder  from the deepest level up: twice the size, beside the next, 3x3 BN ReLU
+    decoder  from the deepest level up: twice the size, concatenated with the next, 3x3 BN ReLU
 
-Nothing depends on the order of the dates: exchanged, they give the same change and exchanged classes.
+The network is symmetric in time: swapped dates give the same change and swapped classes.
+
+The gate s is a mean over the whole input, and the keys of stride 32 see all of it, so predictions depend on the tile.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from torch.nn import functional
 from wasnow.models.contract import ChangeLogits
 from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
 from wasnow.models.sscd_l import SECOND_WORDS
+from wasnow.nn.layers import conv_bn_relu, resize
 from wasnow.nn.pyramid import LayerNorm2d
 from wasnow.nn.resnet import initialise
 
@@ -43,10 +46,10 @@ WIDTHS = (64, 128, 256, 512)
 
 HEADS = (1, 2, 4, 8)
 COARSER = (8, 4, 2, 1)
-"""How much coarser the grid of keys and values is along each side: all grids are that of stride 32."""
+"""How much coarser the grid of keys and values is along each side; all of these grids have stride 32."""
 
 BLOCKS = 2
-"""Residual blocks of a unit."""
+"""Residual blocks per unit."""
 
 MLP = 4
 DECODED = 128
@@ -56,12 +59,12 @@ STRIDE = 32
 
 
 class PreActivated(nn.Module):
-    """``x' + conv3x3 relu BN conv3x3 relu BN x``; x' is x, or a 1x1 projection of it where shapes differ.
+    """``x' + conv3x3 relu BN conv3x3 relu BN x``; x' is x, or a 1x1 projection of x where shapes differ.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
-        stride: of the first convolution, and of the projection.
+        inputs: input channels.
+        outputs: output channels.
+        stride: of the first convolution and of the projection.
     """
 
     follows: ClassVar = (("conv1", "norm2"),)
@@ -83,12 +86,12 @@ class PreActivated(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every place asks the places of a coarser grid.
+    """Attention from every place to the places of a coarser grid.
 
     Args:
         width: channels.
         heads: must divide the width.
-        coarser: rows and columns of the map that become one of the grid, by their mean.
+        coarser: rows and columns of the map that are averaged into one of the grid.
     """
 
     def __init__(self, width: int, heads: int, coarser: int) -> None:
@@ -104,7 +107,7 @@ class Attention(nn.Module):
         key, value = self.key_value(grid).chunk(2, dim=1)
         query, key, value = (self._split(each) for each in (self.query(x), key, value))
         found = functional.scaled_dot_product_attention(query, key, value)
-        # Heads side by side again: channels lie last, as the norms before and behind want them.
+        # Concatenate the heads with channels last in memory, the layout of the surrounding norms.
         places = torch.unflatten(found.transpose(1, 2).flatten(2), 1, x.shape[-2:])
         out: Tensor = self.out(places.movedim(-1, 1))
         return out
@@ -115,7 +118,7 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention, and an MLP that sees its neighbours: what tells places apart without an embedding for each.
+    """Attention, and an MLP with a 3x3 convolution, which encodes positions without an embedding.
 
     Args:
         width: channels.
@@ -163,7 +166,7 @@ class Encoder(nn.Module):
         initialise(self)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """``(B, 3, H, W)``, normalised, to four maps of `WIDTHS` channels, finest first; sizes are rounded up."""
+        """Return four maps of `WIDTHS` channels, finest first, from a normalised ``(B, 3, H, W)``; sizes are rounded up."""
         x, maps = self.stem(image), []
         for unit in self.units:
             x = unit(x)
@@ -172,7 +175,7 @@ class Encoder(nn.Module):
 
 
 class Fusion(nn.Module):
-    """What changed, what did not, and what the image is like as a whole, of one level (MCFM).
+    """Foreground, background and global content of the difference at one level (MCFM).
 
     Args:
         width: channels.
@@ -180,14 +183,14 @@ class Fusion(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.difference = _conv(width, width)
+        self.difference = conv_bn_relu(width, width)
         self.foreground = nn.Conv2d(width, 1, 1)
         self.image = nn.Conv2d(width, width, 1)
         self.join = nn.Conv2d(3 * width, width, 3, padding=1)
         initialise(self)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """``(B, width, h, w)`` of both dates to the same, whichever came first."""
+        """Return ``(B, width, h, w)`` from the maps of both dates, whatever their order."""
         changed = self.difference((first - second).abs())
         there = self.foreground(changed).sigmoid()
         whole = self.image(changed.mean((2, 3), keepdim=True)).sigmoid()
@@ -196,46 +199,38 @@ class Fusion(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the deepest of four maps up to the finest, and to logits there.
+    """From the deepest of four maps up to the finest, and to logits.
 
     Args:
-        out: logits.
+        out: number of logits.
     """
 
     def __init__(self, out: int) -> None:
         super().__init__()
-        self.enter = _conv(WIDTHS[-1], DECODED)
-        self.steps = nn.ModuleList(_conv(DECODED + width, DECODED) for width in WIDTHS[-2::-1])
+        self.enter = conv_bn_relu(WIDTHS[-1], DECODED)
+        self.steps = nn.ModuleList(conv_bn_relu(DECODED + width, DECODED) for width in WIDTHS[-2::-1])
         self.logits = nn.Conv2d(DECODED, out, 1)
         initialise(self)
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Four maps, finest first, to ``(B, out, *size)``; beyond stride 4, the logits are enlarged."""
+        """Return ``(B, out, *size)`` from four maps, finest first; logits at stride 4 are resized to ``size``."""
         x = self.enter(maps[-1])
         for step, beside in zip(self.steps, maps[-2::-1], strict=True):
             rows, cols = beside.shape[-2:]
-            x = step(torch.cat([_resized(x, (rows, cols)), beside], dim=1))
-        return _resized(self.logits(x), size)
-
-
-def _conv(inputs: int, out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True))
-
-
-def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+            x = step(torch.cat([resize(x, (rows, cols)), beside], dim=1))
+        return resize(self.logits(x), size)
 
 
 class SMNet(FixedVocabularyNetwork):
-    """The network, with random weights until a checkpoint brings others: a `ChangeModel`.
+    """The network, with random weights until a checkpoint provides others: a `ChangeModel`.
 
     Args:
-        classes: the words that it answers with, in logit order.
+        classes: the class words, in logit order.
         normalisation: of `NORMALISATIONS`.
 
     Raises:
-        VocabularyError: there are no words, or one is empty or there twice.
-        UsageError: no normalisation has that name.
+        VocabularyError: there are no words, or one is empty or occurs twice.
+        UsageError: unknown normalisation.
     """
 
     name = "smnet"
@@ -250,12 +245,12 @@ class SMNet(FixedVocabularyNetwork):
         self.class_decoder = Decoder(1 + len(self.classes))
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
-        """Answer a batch of any height and width; it is taken to the device of the weights.
+        """Predict a batch of any height and width; tensors are moved to the device of the weights.
 
         Args:
             before: ``(B, 3, H, W)``, red, green and blue in 0..1.
-            after: likewise.
-            valid: not looked at.
+            after: ``(B, 3, H, W)``, the second date.
+            valid: ignored.
         """
         rows, cols = before.shape[-2:]
         first = self.encoder(self.normalise(before, "before"))

@@ -1,13 +1,13 @@
-"""SSCD-l: change and classes from one encoder for both dates, joined late.
+"""SSCD-l: one encoder for both dates, late fusion, three heads.
 
 L. Ding et al., "Bi-temporal semantic reasoning for the semantic change detection in HR remote sensing images", IEEE
-Transactions on Geoscience and Remote Sensing 60, 2022: the baseline that Bi-SRNet builds on.
+Transactions on Geoscience and Remote Sensing 60, 2022: the baseline of Bi-SRNet.
 
     before ─ ResNet-34, stride 8 ─ 128 ─┬─────────────────────────> 1x1 ─> 1 + K  classes before
                                         ├─ concat ─ 6 blocks ─ 128 ─ 64 ─> 1      change
     after  ─ the same            ─ 128 ─┴─────────────────────────> 1x1 ─> 1 + K  classes after
 
-Nothing here is symmetric in time: the change branch reads the dates in order, and each date has its own classifier.
+The network is not symmetric in time: the change branch reads the dates in order, and each date has its own classifier.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from torch import Tensor
 
 from wasnow.models.contract import ChangeLogits
 from wasnow.models.fixed_vocabulary import FixedVocabularyNetwork
-from wasnow.nn.three_branches import STRIDE, ChangeBranch, Encoder, class_head, enlarge
+from wasnow.nn.layers import resize
+from wasnow.nn.three_branches import STRIDE, ChangeBranch, Encoder, class_head
 from wasnow.vocabulary import SECOND_WORDS as SECOND_WORDS
 
 
 class SSCDL(FixedVocabularyNetwork):
-    """The network, with random weights until a checkpoint or `convert` brings others: a `ChangeModel`.
+    """The network, with random weights until a checkpoint or `convert` provides others: a `ChangeModel`.
 
     Args:
-        classes: the words that it answers with, in logit order.
-        normalisation: of `NORMALISATIONS`; ``imagenet`` for training from ImageNet weights or from none, and
-            ``second`` for the published weights.
+        classes: the class words, in logit order.
+        normalisation: of `NORMALISATIONS`; ``imagenet`` for training from ImageNet weights or from scratch, ``second``
+            for the published weights.
 
     Raises:
-        VocabularyError: there are no words, or one is empty or there twice.
-        UsageError: no normalisation has that name.
+        VocabularyError: there are no words, or one is empty or occurs twice.
+        UsageError: unknown normalisation.
     """
 
     name = "sscd-l"
@@ -47,18 +48,18 @@ class SSCDL(FixedVocabularyNetwork):
         self.classes_after = class_head(len(self.classes))
 
     def forward(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> ChangeLogits:
-        """Answer a batch of any height and width; it is taken to the device of the weights.
+        """Predict a batch of any height and width; tensors are moved to the device of the weights.
 
         Args:
             before: ``(B, 3, H, W)``, red, green and blue in 0..1.
-            after: likewise.
-            valid: not looked at.
+            after: ``(B, 3, H, W)``, the second date.
+            valid: ignored.
         """
         first = self.encoder(self.normalise(before, "before"))
         second = self.encoder(self.normalise(after, "after"))
         return ChangeLogits(
-            change=enlarge(self.change(first, second), like=before),
-            before=enlarge(self.classes_before(first), like=before),
-            after=enlarge(self.classes_after(second), like=after),
+            change=resize(self.change(first, second), before.shape[-2:]),
+            before=resize(self.classes_before(first), before.shape[-2:]),
+            after=resize(self.classes_after(second), after.shape[-2:]),
             unchanged_channel=True,
         )

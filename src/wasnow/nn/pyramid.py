@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wasnow.nn.layers import resize
+
 LEVELS = 4
 
 
@@ -99,9 +101,7 @@ class LevelHead(nn.Module):
         # linear and change places, and so the concatenation is never made.
         shares = self.join.get_submodule("0").get_parameter("weight").chunk(LEVELS, dim=1)
         parts = [
-            functional.interpolate(
-                functional.conv2d(read(level), share), size=size, mode="bilinear", align_corners=False
-            )
+            resize(functional.conv2d(read(level), share), size)
             for read, level, share in zip(self.levels, levels, shares, strict=True)
         ]
         logits: Tensor = self.logits(self.join[1:](parts[0] + parts[1] + parts[2] + parts[3]))

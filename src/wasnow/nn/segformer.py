@@ -22,11 +22,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.models.segformer.configuration_segformer import SegformerConfig
 from transformers.models.segformer.modeling_segformer import SegformerStage
 
 from wasnow.errors import UsageError, did_you_mean
+from wasnow.nn.layers import conv_bn_relu, resize
 
 STRIDES = (4, 8, 16, 32)
 """Of the four maps."""
@@ -173,9 +173,7 @@ class MLPDecoder(nn.Module):
         super().__init__()
         # A linear layer on every place is a 1x1 convolution, without moving the channels about.
         self.levels = nn.ModuleList(nn.Conv2d(each, width, 1) for each in widths)
-        self.join = nn.Sequential(
-            nn.Conv2d(len(widths) * width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        )
+        self.join = conv_bn_relu(len(widths) * width, width, 1)
         self.dropout = nn.Dropout(dropout)
         self.logits = nn.Conv2d(width, out, 1)
         initialise(self)
@@ -185,10 +183,7 @@ class MLPDecoder(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """``(B, widths[i], h_i, w_i)``, finest first, to ``(B, out, h_0, w_0)``."""
         size = maps[0].shape[-2:]
-        alike = [
-            functional.interpolate(level(each), size=size, mode="bilinear", align_corners=False)
-            for level, each in zip(self.levels, maps, strict=True)
-        ]
+        alike = [resize(level(each), size) for level, each in zip(self.levels, maps, strict=True)]
         # Coarsest first: the order in which published heads keep their channels.
         answer: Tensor = self.logits(self.dropout(self.join(torch.cat(alike[::-1], dim=1))))
         return answer

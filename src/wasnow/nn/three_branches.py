@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from wasnow.nn.layers import conv_bn_relu
 from wasnow.nn.resnet import WIDTHS, ResNet34, basic_blocks, initialise
 
 STRIDE = 8
@@ -26,9 +26,7 @@ class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.resnet = ResNet34(strides=(1, 2, 1, 1))
-        self.reduce = nn.Sequential(
-            nn.Conv2d(WIDTHS[-1], WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU(inplace=True)
-        )
+        self.reduce = conv_bn_relu(WIDTHS[-1], WIDTH, 1)
         initialise(self.reduce)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,8 +60,3 @@ def class_head(classes: int) -> nn.Conv2d:
     head = nn.Conv2d(WIDTH, 1 + classes, 1)
     initialise(head)
     return head
-
-
-def enlarge(logits: Tensor, like: Tensor) -> Tensor:
-    """Bilinear, to the height and width of ``like``."""
-    return functional.interpolate(logits, size=like.shape[-2:], mode="bilinear", align_corners=False)

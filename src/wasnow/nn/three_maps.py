@@ -23,6 +23,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wasnow.nn.layers import conv_bn_relu
 from wasnow.nn.resnet import WIDTHS, initialise
 from wasnow.nn.three_branches import WIDTH, ChangeBranch, Encoder
 
@@ -40,10 +41,8 @@ class Decoder(nn.Module):
     def __init__(self, low: int) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(WIDTH, WIDTH, 2, stride=2)
-        self.transit = nn.Sequential(nn.Conv2d(low, LOW, 1, bias=False), nn.BatchNorm2d(LOW), nn.ReLU(inplace=True))
-        self.decode = nn.Sequential(
-            nn.Conv2d(WIDTH + LOW, WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU(inplace=True)
-        )
+        self.transit = conv_bn_relu(low, LOW, 1)
+        self.decode = conv_bn_relu(WIDTH + LOW, WIDTH)
         initialise(self)
 
     def forward(self, deep: Tensor, low: Tensor) -> Tensor:

@@ -1,38 +1,39 @@
-"""The law of Z: how a squared, noise-normalised difference becomes a probability of change.
+"""From Z, a squared and noise-normalised difference, to a probability of change.
 
     Z of every pixel ──> LogHistogram ──> GammaMixture.fit ──┐
                                                               ├─> Reading ──> logit(Z) ──> LogitTable, for tensors
     degrees of freedom ──> log_survival, log_cumulative ──────┘
 
-Where nothing changed, Z is chi-square distributed; `irmad` says why, and why the default reading takes the smaller of
-two pieces of evidence, a mixture fitted to the scene and the significance. IR-MAD and CVA read their Z through this.
+Where nothing changed, Z is chi-square distributed. `irmad` explains this, and why the default takes the smaller of two
+log-odds: a mixture fitted to the scene, and the significance. IR-MAD and CVA both use this module.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 import torch
 from scipy.special import digamma, gammainc, gammaincc, gammaln, polygamma
 from torch import Tensor
 
+from wasnow.errors import UsageError
 from wasnow.models.moments import Floats, LogHistogram
 
 Probability = Literal["mixture", "chi2"]
-"""How Z is read: as a log-odds fitted to the scene, or as the plain published probability."""
+"""How Z becomes a probability: log-odds fitted to the scene, or the published chi-square probability."""
 
 
 # ── the chi-square law, in logarithms ────────────────────────────────────────────────────────────────────────────────
 
 
 def log_survival(z: Floats, dof: float) -> Floats:
-    """log P(chi² > z), accurate in both tails for any z from 0 to 1e8.
+    """Return log P(chi² > z), accurate in both tails for any z from 0 to 1e8.
 
-    scipy's ``chi2.logsf`` is -inf from about z = 1500. There Legendre's continued fraction takes over (even part
-    of Abramowitz and Stegun 6.5.31): Γ(a, x) = e^-x x^a / (x + 1-a - 1(1-a) / (x + 3-a - 2(2-a) / (x + 5-a - ...))).
+    scipy's ``chi2.logsf`` is -inf from about z = 1500. There Legendre's continued fraction is used (even part of
+    Abramowitz and Stegun 6.5.31): Γ(a, x) = e^-x x^a / (x + 1-a - 1(1-a) / (x + 3-a - 2(2-a) / (x + 5-a - ...))).
     """
     a, x = dof / 2.0, np.asarray(z, np.float64) / 2.0
     upper = gammaincc(a, x)
@@ -47,7 +48,7 @@ def log_survival(z: Floats, dof: float) -> Floats:
 
 
 def log_cumulative(z: Floats, dof: float) -> Floats:
-    """log P(chi² <= z) for z > 0, accurate in both tails: the leading term of the series where P itself underflows."""
+    """Return log P(chi² <= z) for z > 0, accurate in both tails: the leading term of the series where P underflows."""
     a, x = dof / 2.0, np.asarray(z, np.float64) / 2.0
     upper, lower = gammaincc(a, x), gammainc(a, x)
     far = lower < 1e-250
@@ -57,7 +58,7 @@ def log_cumulative(z: Floats, dof: float) -> Floats:
 
 
 def consistency(dof: int) -> float:
-    """c(p): the share of the noise variance that moments with weights 1 - F(Z) see where nothing changed."""
+    """Return c(p), the share of the noise variance that moments with weights 1 - F(Z) have where nothing changed."""
     a = dof / 2.0
     return 1.0 - math.exp(math.lgamma(a + 0.5) - math.lgamma(a + 1.0)) / math.sqrt(math.pi)
 
@@ -68,12 +69,12 @@ class SurvivalTable:
     NODES = 1 << 16
 
     def __init__(self, dof: float) -> None:
-        # Beyond this the probability is below 1e-17, and so is what a pixel could weigh.
+        # Beyond this the probability, and with it the weight of a pixel, is below 1e-17.
         self._high = math.sqrt(dof) + 10.0
         self._values = gammaincc(dof / 2.0, np.linspace(0.0, self._high, self.NODES) ** 2 / 2.0)
 
     def __call__(self, z: Floats) -> Floats:
-        """``z`` of any shape, not negative."""
+        """Return the probabilities of ``z``, of any shape and not negative."""
         place = np.minimum(np.sqrt(z), self._high) * ((self.NODES - 1) / self._high)
         left = np.minimum(place.astype(np.int64), self.NODES - 2)
         low = self._values[left]
@@ -86,7 +87,7 @@ class SurvivalTable:
 
 @dataclass(frozen=True, slots=True)
 class GammaMixture:
-    """Two gamma laws of Z: a narrow one for the unchanged, a wide one for the changed pixels of a scene.
+    """Two gamma laws of Z: a narrow one for unchanged, a wide one for changed pixels of a scene.
 
     Attributes:
         changed_share: weight of the wide law, in (0, 1).
@@ -99,10 +100,10 @@ class GammaMixture:
     changed: tuple[float, float]
 
     def log_odds(self, z: Floats) -> Floats:
-        """Posterior log-odds of change, never falling with ``z`` (> 0).
+        """Return the posterior log-odds of change, never decreasing in ``z`` (> 0).
 
         The ratio of two gamma laws is (k1 - k0) log z + (1/θ0 - 1/θ1) z + const. With k1 < k0 it would rise again
-        towards z = 0, which no reader of a change map means: left of its minimum it is held at the minimum.
+        towards z = 0, which makes no sense for a change map; left of its minimum it is held at the minimum.
         """
         (k0, t0), (k1, t1) = self.unchanged, self.changed
         slope = 1.0 / t0 - 1.0 / t1
@@ -114,15 +115,15 @@ class GammaMixture:
 
     @classmethod
     def fit(cls, histogram: LogHistogram, start: float, *, max_iterations: int = 1000) -> Self | None:
-        """By expectation maximisation over histogram bins, in the manner of Bruzzone and Prieto (2000).
+        """Fit by expectation maximisation over histogram bins, after Bruzzone and Prieto (2000).
 
         Args:
             histogram: of Z.
-            start: the value of Z that first tells the two classes apart.
-            max_iterations: at most so many steps; each costs microseconds.
+            start: the value of Z that separates the two classes at first.
+            max_iterations: at most this many steps; each costs microseconds.
 
         Returns:
-            The mixture, or None where the histogram does not hold two classes of different width.
+            The mixture, or None where the histogram does not have two classes of different width.
         """
         seen = histogram.counts > 0
         logs, counts = histogram.log_centers[seen], histogram.counts[seen].astype(np.float64)
@@ -157,7 +158,7 @@ def _log_gamma_density(z: Floats, logs: Floats, shape: float, scale: float) -> F
 
 
 def _fit_gamma(z: Floats, logs: Floats, weights: Floats) -> tuple[float, float] | None:
-    """(shape, scale) of greatest likelihood (Minka 2002), or None for a single value."""
+    """Return the maximum likelihood (shape, scale) (Minka 2002), or None for a single value."""
     total = float(weights.sum())
     mean = float(weights @ z) / total
     spread = math.log(mean) - float(weights @ logs) / total
@@ -168,6 +169,20 @@ def _fit_gamma(z: Floats, logs: Floats, weights: Floats) -> tuple[float, float] 
         error = math.log(shape) - float(digamma(shape)) - spread
         shape = 1.0 / (1.0 / shape + error / (shape * shape * (1.0 / shape - float(polygamma(1, shape)))))
     return shape, mean / shape
+
+
+def check_reading(probability: str, false_alarm: float) -> None:
+    """Check the options of the reading.
+
+    Raises:
+        UsageError: one is unknown or out of range.
+    """
+    if probability not in get_args(Probability):
+        raise UsageError(f"probability is {probability!r}; use one of {', '.join(get_args(Probability))}")
+    if not 1e-6 <= false_alarm <= 0.5:
+        raise UsageError(
+            f"false_alarm is {false_alarm}; it must be a share of the unchanged pixels from 1e-6 to 0.5, usually 1e-4"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +202,7 @@ class Reading:
     mixture: GammaMixture | None
 
     def logit(self, z: Floats) -> Floats:
-        """Log-odds of change in float64, never falling with ``z`` (> 0)."""
+        """Return the log-odds of change in float64, never decreasing in ``z`` (> 0)."""
         if self.probability == "chi2":
             return log_cumulative(z, self.dof) - log_survival(z, self.dof)
         significance = math.log(self.false_alarm) - log_survival(z, self.dof)
@@ -210,15 +225,15 @@ class Reading:
         return float(f"{math.exp(high):.4g}")
 
     def table(self) -> LogitTable:
-        """The same function for tensors."""
+        """Return the same function for tensors."""
         return LogitTable(self)
 
 
 class LogitTable:
     """`Reading.logit` for float32 tensors: linear interpolation on nodes uniform in log Z.
 
-    The logit is linear in log Z near 0 and linear in Z far out, so the relative error is about step²/8 = 1e-6 at worst
-    there, less than what float32 itself leaves. Outside 1e-10..1e10 it stays at the end values.
+    The logit is linear in log Z near 0 and linear in Z far out, so the relative error is at most about step²/8 = 1e-6,
+    less than the rounding of float32. Outside 1e-10..1e10 it keeps the end values.
     """
 
     LOG2_LOW = math.log2(1e-10)
@@ -231,7 +246,7 @@ class LogitTable:
         self._steps = torch.from_numpy(np.append(np.diff(values), 0.0).astype(np.float32))
 
     def __call__(self, z: Tensor) -> Tensor:
-        """Logits of a flat tensor ``(N,)``, whose storage is used up."""
+        """Return the logits of a flat tensor ``(N,)``, whose storage is overwritten."""
         if z.device != self._values.device:
             self._values, self._steps = self._values.to(z.device), self._steps.to(z.device)
         scale = (self.NODES - 1) / (self.LOG2_HIGH - self.LOG2_LOW)
