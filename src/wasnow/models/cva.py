@@ -177,7 +177,7 @@ class CVA:
         for before, after in pixels():
             if before.shape[1] != after.shape[1]:
                 raise BandsUnclear(
-                    f"before has {before.shape[1]} bands and after {after.shape[1]}; change vectors need the same "
+                    f"before has {before.shape[1]} bands and after {after.shape[1]}, and change vectors need the same "
                     "bands at both dates: select them with --bands, or use --model irmad"
                 )
             return

@@ -166,7 +166,7 @@ class Encoder(nn.Module):
         initialise(self)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return four maps of `WIDTHS` channels, finest first, from a normalised ``(B, 3, H, W)``; sizes are rounded up."""
+        """Return four maps of `WIDTHS` channels, finest first, from a normalised ``(B, 3, H, W)``; sizes round up."""
         x, maps = self.stem(image), []
         for unit in self.units:
             x = unit(x)
