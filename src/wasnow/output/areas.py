@@ -1,15 +1,16 @@
-"""How much ground a pixel covers, in square metres on the ellipsoid, and how much of it changed from what to what.
+"""Area of pixels on the ellipsoid in square metres, and area of each transition.
 
-The planar area of a pixel is wrong wherever the projection stretches: by 0.08 % within a UTM zone, by a factor of 4 at
-60° in Web Mercator. So every pixel is weighed by what it covers on the CRS's own ellipsoid.
+Areas in the plane of a projection are wrong by its scale: by 0.08 % within a UTM zone, by a factor of 4 at 60° in Web
+Mercator. Every pixel is therefore weighted by its area on the ellipsoid of the CRS.
 
-    geographic grid    M N cos(lat) |det A|, integrated over the pixel by 2 x 2 Gauss points
-    projected grid     |dP/dcol x dP/drow|, P the point on the ellipsoid in three dimensions: no pole, no antimeridian
-                         o   o    o   o     evaluated at few Chebyshev nodes, and interpolated:
+    geographic grid    M N cos(lat) |det A|, integrated over the pixel with 2 x 2 Gauss points
+    projected grid     |dP/dcol x dP/drow|, P the point on the ellipsoid in three dimensions, which has no
+                       singularity at poles and antimeridian
+                         o   o    o   o     evaluated at a few Chebyshev nodes and interpolated:
                          o   o    o   o     the density is analytic, so 17 x 17 nodes give ten digits
                          o   o    o   o     over a whole country
 
-Nothing here opens a file.
+No file is opened.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from pyproj.exceptions import ProjError
 from wasnow.vocabulary import Vocabulary
 
 _LATTICES = (9, 17, 33, 65)
-"""Chebyshev nodes per side, tried in turn until the interpolation is as good as `_TOLERANCE`."""
+"""Chebyshev nodes per side, tried in this order until the error is below `_TOLERANCE`."""
 
 _TOLERANCE = 1e-9
-"""Largest relative error of the interpolation, measured at points between the nodes."""
+"""Largest allowed relative error of the interpolation, measured at points between the nodes."""
 
 _STEP_M = 1000.0
-"""Step of the difference quotients: long enough for PROJ's last digits, short enough for the fourth order (1e-12)."""
+"""Step of the difference quotients: large against the rounding of PROJ, small enough for the fourth order (1e-12)."""
 
 _GAUSS = 0.5 / np.sqrt(3.0)
-"""Distance of the two Gauss points from the middle of a unit interval."""
+"""Distance of the two Gauss points from the centre of a unit interval."""
 
 Density = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 """Pixel coordinates ``rows, cols`` (broadcast together) to square metres per pixel."""
@@ -45,7 +46,7 @@ Density = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float6
 
 @dataclass(frozen=True, slots=True)
 class PixelAreas:
-    """What each pixel of one grid covers, in square metres; made by `PixelAreas.of`, evaluated where asked.
+    """Area of each pixel of a grid in square metres; made by `PixelAreas.of`, evaluated on demand.
 
     Attributes:
         height: rows of the grid.
@@ -59,14 +60,14 @@ class PixelAreas:
 
     @classmethod
     def of(cls, crs: Any, transform: Affine, width: int, height: int) -> PixelAreas | None:
-        """The pixel areas of a grid, or None where no ground can be told: no CRS, or one without metres.
+        """Return the pixel areas of a grid; None without a CRS, or with one that has no metres.
 
-        Relative error: below 1e-9, and (pixel side / 20 000 km)² for the huge pixels of a projected world map. An
-        engineering CRS (a building site's own axes) counts as a plane. A pixel that lies nowhere on the ground, as in
-        the corners of a full-disk image, has area 0.
+        Relative error: below 1e-9, and (pixel side / 20,000 km)² for the very large pixels of a projected world map.
+        An engineering CRS (local axes of a site) counts as a plane. A pixel outside the Earth, such as a corner of a
+        full-disk image, has area 0.
 
         Args:
-            crs: anything that pyproj understands, a rasterio CRS among it; None for pixel coordinates.
+            crs: anything that pyproj understands, such as a rasterio CRS; None for pixel coordinates.
             transform: (col, row) to CRS coordinates; may be rotated.
             width: columns.
             height: rows.
@@ -86,12 +87,19 @@ class PixelAreas:
         return cls(height, width, lambda rows, cols: np.full(np.broadcast_shapes(rows.shape, cols.shape), area), True)
 
     def at(self, rows: ArrayLike, cols: ArrayLike) -> NDArray[np.float64]:
-        """Square metres of the pixels ``(rows[i], cols[i])``; 0-based integers, ``(n,)`` each or a single one."""
+        """Return the square metres of the pixels ``(rows[i], cols[i])``; 0-based integers, ``(n,)`` or scalars."""
         rows, cols = np.broadcast_arrays(np.atleast_1d(rows), np.atleast_1d(cols))
         return self._density(rows + 0.5, cols + 0.5)
 
     def window(self, row: int, col: int, height: int, width: int) -> NDArray[np.float64]:
-        """Square metres of every pixel of a window: ``(height, width)``, read-only where all columns are alike."""
+        """Return the square metres of every pixel of a window: ``(height, width)``, possibly read-only.
+
+        Args:
+            row: first row.
+            col: first column.
+            height: rows.
+            width: columns.
+        """
         rows = np.arange(row, row + height, dtype=np.float64)[:, None] + 0.5
         cols = np.arange(col, col + width, dtype=np.float64)[None, :] + 0.5
         if self._by_row:
@@ -99,7 +107,7 @@ class PixelAreas:
         return self._density(rows, cols)
 
     def total(self, rows_at_once: int = 256) -> float:
-        """Square metres of the whole grid; no more than ``rows_at_once`` rows are in memory."""
+        """Return the square metres of the whole grid; at most ``rows_at_once`` rows are in memory."""
         if self._by_row:
             return float(self.window(0, 0, self.height, 1).sum()) * self.width
         starts = range(0, self.height, rows_at_once)
@@ -109,11 +117,11 @@ class PixelAreas:
 
 
 class TransitionTable:
-    """Pixels and square metres of every transition code, added up window by window.
+    """Pixels and square metres of every transition code, summed over windows.
 
     Attributes:
         pixels: ``(n_transitions + 1,)`` int64, by transition code; 0 is no change.
-        area_m2: the same in square metres; all 0 where windows came without areas.
+        area_m2: the same in square metres; 0 if windows were added without areas.
         not_processed: pixels that were not processed.
         not_processed_m2: the same in square metres.
     """
@@ -138,22 +146,22 @@ class TransitionTable:
 
     @property
     def pixels(self) -> NDArray[np.int64]:
-        """``(n_transitions + 1,)``."""
+        """Pixels by transition code, ``(n_transitions + 1,)``."""
         return self._pixels[: self._codes]
 
     @property
     def area_m2(self) -> NDArray[np.float64]:
-        """``(n_transitions + 1,)``."""
+        """Square metres by transition code, ``(n_transitions + 1,)``."""
         return self._area_m2[: self._codes]
 
     @property
     def not_processed(self) -> int:
-        """Pixels."""
+        """Pixels that were not processed."""
         return int(self._pixels[-1])
 
     @property
     def not_processed_m2(self) -> float:
-        """Square metres."""
+        """Square metres that were not processed."""
         return float(self._area_m2[-1])
 
     @property
@@ -163,7 +171,7 @@ class TransitionTable:
 
 
 def _horizontal(crs: Any) -> CRS | None:
-    """The horizontal part of a CRS, without height axis, vertical partner or tied-on datum shift."""
+    """Return the horizontal part of a CRS, without vertical CRS and without bound datum shift."""
     if crs is None or crs == "":
         return None
     found = CRS.from_user_input(crs)
@@ -176,7 +184,7 @@ def _horizontal(crs: Any) -> CRS | None:
 
 
 def _metres_per_unit(crs: CRS) -> float | None:
-    """Metres per unit of an engineering CRS whose two first axes are lengths of the same known unit; else None."""
+    """Return metres per unit of an engineering CRS whose first two axes have the same known unit of length; or None."""
     if crs.type_name != "Engineering CRS" or len(crs.axis_info) < 2:
         return None
     first, second = crs.axis_info[:2]
@@ -187,7 +195,7 @@ def _metres_per_unit(crs: CRS) -> float | None:
 
 
 def _ellipsoid(crs: CRS) -> tuple[float, float]:
-    """Semi-major axis in metres, and squared first eccentricity."""
+    """Return the semi-major axis in metres and the squared first eccentricity."""
     ellipsoid = crs.ellipsoid
     assert ellipsoid is not None  # geographic and projected CRSs always have one
     a, b = ellipsoid.semi_major_metre, ellipsoid.semi_minor_metre
@@ -195,10 +203,10 @@ def _ellipsoid(crs: CRS) -> tuple[float, float]:
 
 
 def _geographic_density(crs: CRS, transform: Affine) -> Density:
-    """Square metres per pixel of a grid in longitude and latitude (in degrees, grads, or whatever the axes say).
+    """Return square metres per pixel of a grid in longitude and latitude (in degrees, grads or the unit of the axes).
 
     The area element M N cos(lat), with the radii of curvature M and N (Snyder 1987, equations 4-18 to 4-20), averaged
-    over the four Gauss points of the pixel: exact to 1e-10 for pixels of one degree. Beyond a pole there is nothing.
+    over the four Gauss points of the pixel: exact to 1e-10 for pixels of one degree. Beyond a pole it is 0.
     """
     a, e2 = _ellipsoid(crs)
     unit = crs.axis_info[0].unit_conversion_factor
@@ -217,7 +225,7 @@ def _geographic_density(crs: CRS, transform: Affine) -> Density:
 
 
 def _projected_density(crs: CRS, transform: Affine) -> Density:
-    """Square metres per pixel of any other grid: how fast the point on the ellipsoid moves with the pixel."""
+    """Return square metres per pixel of any other grid, from the derivatives of the point on the ellipsoid."""
     geodetic = crs.geodetic_crs
     assert geodetic is not None  # every projected or derived CRS has its base
     a, e2 = _ellipsoid(geodetic)
@@ -233,7 +241,7 @@ def _projected_density(crs: CRS, transform: Affine) -> Density:
         across = n * np.cos(lat)
         return np.stack([across * np.cos(lon), across * np.sin(lon), n * (1 - e2) * np.sin(lat)])
 
-    # CRS units per metre differ by axis and by CRS; a step of so many pixels is about _STEP_M on the ground everywhere.
+    # Units differ between CRSs; these numbers of pixels are about _STEP_M on the ground.
     per_unit = crs.axis_info[0].unit_conversion_factor * (a if crs.is_geographic else 1.0)
     col_step = _STEP_M / (per_unit * np.hypot(transform.a, transform.d))
     row_step = _STEP_M / (per_unit * np.hypot(transform.b, transform.e))
@@ -254,18 +262,24 @@ def _projected_density(crs: CRS, transform: Affine) -> Density:
 
 
 def _interpolated(density: Density, height: int, width: int) -> Density | None:
-    """The same density from the fewest Chebyshev nodes that reproduce it; None where none do (edges of a disk)."""
+    """Return the density interpolated from as few Chebyshev nodes as possible; None if no number of nodes suffices.
+
+    Args:
+        density: square metres per pixel.
+        height: rows of the grid.
+        width: columns of the grid.
+    """
     checks = np.linspace(0.02, 0.98, 23)
     check_rows, check_cols = checks[:, None] * height, checks[None, :] * width
     try:
-        truth = density(check_rows, check_cols)
+        exact = density(check_rows, check_cols)
         for nodes in _LATTICES:
             points = chebyshev.chebpts1(nodes)
             values = density((points[:, None] + 1) / 2 * height, (points[None, :] + 1) / 2 * width)
             to_coefficients = np.linalg.inv(chebyshev.chebvander(points, nodes - 1))
             coefficients = to_coefficients @ values @ to_coefficients.T
             fitted = _Chebyshev(coefficients, height, width)
-            if (np.abs(fitted(check_rows, check_cols) - truth) <= _TOLERANCE * truth).all():
+            if (np.abs(fitted(check_rows, check_cols) - exact) <= _TOLERANCE * exact).all():
                 return fitted
     except ProjError:
         pass

@@ -6,25 +6,29 @@ import html
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from wasnow.errors import UsageError
 from wasnow.output.layout import CHANGE, CONFIDENCE, GEOPACKAGE, GEOPARQUET, ITEM, LANDCOVER, REPORT
 from wasnow.output.record import RunRecord
 from wasnow.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    import geopandas
     import pyarrow
+    import xarray
 
 
 @dataclass(frozen=True)
 class ChangeMap:
-    """A finished result folder: where its files are and what they say. In a notebook it shows itself.
+    """A finished result folder: paths, statistics and record. Notebooks display it as a table.
 
     Attributes:
         folder: the result folder.
-        record: everything that run.json says.
-        reused: the folder held this very run already, and nothing was computed.
+        record: the content of run.json.
+        reused: whether the folder already held the finished run, so that nothing was computed.
     """
 
     folder: Path
@@ -33,48 +37,48 @@ class ChangeMap:
 
     @classmethod
     def open(cls, folder: str | Path) -> ChangeMap:
-        """A result folder made earlier.
+        """Open a result folder that was made earlier.
 
         Raises:
-            InputError: it is none.
+            InputError: it is not a finished result folder.
         """
         return cls(Path(folder), RunRecord.read(Path(folder)))
 
     @property
     def change(self) -> Path:
-        """Raster of before_class, after_class, transition."""
+        """Path of the raster of before_class, after_class, transition."""
         return self.folder / CHANGE
 
     @property
     def confidence(self) -> Path:
-        """Raster of probabilities x 254."""
+        """Path of the raster of probabilities x 254."""
         return self.folder / CONFIDENCE
 
     @property
     def landcover(self) -> tuple[Path, Path] | None:
-        """Rasters of the classes before and after, changed or not; None for a run without ``landcover``."""
+        """Paths of the class maps before and after, not masked by change; None for a run without ``landcover``."""
         if not self.record.landcover:
             return None
         return self.folder / LANDCOVER[0], self.folder / LANDCOVER[1]
 
     @property
     def geopackage(self) -> Path:
-        """Polygons for GIS."""
+        """Path of the polygons as GeoPackage."""
         return self.folder / GEOPACKAGE
 
     @property
     def geoparquet(self) -> Path:
-        """Polygons for data frames."""
+        """Path of the polygons as GeoParquet."""
         return self.folder / GEOPARQUET
 
     @property
     def report(self) -> Path:
-        """The page to read."""
+        """Path of the report."""
         return self.folder / REPORT
 
     @property
     def item(self) -> Path:
-        """STAC item."""
+        """Path of the STAC item."""
         return self.folder / ITEM
 
     @cached_property
@@ -84,33 +88,63 @@ class ChangeMap:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing had to be flagged as unreadable."""
+        """Whether every part of the inputs could be read."""
         return self.record.status == "complete"
 
     @property
     def changed_share(self) -> float:
-        """Changed pixels over processed pixels, 0..1; NaN where nothing was processed."""
+        """Changed pixels over processed pixels, 0..1; NaN if nothing was processed."""
         pixels = self.record.pixels
         processed = pixels.changed + pixels.unchanged
         return pixels.changed / processed if processed else math.nan
 
     @property
     def changed_area_m2(self) -> float | None:
-        """Square metres on the ellipsoid; None without georeference."""
+        """Changed area in square metres on the ellipsoid; None without georeference."""
         return self.record.areas_m2.changed if self.record.areas_m2 is not None else None
 
     def polygons(self) -> pyarrow.Table:
-        """The polygons as an Arrow table (``geometry`` is WKB); ``geopandas.read_parquet`` reads the file itself."""
+        """Read the polygons as an Arrow table; the column ``geometry`` is WKB."""
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(self.geoparquet)
 
+    def to_geopandas(self) -> geopandas.GeoDataFrame:
+        """Read the polygons as a GeoDataFrame.
+
+        Raises:
+            UsageError: geopandas is not installed.
+        """
+        geopandas = _extra("geopandas")
+        return geopandas.read_parquet(self.geoparquet)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Open the rasters as a Dataset with one variable per band, read when used; codes are not masked.
+
+        The variables are named as the bands: before_class, after_class, transition, change_probability (stored as
+        probability x 254), ... and landcover_before, landcover_after where the run made them.
+
+        Raises:
+            UsageError: rioxarray is not installed.
+        """
+        rioxarray, xr = _extra("rioxarray"), _extra("xarray")
+        variables = {}
+        for path in (self.change, self.confidence, *(self.landcover or ())):
+            bands = rioxarray.open_rasterio(path, masked=False)
+            names = bands.attrs.get("long_name", ())
+            for index, name in enumerate((names,) if isinstance(names, str) else names):
+                band = bands.isel(band=index, drop=True)
+                band.attrs["long_name"] = name
+                variables[name] = band
+        dataset: xarray.Dataset = xr.Dataset(variables)
+        return dataset
+
     def summary(self) -> str:
-        """One line: what changed and what could not be told."""
+        """Return one line: changed area, number of polygons, and share that was not processed."""
         pixels = self.record.pixels
         area = self.changed_area_m2
         amount = f"{pixels.changed:,} px" if area is None else f"{area / 1e4:,.2f} ha"
-        share = f" ({self.changed_share:.2%} of what was compared)" if not math.isnan(self.changed_share) else ""
+        share = f" ({self.changed_share:.2%} of the compared area)" if not math.isnan(self.changed_share) else ""
         missing = sum(pixels.not_processed.values())
         rest = f"; {missing / pixels.total:.1%} not processed" if missing else ""
         return f"{amount} changed{share} in {self.record.polygons:,} polygons{rest}"
@@ -131,3 +165,15 @@ class ChangeMap:
             for name in (REPORT, CHANGE, CONFIDENCE, GEOPACKAGE, GEOPARQUET)
         )
         return f"<div><b>{html.escape(self.summary())}</b><table>{rows}</table>{files}</div>"
+
+
+def _extra(name: str) -> Any:
+    """Import a package of the extra ``geo``.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError:
+        raise UsageError(f"{name} is not installed; install wasnow with pip install 'wasnow[geo]'") from None

@@ -1,4 +1,4 @@
-"""The page: what it must say, what it must never do."""
+"""The report: its content, escaping of text from outside, and no external requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 
 from making import REAL
 from wasnow.output.record import RunRecord
-from wasnow.output.report.html import about_model, block_paths, curves, other_text, scale_bar, unit_for, write_report
+from wasnow.output.report.drawings import block_paths, curves, scale_bar
+from wasnow.output.report.html import write_report
+from wasnow.output.report.model_box import about_model, other_text
+from wasnow.output.report.numbers import unit_for
 from wasnow.output.report.stac import write_item
 from wasnow.storage.journal import BlockRecord
 
@@ -36,7 +39,7 @@ HOSTILE = (
 
 
 class Page(html.parser.HTMLParser):
-    """A page as its tags, its visible text, and whether every tag was closed."""
+    """The tags and visible text of a page, and whether every tag was closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -76,7 +79,7 @@ def page_of(folder: Path, record: RunRecord) -> Page:
     return Page(write_report(folder, record, photo(), photo(seed=1)).read_text(encoding="utf-8"))
 
 
-def test_the_page_is_well_formed_and_asks_nothing_of_the_network(make_run: Any, tmp_path: Path):
+def test_the_page_is_well_formed_and_has_no_external_references(make_run: Any, tmp_path: Path):
     page = page_of(tmp_path, make_run())
     assert page.open == []
     for _, attributes in page.tags:
@@ -89,7 +92,7 @@ def test_the_page_is_well_formed_and_asks_nothing_of_the_network(make_run: Any, 
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
 
 
-def test_every_picture_has_words_and_every_table_headers(make_run: Any, tmp_path: Path):
+def test_every_picture_has_alternative_text_and_every_table_has_headers(make_run: Any, tmp_path: Path):
     page = page_of(tmp_path, make_run())
     assert len(list(page.named("img"))) == 4
     assert all(image["alt"] for image in page.named("img"))
@@ -97,7 +100,7 @@ def test_every_picture_has_words_and_every_table_headers(make_run: Any, tmp_path
 
 
 @pytest.mark.parametrize("position", range(len(HOSTILE)))
-def test_hostile_words_and_names_come_out_as_text(position: int, make_run: Any, tmp_path: Path):
+def test_malicious_words_and_names_are_escaped(position: int, make_run: Any, tmp_path: Path):
     bad = HOSTILE[position]
     record = make_run(
         words=(bad, "water"),
@@ -116,39 +119,39 @@ def test_hostile_words_and_names_come_out_as_text(position: int, make_run: Any, 
     assert " ".join(bad.split()) in page.text
 
 
-def test_the_key_figures_are_those_of_the_record(make_run: Any, tmp_path: Path):
+def test_the_key_figures_equal_the_record(make_run: Any, tmp_path: Path):
     record = make_run()
     text = page_of(tmp_path, record).text
     assert "Changed 2.60 ha 260 pixels" in text  # (10 x 20 + 6 x 10) pixels of 100 m²
     assert "Not processed 8.33 % 400 pixels" in text
-    assert "Share of what was compared 5.91 %" in text
-    assert "What changed, 2009 to 2017-06" in text
+    assert "Share of compared area 5.91 %" in text
+    assert "Change from 2009 to 2017-06" in text
 
 
-def test_the_matrix_holds_only_what_occurs(make_run: Any, tmp_path: Path):
+def test_the_matrix_contains_only_classes_that_occur(make_run: Any, tmp_path: Path):
     words = [f"class {i}" for i in range(30)]
     codes = np.zeros((60, 80), np.uint16)
     codes[:10], codes[20:25], codes[30:31] = 3 * 30 + 8, 3 * 30 + 18, 5 * 30 + 8
     text = page_of(tmp_path, make_run(codes, words)).text
-    matrix = text[text.index("From what to what") : text.index("Largest polygons")]
-    assert "was ↓ now → class 7 class 17 all class 3 8.00 4.00 12.0 class 5 0.80 · 0.80 all 8.80 4.00 12.8" in matrix
-    assert "26 classes that take no part in any change are left out" in matrix
+    matrix = text[text.index("Transitions") : text.index("Largest polygons")]
+    assert "before ↓ after → class 7 class 17 all class 3 8.00 4.00 12.0 class 5 0.80 · 0.80 all 8.80 4.00 12.8" in matrix
+    assert "26 classes without change are left out" in matrix
 
 
-def test_without_words_there_is_no_matrix(make_run: Any, tmp_path: Path):
+def test_without_class_words_there_is_no_matrix(make_run: Any, tmp_path: Path):
     text = page_of(tmp_path, make_run(words=())).text
-    assert "From what to what" not in text
+    assert "Transitions" not in text
     assert "none: change only" in text
 
 
 def test_without_change_the_page_says_so(make_run: Any, tmp_path: Path):
     text = page_of(tmp_path, make_run(np.zeros((60, 80), np.uint8))).text
-    assert "Nothing changed above the threshold of 0.5" in text
-    assert "No polygon came out of this run" in text
+    assert "No change above the threshold of 0.5" in text
+    assert "This run made no polygons" in text
     assert "Every pixel of the result grid was processed" in text
 
 
-def test_the_largest_polygons_come_first_and_lie_where_they_should(make_run: Any, tmp_path: Path):
+def test_the_largest_polygons_come_first_with_their_positions(make_run: Any, tmp_path: Path):
     page = page_of(tmp_path, make_run())
     assert "1 water → water 2.00 ha 0.90" in page.text
     assert page.text.index("water → water 2.00") < page.text.index("field → field 0.60")
@@ -156,23 +159,23 @@ def test_the_largest_polygons_come_first_and_lie_where_they_should(make_run: Any
     assert [(tag["data-left"], tag["data-top"]) for tag in shown] == [("25.0", "16.667"), ("56.25", "55.0")]
 
 
-def test_a_page_without_polygon_rows_or_file_says_what_is_missing(make_run: Any, tmp_path: Path):
+def test_a_page_without_polygons_says_whether_rows_or_file_are_missing(make_run: Any, tmp_path: Path):
     record = make_run(polygons=0)
-    assert "2 polygons were made, but changes.gpkg lists none" in page_of(tmp_path, record).text
+    assert "The run made 2 polygons, but changes.gpkg contains none" in page_of(tmp_path, record).text
     (tmp_path / "changes.gpkg").unlink()
-    assert "2 polygons were made, but changes.gpkg is not beside this page" in page_of(tmp_path, record).text
+    assert "The run made 2 polygons, but changes.gpkg is not in this folder" in page_of(tmp_path, record).text
 
 
-def test_a_run_without_georeference_speaks_of_pixels(make_run: Any, tmp_path: Path):
+def test_a_run_without_georeference_reports_pixels(make_run: Any, tmp_path: Path):
     page = page_of(tmp_path, make_run(crs=None, transform=(1, 0, 0, 0, 1, 0)))
-    assert "The rasters do not say where on the Earth they lie" in page.text
+    assert "The rasters have no CRS" in page.text
     assert "Changed 260 px" in page.text
     assert "20.0, 10.0" in page.text  # centroid of the largest polygon, column and row
     assert not re.search(r"\d (ha|m²|km²)\b", page.text)
     assert "furniture" not in {tag.get("class") for tag in page.named("div")}
 
 
-def test_a_partial_run_has_a_banner_and_names_every_failed_block(make_run: Any, tmp_path: Path):
+def test_a_partial_run_has_a_banner_and_lists_every_failed_block(make_run: Any, tmp_path: Path):
     record = make_run()
     blocks = tuple(
         block.model_copy(update={"outcome": "failed", "error": "ValueError: no luck"}) if block.block == 5 else block
@@ -215,7 +218,7 @@ def test_a_scale_bar_is_round_and_takes_a_tenth_to_a_quarter(width: int, metres:
     assert re.fullmatch(r"0*\.?0*[125]0*", number)
 
 
-def test_neighbouring_blocks_are_drawn_as_one():
+def test_neighbouring_blocks_are_merged_in_the_drawing():
     blocks = [
         BlockRecord(block=i, row=0, col=10 * i, height=10, width=10, outcome=outcome, seconds=0)
         for i, outcome in enumerate(("done", "done", "failed", "done"))
@@ -247,12 +250,12 @@ def test_only_series_over_iterations_become_curves():
         (1_234_567.0, "123 ha"), (25e6, "25.0 km²"), (12_345e6, "12\u202f345 km²"),
     ],
 )  # fmt: skip
-def test_areas_read_well_at_every_size(square_metres: float, text: str):
+def test_areas_are_written_in_a_suitable_unit(square_metres: float, text: str):
     unit = unit_for(square_metres)
     assert f"{unit.text(square_metres)} {unit.name}" == text
 
 
-def test_what_is_there_never_reads_as_nothing():
+def test_a_share_above_zero_is_never_shown_as_zero():
     assert unit_for(1e9).text(3.0) == "< 0.01"
 
 
@@ -260,44 +263,42 @@ def test_what_is_there_never_reads_as_nothing():
 
 
 def of_small_model(record: RunRecord, **changes: Any) -> RunRecord:
-    """The record as a run with the model that comes with wasnow would leave it."""
-    told = {
+    """Return the record of a run with the model that comes with wasnow."""
+    changed = {
         "name": "semantic-cd-mini",
         "shipped": True,
         "about": "Trained on eight tiles.\nNever saw snow.",
         "gsd_range_m": (0.2, 5.0),
     }
-    return record.model_copy(update={"model": record.model.model_copy(update=told | changes)})
+    return record.model_copy(update={"model": record.model.model_copy(update=changed | changes)})
 
 
 def box(path: Path) -> str:
-    """The text of the box on the model; empty without one."""
+    """Return the text of the box on the model; empty without one."""
     parts = re.findall(r'<section class="banner about".*?</section>', path.read_text(encoding="utf-8"), re.DOTALL)
     assert len(parts) <= 1
     return Page(parts[0]).text if parts else ""
 
 
-def test_the_small_model_says_what_it_learned_from_where_it_was_measured_and_what_does_better(
-    make_run: Any, tmp_path: Path
-):
+def test_the_box_on_the_small_model_names_training_data_pixel_sizes_and_a_larger_model(make_run: Any, tmp_path: Path):
     record = of_small_model(make_run())
     text = box(write_report(tmp_path, record, photo(), photo(seed=1)))
-    assert text.startswith("Made by the small model that comes with wasnow Trained on eight tiles. Never saw snow.")
-    assert "measured at pixels of 0.2 to 5 m; here it saw 10 m" in text
-    assert "A larger model does better" in text
+    assert text.startswith("Made with the small model that comes with wasnow Trained on eight tiles. Never saw snow.")
+    assert "evaluated at pixel sizes of 0.2 to 5 m; this run used 10 m" in text
+    assert "A larger model, once trained, is more accurate" in text
 
 
-def test_a_model_that_says_nothing_of_itself_gets_no_box(make_run: Any, tmp_path: Path):
+def test_a_model_without_a_description_gets_no_box(make_run: Any, tmp_path: Path):
     assert box(write_report(tmp_path, make_run(), photo(), photo(seed=1))) == ""
 
 
-def test_weights_of_somebody_else_speak_for_themselves_and_no_larger_ones_are_proposed(make_run: Any, tmp_path: Path):
+def test_for_weights_from_elsewhere_no_larger_model_is_suggested(make_run: Any, tmp_path: Path):
     record = of_small_model(make_run(), shipped=False, gsd_range_m=None)
     text = box(write_report(tmp_path, record, photo(), photo(seed=1)))
     assert text == "About this model Trained on eight tiles. Never saw snow."
 
 
-def test_the_commands_for_a_larger_model_can_be_typed_as_they_are(make_run: Any):
+def test_the_suggested_commands_are_valid(make_run: Any):
     from wasnow.cli import app
 
     record = of_small_model(
@@ -312,24 +313,24 @@ def test_the_commands_for_a_larger_model_can_be_typed_as_they_are(make_run: Any)
         context = typer.Context(command, info_name=words.pop(0))
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
-        # Parses everything, and runs nothing.
+        # Parses the arguments without running the command.
         parsed.append(command.make_context(command.name, words, parent=context).params)
     assert (parsed[-1]["before"], parsed[-1]["after"]) == ("my scenes/a.tif", "b's.tif")
     assert parsed[-1]["classes"] == "water, building, field"
     assert parsed[-1]["model"] == str(parsed[1]["output"])
 
 
-def test_one_sentence_says_what_other_stands_for(make_run: Any, tmp_path: Path):
+def test_the_class_other_is_explained(make_run: Any, tmp_path: Path):
     words = ("water", "building", "other")
     plain = make_run(words=words)
     assert other_text(plain) is None
     record = of_small_model(plain, other_words=("road", "bare ground"))
     text = Page(write_report(tmp_path, record, photo(), photo(seed=1)).read_text(encoding="utf-8")).text
-    assert "“other” is ground that none of the given words fits" in text
+    assert "“other” stands for land cover outside the given class words" in text
     assert text.count("road and bare ground.") == 1
 
 
-def test_what_a_checkpoint_says_is_text_and_no_markup(make_run: Any, tmp_path: Path):
+def test_descriptions_from_a_checkpoint_are_escaped(make_run: Any, tmp_path: Path):
     record = of_small_model(make_run(), about=HOSTILE[0], other_words=(HOSTILE[1],))
     page = Page(write_report(tmp_path, record, photo(), photo(seed=1)).read_text(encoding="utf-8"))
     assert [tag for tag, _ in page.tags].count("script") == 1
@@ -338,7 +339,7 @@ def test_what_a_checkpoint_says_is_text_and_no_markup(make_run: Any, tmp_path: P
 
 
 def in_chromium(path: Path, folder: Path) -> tuple[str, set[str]]:
-    """The document after its script ran, and every outside address that the browser asked for (none is let out)."""
+    """Return the document after its script ran, and every external address that the browser requested (all blocked)."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no chromium on PATH")
@@ -351,7 +352,7 @@ def in_chromium(path: Path, folder: Path) -> tuple[str, set[str]]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     asked = set(re.findall(r'"url":"(?:https?|wss?)://([^/":]+)', log.read_text(encoding="utf-8")))
-    own = re.compile(r"(^|\.)(google|googleapis|gstatic|gvt1)\.com$")  # the browser's own housekeeping
+    own = re.compile(r"(^|\.)(google|googleapis|gstatic|gvt1)\.com$")  # requests of the browser itself
     return done.stdout + done.stderr, {host for host in asked if not own.search(host)}
 
 
@@ -359,7 +360,7 @@ def test_in_a_browser_the_script_runs_and_nothing_is_requested(make_run: Any, tm
     path = write_report(tmp_path, make_run(words=HOSTILE[:3]), photo(), photo(seed=1))
     seen, asked = in_chromium(path, tmp_path)
     assert re.search(r'class="viewer live"[^>]*data-mode="change"', seen)  # the script took over the viewer
-    assert "Content Security Policy" not in seen  # and nothing, hostile or ours, had to be refused
+    assert "Content Security Policy" not in seen  # and nothing was blocked by the policy
     assert asked == set()
     leaky = tmp_path / "leaky.html"
     leaky.write_text("<img src='http://outside.example/x.png'>", encoding="utf-8")

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from pyproj import CRS, Geod
 
 from wasnow.output.record import GridRecord
-from wasnow.output.report.ground import bbox, footprint, geojson, lay
+from wasnow.output.report.ground import bbox, footprint, geojson, ground_geometry
 from wasnow.output.report.stac import interval, stac_item, write_item
 
 pystac = pytest.importorskip("pystac", reason="pystac is a development dependency: pip install 'wasnow[dev]'")
@@ -269,13 +269,13 @@ def test_the_whole_globe_is_one_footprint():
     ],
 )
 def test_north_is_where_the_transform_says(transform: tuple[float, ...], north: float):
-    found = lay(grid("EPSG:32633", transform, 2, 2))
+    found = ground_geometry(grid("EPSG:32633", transform, 2, 2))
     assert found is not None
     assert (found.north_deg - north + 180) % 360 - 180 == pytest.approx(0, abs=0.01)
     assert found.col_m == pytest.approx(math.hypot(transform[0], transform[3]), rel=1e-3)
 
 
 def test_a_degree_of_longitude_shrinks_with_latitude():
-    found = lay(grid("EPSG:4326", (0.001, 0, 10.0, 0, -0.001, 60.04)))
+    found = ground_geometry(grid("EPSG:4326", (0.001, 0, 10.0, 0, -0.001, 60.04)))
     assert found is not None
     assert found.col_m / found.row_m == pytest.approx(math.cos(math.radians(60)), rel=5e-3)

@@ -335,7 +335,7 @@ def test_many_polygons_come_in_several_batches_and_every_id_once(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"connectivity": 6}, "it must be 4 or 8"),
+        ({"connectivity": 6}, "give 4, or 8"),
         ({"min_area_m2": -1.0}, "give 0 or more"),
         ({"min_area_m2": float("nan")}, "give 0 or more"),
         ({"simplify_m": float("inf")}, "give 0 or more"),
@@ -351,9 +351,9 @@ def test_rasters_that_do_not_fit_are_refused_with_advice(tmp_path):
     change, confidence = write_result(tmp_path, np.eye(3, dtype=int))
     with pytest.raises(RasterUnreadable, match="Run wasnow detect again"):
         list(polygonize(tmp_path / "absent.tif", confidence, TWO_WORDS))
-    with pytest.raises(RasterUnsuitable, match="wanted 3 of uint16"):
+    with pytest.raises(RasterUnsuitable, match="required are 3 of uint16"):
         list(polygonize(change, confidence, Vocabulary(tuple("abcdefghijklmnopqrst"))))
-    with pytest.raises(RasterUnsuitable, match="wanted 1 or 3 of uint8"):
+    with pytest.raises(RasterUnsuitable, match="required are 1 or 3 of uint8"):
         list(polygonize(change, _two_bands(tmp_path), TWO_WORDS))
     (tmp_path / "other").mkdir()
     with pytest.raises(GridMismatch, match="take both from one folder"):

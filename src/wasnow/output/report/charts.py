@@ -1,6 +1,6 @@
-"""Curves and confusion matrices as SVG, drawn here so that a page needs no script and no library.
+"""Curves and confusion matrices as SVG, so that a page needs neither script nor library.
 
-All text that comes from outside (class words, names of scores) is escaped.
+Class words and names of scores are escaped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 WIDTH, HEIGHT = 560, 240
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 30
 COLORS = ("#b01c4c", "#2a6fdb", "#1f8a4c", "#c77700", "#7a4fc9", "#3a8f9e", "#8a6d3b", "#5d626b")
-"""Told apart by most eyes, on white and on black."""
+"""Distinguishable for most people, on white and on black."""
 
 LABELLED = 24
 """Matrices with more codes than this are drawn without words."""
@@ -32,9 +32,12 @@ class Series:
 
 
 def curves(series: Sequence[Series], *, marks: Sequence[float] = (), log: bool = False) -> str:
-    """Curves over steps, as ``<svg>``; ``marks`` are vertical lines, such as where a stage ends.
+    """Return curves over steps as ``<svg>``.
 
-    A logarithmic axis is used only where every value is above 0.
+    Args:
+        series: the curves.
+        marks: steps with a vertical line, such as the end of a stage.
+        log: use a logarithmic axis if every value is above 0.
     """
     points = [
         (np.asarray(one.x, float), np.asarray(one.y, float)) for one in series if np.isfinite(np.asarray(one.y)).any()
@@ -88,16 +91,16 @@ def curves(series: Sequence[Series], *, marks: Sequence[float] = (), log: bool =
 
 
 def matrix(counts: NDArray[np.int64], names: Sequence[str]) -> str:
-    """A confusion matrix as ``<svg>``: rows predicted, columns labelled, shade = share of what is labelled so.
+    """Return a confusion matrix as ``<svg>``: rows predicted, columns labelled, shade = share of the column.
 
-    Codes that occur neither way are left out, code 0 never.
+    Codes that are neither predicted nor labelled are left out, except code 0.
     """
     occur = [i for i in range(len(names)) if i == 0 or counts[i].sum() or counts[:, i].sum()]
     table = counts[np.ix_(occur, occur)]
     words = [names[i] for i in occur]
-    told = len(occur) <= LABELLED
-    cell = 46 if told and len(occur) <= 12 else 30 if told else 12
-    margin = min(240, 36 + 7 * max(map(len, words))) if told else 30
+    with_words = len(occur) <= LABELLED
+    cell = 46 if with_words and len(occur) <= 12 else 30 if with_words else 12
+    margin = min(240, 36 + 7 * max(map(len, words))) if with_words else 30
     size = margin + cell * len(occur) + 8
     columns = table.sum(0)
     drawn = []
@@ -110,10 +113,10 @@ def matrix(counts: NDArray[np.int64], names: Sequence[str]) -> str:
                 f'<rect class="{"hit" if row == col else "miss"}" x="{x}" y="{y}" width="{cell - 1}" '
                 f'height="{cell - 1}" fill-opacity="{share:.3f}"><title>{escape(title)}</title></rect>'
             )
-            if told and table[row, col]:
+            if with_words and table[row, col]:
                 text = f"{100 * share:.{1 if cell > 40 else 0}f}"
                 drawn.append(f'<text class="n" x="{x + cell / 2}" y="{y + cell / 2 + 4}">{text}</text>')
-    if told:
+    if with_words:
         for i, word in enumerate(words):
             middle = margin + i * cell + cell / 2
             drawn.append(f'<text class="y" x="{margin - 6}" y="{middle + 4}">{escape(word)}</text>')
@@ -128,7 +131,7 @@ def matrix(counts: NDArray[np.int64], names: Sequence[str]) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers from low to high."""
+    """Return about five round numbers from low to high."""
     raw = (high - low) / 5
     scale = 10.0 ** math.floor(math.log10(raw))
     step = next(scale * nice for nice in (1, 2, 5, 10) if scale * nice >= raw)
@@ -137,14 +140,14 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten between 10^low and 10^high, and 2 and 5 times them where those are few."""
+    """Return powers of ten between 10^low and 10^high, with 2 and 5 times them for a short range."""
     factors = (1, 2, 5) if high - low < 3 else (1,)
     exponents = range(math.floor(low), math.ceil(high) + 1)
     return [one * 10.0**e for e in exponents for one in factors if low <= math.log10(one) + e <= high]
 
 
 def _thinned(series: Series, most: int = 600) -> list[tuple[float, float]]:
-    """At most ``most`` points: the means of equal runs."""
+    """Return at most ``most`` points: the means of equally long parts."""
     pairs = np.column_stack([np.asarray(series.x, float), np.asarray(series.y, float)])
     pairs = pairs[np.isfinite(pairs[:, 1])]
     if len(pairs) > most:

@@ -1,4 +1,4 @@
-"""Labels and predictions as small pictures: codes of both dates side by side, in the colours of their classes."""
+"""Labels and predictions as small pictures: the class codes of both dates side by side, in the class colours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ NO_LABEL_COLOR = (128, 128, 134)
 
 
 def dates_png(before: NDArray[Any], after: NDArray[Any] | None, vocabulary: Vocabulary) -> bytes:
-    """Codes of both dates side by side (or one map of change) as a small PNG; 255 is no label."""
+    """Return the codes of both dates side by side as a small PNG.
+
+    Args:
+        before: ``(h, w)`` class codes before, or the one map of change; 255 is "no label".
+        after: ``(h, w)`` class codes after; None for a map of change.
+        vocabulary: gives the colours.
+    """
     maps = [_small(one).astype(np.uint8) for one in (before, after) if one is not None]
     gap = np.full((maps[0].shape[0], GAP), 254, np.uint8)
     index = np.concatenate([maps[0], gap, maps[1]], 1) if len(maps) == 2 else maps[0]
@@ -28,14 +34,14 @@ def dates_png(before: NDArray[Any], after: NDArray[Any] | None, vocabulary: Voca
 
 
 def photos_jpeg(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bytes:
-    """Both dates side by side as a small JPEG."""
+    """Return both dates side by side as a small JPEG."""
     first, second = _small(before), _small(after)
     gap = np.full((first.shape[0], GAP, 3), 255, np.uint8)
     return photo_jpeg(np.concatenate([first, gap, second], 1), budget=40_000)
 
 
 def palette(vocabulary: Vocabulary) -> list[tuple[int, int, int, int]]:
-    """Colours of codes 0..255: no change, the classes (or *changed*), a clear gap at 254, no label at 255."""
+    """Return RGBA of codes 0..255: no change, the classes (or *changed*), transparent at 254, "no label" at 255."""
     words = [vocabulary.color(code) for code in range(1, len(vocabulary) + 1)] or [CHANGED_COLOR]
     known = [NO_CHANGE_COLOR, *words][:254]
     filled = [*known, *[(0, 0, 0)] * (254 - len(known))]
@@ -43,6 +49,6 @@ def palette(vocabulary: Vocabulary) -> list[tuple[int, int, int, int]]:
 
 
 def _small(picture: NDArray[Any]) -> NDArray[Any]:
-    """Every n-th pixel, so that no code is mixed with another."""
+    """Take every n-th pixel, so that codes are not mixed."""
     every = -(-max(picture.shape[:2]) // SIDE)
     return np.ascontiguousarray(picture[::every, ::every])

@@ -1,4 +1,4 @@
-"""Where a recorded grid lies on the Earth: its footprint, its true pixel sides, and where north is on the picture.
+"""Footprint, true pixel size and direction of north of a recorded grid.
 
     footprint   edges densified -> longitude, latitude -> unwrapped -> cut at the antimeridian (RFC 7946, 3.1.9)
 
@@ -6,7 +6,7 @@
        -------|------|------|---          unwrapped: one ring from 175 to 185
                   [##|##]                 cut: MultiPolygon of 175..180 and -180..-175, bbox [175, s, -175, n]
 
-Pure functions of `GridRecord`; nothing here opens a file.
+Pure functions of `GridRecord`; no file is opened.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _DECIMALS = 7  # a centimetre
 
 
 @dataclass(frozen=True, slots=True)
-class Lay:
-    """How the middle of a grid lies on the ground.
+class GroundGeometry:
+    """Pixel size, orientation and position of the centre of a grid.
 
     Attributes:
         col_m: metres from one column to the next.
         row_m: metres from one row to the next.
-        north_deg: where north points on a picture with rows downwards, clockwise from straight up.
-        longitude: of the middle, degrees.
-        latitude: of the middle, degrees.
+        north_deg: direction of north on a picture with rows downwards, in degrees clockwise from straight up.
+        longitude: of the centre, degrees.
+        latitude: of the centre, degrees.
     """
 
     col_m: float
@@ -51,13 +51,19 @@ class Lay:
 
 
 def to_lonlat(crs: str, xs: NDArray[np.float64], ys: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``(N, 2)`` longitudes and latitudes (WGS 84, degrees); not finite where a point has none."""
+    """Return ``(N, 2)`` longitudes and latitudes (WGS 84, degrees), not finite where a point has none.
+
+    Args:
+        crs: of the points.
+        xs: ``(N,)``.
+        ys: ``(N,)``.
+    """
     lon, lat = Transformer.from_crs(CRS.from_user_input(crs), "EPSG:4326", always_xy=True).transform(xs, ys)
     return np.column_stack([np.asarray(lon, np.float64), np.asarray(lat, np.float64)])
 
 
-def lay(grid: GridRecord) -> Lay | None:
-    """How the grid lies, by geodesics on the WGS 84 ellipsoid; None where it cannot be told."""
+def ground_geometry(grid: GridRecord) -> GroundGeometry | None:
+    """Return the geometry of a grid from geodesics on the WGS 84 ellipsoid; None if it is not defined."""
     if grid.crs is None:
         return None
     cols = np.array([0.5, 1.0, 0.5]) + (grid.width - 1) / 2 - 0.5
@@ -81,13 +87,13 @@ def lay(grid: GridRecord) -> Lay | None:
         return None
     right, down = np.linalg.solve(east_north, [0.0, 1.0])
     north = math.degrees(math.atan2(right, -down))
-    return Lay(2 * col_half_m, 2 * row_half_m, north, (float(lon) + 180) % 360 - 180, float(lat))
+    return GroundGeometry(2 * col_half_m, 2 * row_half_m, north, (float(lon) + 180) % 360 - 180, float(lat))
 
 
 def footprint(grid: GridRecord) -> Polygon | MultiPolygon | None:
-    """The outline of the grid in longitude and latitude, counter-clockwise, cut where it crosses the antimeridian.
+    """Return the outline of the grid in longitude and latitude, counter-clockwise, cut at the antimeridian.
 
-    A grid around a pole reaches up to it. None without a CRS, or where too few of its points have a position.
+    The outline of a grid around a pole includes the pole. None without a CRS, or if too few points have a position.
     """
     if grid.crs is None:
         return None
@@ -105,18 +111,18 @@ def footprint(grid: GridRecord) -> Polygon | MultiPolygon | None:
         return None
     unwrapped = np.unwrap(np.append(ring[:, 0], ring[0, 0]), period=360.0)
     ring[:, 0] = unwrapped[:-1]
-    if abs(unwrapped[-1] - unwrapped[0]) > 180:  # once around a pole: close the ring along it
+    if abs(unwrapped[-1] - unwrapped[0]) > 180:  # the ring goes around a pole: close it along the pole
         pole = math.copysign(90.0, float(ring[:, 1].mean()))
         ring = np.vstack([ring, [[unwrapped[-1], ring[0, 1]], [unwrapped[-1], pole], [unwrapped[0], pole]]])
     return _cut(shapely.make_valid(Polygon(ring)))
 
 
 def bbox(shape: Polygon | MultiPolygon) -> list[float]:
-    """``[west, south, east, north]`` of a `footprint`; west is larger than east where it crosses the antimeridian."""
+    """Return ``[west, south, east, north]`` of a `footprint`; west > east if it crosses the antimeridian."""
     west, south, east, north = (float(bound) for bound in shape.bounds)
     if isinstance(shape, MultiPolygon) and west <= -180 and east >= 180:
         parts = [part.bounds for part in shape.geoms]
-        # Widest gap between the parts around the globe is what the box leaves out.
+        # The box leaves out the widest gap between the parts around the globe.
         spans = sorted((part[0], part[2]) for part in parts)
         reach, gaps = spans[0][1], [(0.0, west, east)]
         for start, stop in spans[1:]:
@@ -127,13 +133,13 @@ def bbox(shape: Polygon | MultiPolygon) -> list[float]:
 
 
 def geojson(shape: Polygon | MultiPolygon) -> dict[str, Any]:
-    """A `footprint` as a GeoJSON geometry, to a centimetre."""
+    """Return a `footprint` as a GeoJSON geometry, rounded to a centimetre."""
     mapping: dict[str, Any] = shapely.geometry.mapping(shape)
     return {"type": mapping["type"], "coordinates": _rounded(mapping["coordinates"])}
 
 
 def _cut(shape: Any) -> Polygon | MultiPolygon | None:
-    """Longitudes of any size to -180..180, in as many parts as that takes."""
+    """Shift longitudes of any size to -180..180, in as many parts as necessary."""
     west, _, east, _ = shape.bounds
     parts: list[Polygon] = []
     for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360)):

@@ -1,13 +1,13 @@
-"""Quick-looks: result rasters of any size as small pictures for a page.
+"""Quicklooks: result rasters of any size as small pictures for a page.
 
     change.tif, 20 000 px     one strip of cells at a time       <= 1200 px
     |. . . 7 . .|. . . . . .|                                   +-----+
     |. . . . . .|. . . . . .|  -> most frequent change, if any ->| 7 . |  -> paletted PNG
     |. . . 7 . 3|. . . . . .|                                   +-----+
 
-A house that was built in a 20 km scene is two pixels wide: nearest or mode resampling would lose it, so a cell of
-the picture shows a change as soon as one pixel beneath it changed. The full raster is read once, in strips; memory
-holds one strip and the picture. Encoding goes through GDAL's PNG and JPEG drivers, in memory.
+Nearest and mode resampling would lose small changes, such as a new house in a scene of 20 km. A cell of the picture
+therefore shows a change as soon as one of its pixels changed. The full raster is read once, in strips; memory holds
+one strip and the picture. Pictures are encoded in memory by the PNG and JPEG drivers of GDAL.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from wasnow.errors import RasterUnreadable
+from wasnow.output.layout import CONFIDENCE_MISSING, CONFIDENCE_SCALE
 from wasnow.raster.gdal import open_raster
 
 Color = tuple[int, int, int]
@@ -37,58 +38,63 @@ CHANGE_SIDE = 1200
 """Longest side of the change picture, in pixels."""
 
 CONFIDENCE_SIDE = 800
-"""Longest side of the confidence picture: probabilities compress badly, and are smooth to the eye."""
+"""Longest side of the confidence picture: probabilities compress badly and need less detail."""
 
 PHOTO_BYTES = 400_000
-"""What one JPEG may weigh, so that a page stays under 3 MB."""
+"""Largest size of one JPEG, so that a page stays under 3 MB."""
 
 HATCH: tuple[Rgba, Rgba] = ((128, 128, 134, 235), (176, 176, 182, 235))
 """The two greys of the diagonal stripes that mean *not processed*."""
 
 RAMP: tuple[Color, ...] = ((8, 6, 30), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
-"""Change probability 0..1 at equal steps: dark and calm where nothing changed, bright where something surely did."""
+"""Colours of change probability 0..1 at equal steps, from dark to bright."""
 
 _LEVELS = 32
 _STRIP_PIXELS = 1 << 21
-_UNSEEN_BYTE = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """How ``size`` pixels are shared out among ``count`` cells, which together cover exactly the same extent."""
+    """Assigns ``size`` pixels to ``count`` cells that together cover the same extent."""
 
     size: int
     count: int
 
     @property
     def of_pixel(self) -> NDArray[np.intp]:
-        """``(size,)``: the cell of each pixel, never decreasing."""
+        """The cell of each pixel, ``(size,)``, never decreasing."""
         return np.arange(self.size, dtype=np.intp) * self.count // self.size
 
     @property
     def starts(self) -> NDArray[np.intp]:
-        """``(count,)``: the first pixel of each cell, strictly increasing."""
+        """The first pixel of each cell, ``(count,)``, strictly increasing."""
         return -(-np.arange(self.count, dtype=np.intp) * self.size // self.count)
 
 
 def picture_shape(height: int, width: int, side: int) -> tuple[int, int]:
-    """``(rows, cols)`` of a picture of ``height`` x ``width`` pixels whose longest side is at most ``side``."""
+    """Return ``(rows, cols)`` of a picture with the same aspect whose longest side is at most ``side``.
+
+    Args:
+        height: rows of the raster.
+        width: columns of the raster.
+        side: longest side of the picture.
+    """
     scale = min(1.0, side / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def dominant_codes(path: Path, *, band: int, unseen: int, side: int = CHANGE_SIDE) -> NDArray[np.unsignedinteger]:
-    """A small raster of codes in which no change is lost.
+    """Reduce a raster of codes so that no change is lost.
 
     Args:
-        path: a raster of codes, 0 meaning no change.
+        path: a raster of codes; 0 means no change.
         band: 1-based.
-        unseen: the code that means not processed.
-        side: longest side of the answer.
+        unseen: the code of pixels that were not processed.
+        side: longest side of the result.
 
     Returns:
-        ``(rows, cols)`` of the raster's type. A cell holds the most frequent code among its *changed* pixels (the
-        lowest of equals) if there are any, else ``unseen`` where at least half of its pixels are, else 0.
+        ``(rows, cols)`` with the type of the raster. A cell holds the most frequent code of its *changed* pixels (the
+        lowest of equals) if there are any, else ``unseen`` if at least half of its pixels have it, else 0.
 
     Raises:
         RasterUnreadable: the file is missing, damaged, or lacks the band.
@@ -118,12 +124,12 @@ def dominant_codes(path: Path, *, band: int, unseen: int, side: int = CHANGE_SID
 
 
 def common_codes(path: Path, *, band: int = 1, side: int = CHANGE_SIDE) -> NDArray[np.unsignedinteger]:
-    """A small raster of the most frequent code of each cell: for maps where every pixel has a class.
+    """Reduce a raster of codes to the most frequent code of each cell, for maps in which every pixel has a class.
 
     Args:
-        path: a raster of codes; its overviews, made by mode, are read where they are fine enough.
+        path: a raster of codes; its overviews (by mode) are used where they are fine enough.
         band: 1-based.
-        side: longest side of the answer.
+        side: longest side of the result.
 
     Raises:
         RasterUnreadable: the file is missing, damaged, or lacks the band.
@@ -138,12 +144,12 @@ def common_codes(path: Path, *, band: int = 1, side: int = CHANGE_SIDE) -> NDArr
 
 
 def mean_probability(path: Path, *, band: int = 1, side: int = CONFIDENCE_SIDE) -> NDArray[np.float32]:
-    """A small raster of probabilities 0..1: the mean over the processed pixels of each cell, NaN where there is none.
+    """Reduce a raster of probabilities to the mean of the processed pixels of each cell, 0..1; NaN without any.
 
     Args:
-        path: a uint8 raster, probability x 254, 255 not processed.
+        path: a uint8 raster: probability x 254, 255 for pixels that were not processed.
         band: 1-based.
-        side: longest side of the answer.
+        side: longest side of the result.
 
     Raises:
         RasterUnreadable: the file is missing, damaged, or lacks the band.
@@ -153,20 +159,20 @@ def mean_probability(path: Path, *, band: int = 1, side: int = CONFIDENCE_SIDE) 
         rows, cols = Cells(source.height, shape[0]), Cells(source.width, shape[1])
         out = np.full(shape, np.nan, np.float32)
         for first, stop, row_starts, pixels in _strips(source, band, rows):
-            seen = pixels != _UNSEEN_BYTE
-            count = _sum_cells(seen, row_starts, cols.starts)
-            total = _sum_cells(np.where(seen, pixels, 0), row_starts, cols.starts)
-            np.divide(total, count * 254.0, out=out[first:stop], where=count > 0, casting="unsafe")
+            known = pixels != CONFIDENCE_MISSING
+            count = _sum_cells(known, row_starts, cols.starts)
+            total = _sum_cells(np.where(known, pixels, 0), row_starts, cols.starts)
+            np.divide(total, count * float(CONFIDENCE_SCALE), out=out[first:stop], where=count > 0, casting="unsafe")
     return out
 
 
 def change_png(codes: NDArray[np.unsignedinteger], colors: Mapping[int, Color], *, unseen: int) -> bytes:
-    """Codes as a PNG to lay over a photograph: no change is transparent, not processed is hatched.
+    """Return codes as a PNG overlay: no change is transparent, not processed is hatched.
 
     Args:
         codes: ``(rows, cols)`` as from `dominant_codes`.
-        colors: transition code -> RGB. Codes that are not in it stay transparent.
-        unseen: the code that means not processed.
+        colors: transition code -> RGB. Other codes are transparent.
+        unseen: the code of pixels that were not processed.
     """
     palette: list[Rgba] = [(0, 0, 0, 0), *HATCH]
     lookup = np.zeros(int(max(codes.max(initial=0), unseen)) + 1, np.uint8)
@@ -178,13 +184,13 @@ def change_png(codes: NDArray[np.unsignedinteger], colors: Mapping[int, Color], 
         if color not in entry and len(palette) < 256:
             entry[color] = len(palette)
             palette.append((*color, 255))
-        lookup[code] = entry.get(color, 255)  # 253 colours fit; no eye tells the rest apart
+        lookup[code] = entry.get(color, 255)  # the palette has space for 253 colours; all others share the last
     index = np.where(codes == unseen, 1 + _stripes(codes.shape), lookup[codes]).astype(np.uint8)
     return paletted_png(index, palette)
 
 
 def probability_png(probability: NDArray[np.float32]) -> bytes:
-    """Probabilities 0..1 along `RAMP` as a PNG; NaN is hatched."""
+    """Return probabilities 0..1 as a PNG in the colours of `RAMP`; NaN is hatched."""
     steps = np.linspace(0, 1, _LEVELS)
     stops = np.linspace(0, 1, len(RAMP))
     channels = [np.interp(steps, stops, [color[i] for color in RAMP]).round().astype(int) for i in range(3)]
@@ -196,21 +202,21 @@ def probability_png(probability: NDArray[np.float32]) -> bytes:
 
 
 def photo_jpeg(rgb: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None, *, budget: int = PHOTO_BYTES) -> bytes:
-    """A photograph as a JPEG of at most ``budget`` bytes; pixels that are not valid are hatched.
+    """Return a photograph as a JPEG of at most ``budget`` bytes; invalid pixels are hatched.
 
     Args:
         rgb: ``(rows, cols, 3)``.
-        valid: ``(rows, cols)``, or None where every pixel is.
-        budget: quality is lowered, and then the size halved, until the file weighs no more.
+        valid: ``(rows, cols)``; None if all pixels are valid.
+        budget: first the quality is lowered, then the size is halved, until the file is small enough.
 
     Raises:
         ValueError: the arrays do not have these shapes.
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
-        raise ValueError(f"a picture has shape {rgb.shape}, wanted (rows, cols, 3); move the bands last")
+        raise ValueError(f"a picture has shape {rgb.shape}, required is (rows, cols, 3); move the bands last")
     if valid is not None:
         if valid.shape != rgb.shape[:2]:
-            raise ValueError(f"validity has shape {valid.shape}, the picture {rgb.shape[:2]}; read both alike")
+            raise ValueError(f"validity has shape {valid.shape}, the picture {rgb.shape[:2]}; both must be equal")
         greys = np.array(HATCH, np.uint8)[:, :3]
         rgb = np.where(valid[..., None], rgb, greys[_stripes(valid.shape)])
     while True:
@@ -224,24 +230,24 @@ def photo_jpeg(rgb: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None, *
 
 
 def paletted_png(index: NDArray[np.uint8], palette: Sequence[Rgba]) -> bytes:
-    """``(rows, cols)`` indices into at most 256 RGBA colours as a PNG."""
+    """Return ``(rows, cols)`` indices into at most 256 RGBA colours as a PNG."""
     return _encode("PNG", index[None], dict(enumerate(palette)), ZLEVEL=6)
 
 
 def data_uri(coded: bytes) -> str:
-    """The bytes of a PNG or JPEG as a ``data:`` address for an ``<img>``."""
+    """Return the bytes of a PNG or JPEG as a ``data:`` URI."""
     kind = "image/png" if coded.startswith(b"\x89PNG") else "image/jpeg"
     return f"data:{kind};base64,{base64.b64encode(coded).decode('ascii')}"
 
 
 def _stripes(shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """``shape`` of 0 and 1 in diagonal stripes four pixels wide."""
+    """Return 0 and 1 in diagonal stripes four pixels wide."""
     row, col = np.indices(shape, sparse=True)
     return (row + col) // 4 % 2
 
 
 def _sum_cells(pixels: NDArray[Any], row_starts: NDArray[np.intp], col_starts: NDArray[np.intp]) -> NDArray[np.int64]:
-    """The sum of each cell: columns first, because a strip is wide and low."""
+    """Return the sum of each cell; columns first, because a strip is wide and low."""
     along = np.add.reduceat(pixels, col_starts, axis=1, dtype=np.int64)
     summed: NDArray[np.int64] = np.add.reduceat(along, row_starts, axis=0)
     return summed
@@ -250,7 +256,7 @@ def _sum_cells(pixels: NDArray[Any], row_starts: NDArray[np.intp], col_starts: N
 def _strips(
     source: Any, band: int, rows: Cells
 ) -> Iterator[tuple[int, int, NDArray[np.intp], NDArray[np.unsignedinteger]]]:
-    """Whole rows of cells at a time: first and last cell row, where each begins within the strip, and the pixels."""
+    """Yield strips of whole cell rows: first and last cell row, the start of each within the strip, the pixels."""
     starts = np.append(rows.starts, rows.size)
     first = 0
     while first < rows.count:
@@ -275,7 +281,9 @@ def _opened(path: Path, band: int) -> Iterator[Any]:
             raise RasterUnreadable(path, f"cannot be opened ({error.reason})", "Run wasnow detect again.") from None
     with source:
         if source.count < band:
-            raise RasterUnreadable(path, f"has {source.count} bands, wanted band {band}", "Run wasnow detect again.")
+            raise RasterUnreadable(
+                path, f"has {source.count} bands, band {band} is required", "Run wasnow detect again."
+            )
         yield source
 
 
@@ -287,7 +295,7 @@ def _without_georeference_warning() -> Iterator[None]:
 
 
 def _encode(driver: str, bands: NDArray[np.uint8], colormap: Mapping[int, Rgba] | None = None, **options: int) -> bytes:
-    """``(bands, rows, cols)`` uint8 as the bytes of a picture file."""
+    """Return ``(bands, rows, cols)`` uint8 as the bytes of a picture file."""
     count, height, width = bands.shape
     with _without_georeference_warning(), MemoryFile() as memory:
         with memory.open(driver=driver, height=height, width=width, count=count, dtype="uint8", **options) as sink:

@@ -1,5 +1,5 @@
-// The viewer: stacks the four pictures that the page shows side by side without a script. Reads numbers from
-// data attributes only; asks nothing of any network.
+// The viewer: shows the four pictures on top of each other; without a script they are side by side. It reads numbers
+// from data attributes only and makes no requests.
 "use strict";
 (() => {
   const viewer = document.getElementById("viewer");

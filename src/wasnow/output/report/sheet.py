@@ -1,4 +1,4 @@
-"""A page of figures, charts, pictures and tables, self-contained: of a training run, an evaluation, a calibration."""
+"""A self-contained page of figures, charts, pictures and tables, for a training run, an evaluation or a calibration."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ Rows = Sequence[Sequence[str]]
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a page shows, from top to bottom; every text is escaped when it is rendered.
+    """The content of a page, from top to bottom; all text is escaped when it is rendered.
 
     Attributes:
-        title, kicker, lede: what it is of, above that what kind of page, and below one line about it.
-        notices: what must be known before the numbers are read.
-        figures: (name, value, note) of the numbers at its head.
-        charts_title: above the charts.
-        charts: (name, note, SVG); the SVG stands as it is, its texts escaped already.
-        samples: per pictured pair its name and (caption, ``data:`` address) of its pictures.
+        title: the headline.
+        kicker: the kind of page, above the headline.
+        lede: one line below the headline.
+        notices: remarks to read before the numbers.
+        figures: (name, value, note) of the key figures.
+        charts_title: the headline of the charts.
+        charts: (name, note, SVG); the text in the SVG must already be escaped.
+        samples: for each sample pair its name and (caption, ``data:`` URI) of its pictures.
         legend: (name, CSS colour) of the pictures.
         tables: (title, note, head, rows).
         footer: the last line.
@@ -42,7 +44,7 @@ class Sheet:
     legend: Sequence[tuple[str, str]] = ()
 
     def render(self) -> str:
-        """The page as HTML."""
+        """Return the page as HTML."""
         charts = [(name, note, Markup(svg)) for name, note, svg in self.charts]
         return _template().render({**vars(self), "charts": charts, "style": Markup(package_text("report.css"))})
 
@@ -54,5 +56,5 @@ def _template() -> jinja2.Template:
 
 
 def package_text(name: str) -> str:
-    """A file of this package."""
+    """Return the text of a file of this package."""
     return resources.files("wasnow.output.report").joinpath(name).read_text(encoding="utf-8")

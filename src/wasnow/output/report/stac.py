@@ -1,14 +1,14 @@
-"""``item.json``: the run as a STAC 1.1 Item, so that a catalogue finds it and a reader understands its rasters.
+"""``item.json``: the run as a STAC 1.1 Item for catalogues.
 
     RunRecord ──> geometry, bbox      outline in WGS 84
-              ──> datetime            from the first day of before to the last of after
+              ──> datetime            from the first day of before to the last day of after
               ──> proj:*              the result grid                        projection  v2.0
               ──> processing:*        software, lineage                      processing  v1.2
               ──> assets ──> bands    classes with value, name, colour       classification v2.0, raster v2.0
                          ──> file:*   size, checksum                         file        v2.1
 
-A run without georeference has a null geometry and no ``proj:`` fields; one whose dates are unknown carries the time of
-processing as its ``datetime`` and says so in ``wasnow:datetime_is``, because STAC wants some moment.
+A run without georeference has a null geometry and no ``proj:`` fields. STAC requires a time: if a date is unknown,
+``datetime`` is the time of processing, and ``wasnow:datetime_is`` says so.
 """
 
 from __future__ import annotations
@@ -23,15 +23,25 @@ from typing import Any
 
 from pyproj import CRS
 
-from wasnow.output.layout import RECORD_NAME
+from wasnow.output.build_record import file_sum
+from wasnow.output.layout import (
+    ATTRIBUTES,
+    CHANGE,
+    CONFIDENCE,
+    CONFIDENCE_MISSING,
+    CONFIDENCE_SCALE,
+    GEOPACKAGE,
+    GEOPARQUET,
+    ITEM,
+    LANDCOVER,
+    RECORD_NAME,
+    REPORT,
+    STYLE,
+)
 from wasnow.output.record import FileSum, GridRecord, InputRecord, RunRecord
 from wasnow.output.report.ground import bbox, footprint, geojson
 from wasnow.output.report.style import NO_CHANGE, NOT_PROCESSED, NOT_PROCESSED_COLOR
-from wasnow.storage.hashing import file_sha256
 from wasnow.vocabulary import NO_CHANGE_COLOR, Vocabulary
-
-ITEM_NAME = "item.json"
-STAC_VERSION = "1.1.0"
 
 _EXTENSION = "https://stac-extensions.github.io/{}/schema.json"
 PROJECTION = _EXTENSION.format("projection/v2.0.0")
@@ -44,16 +54,16 @@ _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 # name -> (asset key, media type, roles, title)
 _ASSETS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
-    "change.tif": ("change", _COG, ("data",), "What changed, from what to what"),
-    "confidence.tif": ("confidence", _COG, ("data", "confidence"), "How surely it changed"),
-    "changes.gpkg": ("polygons", "application/geopackage+sqlite3", ("data",), "Changed areas as polygons"),
-    "changes.parquet": ("polygons_parquet", "application/vnd.apache.parquet", ("data",), "The same as GeoParquet"),
-    RECORD_NAME: ("record", "application/json", ("metadata",), "What the run did, to what, with what outcome"),
-    "report.html": ("report", "text/html", ("overview",), "The run as a page to read"),
-    "change.qml": ("style", "application/xml", ("metadata",), "QGIS style of the change raster"),
-    "change.tif.aux.xml": ("attributes", "application/xml", ("metadata",), "Raster attribute tables (GDAL)"),
-    "landcover_before.tif": ("landcover_before", _COG, ("data",), "What all ground was, at the first date"),
-    "landcover_after.tif": ("landcover_after", _COG, ("data",), "What all ground is, at the second date"),
+    CHANGE: ("change", _COG, ("data",), "Class before, class after and transition"),
+    CONFIDENCE: ("confidence", _COG, ("data", "confidence"), "Change probability and class probabilities"),
+    GEOPACKAGE: ("polygons", "application/geopackage+sqlite3", ("data",), "Changed areas as polygons"),
+    GEOPARQUET: ("polygons_parquet", "application/vnd.apache.parquet", ("data",), "The same as GeoParquet"),
+    RECORD_NAME: ("record", "application/json", ("metadata",), "Inputs, options and outcome of the run"),
+    REPORT: ("report", "text/html", ("overview",), "Report of the run"),
+    STYLE: ("style", "application/xml", ("metadata",), "QGIS style of the change raster"),
+    ATTRIBUTES: ("attributes", "application/xml", ("metadata",), "Raster attribute tables (GDAL)"),
+    LANDCOVER[0]: ("landcover_before", _COG, ("data",), "Land cover before, not masked by change"),
+    LANDCOVER[1]: ("landcover_after", _COG, ("data",), "Land cover after, not masked by change"),
     **{
         f"landcover_{date}.tif.aux.xml": (
             f"landcover_{date}_attributes",
@@ -67,18 +77,20 @@ _ASSETS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
 
 
 def stac_item(record: RunRecord, *, item_id: str | None = None, files: Iterable[FileSum] = ()) -> dict[str, Any]:
-    """The Item as plain JSON values.
+    """Return the Item as JSON values.
 
     Args:
-        record: the finished run.
+        record: the record of the finished run.
         item_id: the id within a catalogue; None makes one from the two file names and the time of the run.
-        files: what is in the folder beside ``record.outputs``, which cannot list ``run.json`` itself. Files that
-            are no result of a run are left out.
+        files: files of the folder in addition to ``record.outputs``, which cannot list ``run.json`` itself. Files
+            that are not results of a run are ignored.
     """
+    import pystac
+
     shape = footprint(record.grid)
     extensions = [PROCESSING, RASTER, CLASSIFICATION, FILE]
     properties: dict[str, Any] = {
-        **_when(record),
+        **_unknown_dates(record),
         "title": f"Change from {_name(record.before)} to {_name(record.after)}",
         "created": _stamp(_moment(record.finished)),
         "processing:lineage": _lineage(record),
@@ -94,36 +106,42 @@ def stac_item(record: RunRecord, *, item_id: str | None = None, files: Iterable[
     if record.grid.crs is not None:
         extensions.insert(0, PROJECTION)
         properties |= _projection(record.grid)
-    item: dict[str, Any] = {
-        "type": "Feature",
-        "stac_version": STAC_VERSION,
-        "stac_extensions": extensions,
-        "id": item_id or _item_id(record),
-        "geometry": None if shape is None else geojson(shape),
-        "properties": properties,
-        "links": [],
-        "assets": _assets(record, files),
-    }
-    if shape is not None:
-        item["bbox"] = bbox(shape)
-    return item
+    moment, start, end = _when(record)
+    item = pystac.Item(
+        id=item_id or _item_id(record),
+        geometry=None if shape is None else geojson(shape),
+        bbox=None if shape is None else bbox(shape),
+        datetime=moment,
+        start_datetime=start,
+        end_datetime=end,
+        properties=properties,
+        stac_extensions=extensions,
+        assets={key: pystac.Asset.from_dict(asset) for key, asset in _assets(record, files).items()},
+    )
+    return item.to_dict(include_self_link=False, transform_hrefs=False)
 
 
 def write_item(folder: Path, record: RunRecord, *, item_id: str | None = None) -> Path:
-    """Write ``item.json`` for what the folder holds now, and say where it is. Call it last."""
+    """Write ``item.json`` for the files that are now in the folder, and return its path; call it last.
+
+    Args:
+        folder: the result folder.
+        record: the record of the finished run.
+        item_id: see `stac_item`.
+    """
     known = {output.name for output in record.outputs}
-    files = [_sum(folder / name) for name in _ASSETS if name not in known and (folder / name).is_file()]
-    path = folder / ITEM_NAME
+    files = [file_sum(folder / name) for name in _ASSETS if name not in known and (folder / name).is_file()]
+    path = folder / ITEM
     text = json.dumps(stac_item(record, item_id=item_id, files=files), indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
     return path
 
 
 def interval(date: str) -> tuple[datetime, datetime]:
-    """First and last second of ``2019``, ``2019-06``, ``2019-06-30``, or a full ISO 8601 time (UTC if it has no zone).
+    """Return the first and last second of ``2019``, ``2019-06``, ``2019-06-30`` or an ISO 8601 time (UTC by default).
 
     Raises:
-        ValueError: the text is none of these.
+        ValueError: the text has another format.
     """
     parts = re.fullmatch(r"(\d{4})(?:-(\d{2}))?(?:-(\d{2}))?", date.strip())
     if parts is None:
@@ -137,20 +155,25 @@ def interval(date: str) -> tuple[datetime, datetime]:
     return first, last
 
 
-def _when(record: RunRecord) -> dict[str, Any]:
-    spans = [_interval_or_none(source.date) for source in (record.before, record.after)]
-    known = [span for span in spans if span is not None]
+def _spans(record: RunRecord) -> list[tuple[datetime, datetime] | None]:
+    return [_interval_or_none(source.date) for source in (record.before, record.after)]
+
+
+def _when(record: RunRecord) -> tuple[datetime | None, datetime | None, datetime | None]:
+    """Return datetime, start and end of the item."""
+    known = [span for span in _spans(record) if span is not None]
     if len(known) == 2:
-        return {
-            "datetime": None,
-            "start_datetime": _stamp(min(first for first, _ in known)),
-            "end_datetime": _stamp(max(last for _, last in known)),
-        }
+        return None, min(first for first, _ in known), max(last for _, last in known)
+    return _moment(record.finished), None, None
+
+
+def _unknown_dates(record: RunRecord) -> dict[str, Any]:
+    """Return a remark on ``datetime`` if a date is unknown, and the date that is known."""
+    spans = _spans(record)
     unknown = " and ".join(name for name, span in zip(("before", "after"), spans, strict=True) if span is None)
-    found: dict[str, Any] = {
-        "datetime": _stamp(_moment(record.finished)),
-        "wasnow:datetime_is": f"time of processing: the date of {unknown} is not known",
-    }
+    if not unknown:
+        return {}
+    found: dict[str, Any] = {"wasnow:datetime_is": f"time of processing: the date of {unknown} is not known"}
     for name, source, span in zip(("before", "after"), (record.before, record.after), spans, strict=True):
         if span is not None:
             found[f"wasnow:{name}_date"] = source.date
@@ -200,10 +223,10 @@ def _assets(record: RunRecord, files: Iterable[FileSum]) -> dict[str, dict[str, 
         if present[name].size is not None:
             asset["file:size"] = present[name].size
         if present[name].sha256 is not None:
-            asset["file:checksum"] = f"1220{present[name].sha256}"  # multihash: 0x12 SHA-256, 0x20 bytes of it
-        if name == "change.tif":
+            asset["file:checksum"] = f"1220{present[name].sha256}"  # multihash: 0x12 is SHA-256, 0x20 its length
+        if name == CHANGE:
             asset["bands"] = _change_bands(record)
-        elif name == "confidence.tif":
+        elif name == CONFIDENCE:
             asset["bands"] = _confidence_bands(record)
         elif key in ("landcover_before", "landcover_after"):
             asset["bands"] = [
@@ -218,9 +241,9 @@ def _change_bands(record: RunRecord) -> list[dict[str, Any]]:
     classes = [(code, word, vocabulary.color(code)) for code, word in enumerate(vocabulary.words, start=1)]
     transitions = [(row.code, vocabulary.transition(row.code).label, row.color) for row in record.transitions]
     bands = [
-        ("before_class", "What changed ground was, at the first date", classes),
-        ("after_class", "What changed ground is, at the second date", classes),
-        ("transition", "From what to what; the transitions that occur are listed", transitions),
+        ("before_class", "Class of changed pixels before", classes),
+        ("after_class", "Class of changed pixels after", classes),
+        ("transition", "Transition; those that occur are listed", transitions),
     ]
     zero = (0, NO_CHANGE, NO_CHANGE_COLOR)
     return [_code_band(record, name, description, [zero, *rows]) for name, description, rows in bands]
@@ -230,7 +253,14 @@ _Class = tuple[int, str, tuple[int, int, int]]
 
 
 def _code_band(record: RunRecord, name: str, description: str, rows: list[_Class]) -> dict[str, Any]:
-    """A band of codes: (value, title, colour) of each."""
+    """Return a band of codes.
+
+    Args:
+        record: the record of the run.
+        name: of the band.
+        description: of the band.
+        rows: value, title and colour of each code.
+    """
     vocabulary = Vocabulary(record.model.classes)
     return {
         "name": name,
@@ -247,7 +277,7 @@ def _classes(vocabulary: Vocabulary, rows: list[_Class]) -> list[dict[str, Any]]
     def entry(value: int, name: str, title: str, color: tuple[int, int, int]) -> dict[str, Any]:
         return {"value": value, "name": name, "title": title, "color_hint": "{:02X}{:02X}{:02X}".format(*color)}
 
-    # A class may be called "no change", but the first entry of a change band is.
+    # A class word may also be "no change"; names must be unique within a band.
     taken = {"no-change", "not-processed"}
     entries = [
         entry(code, "no-change" if code == 0 else _slug(title, code, taken), title, color)
@@ -258,19 +288,19 @@ def _classes(vocabulary: Vocabulary, rows: list[_Class]) -> list[dict[str, Any]]
 
 
 def _confidence_bands(record: RunRecord) -> list[dict[str, Any]]:
-    names = [("change_probability", "Probability that the ground changed")]
+    names = [("change_probability", "Change probability")]
     if record.model.classes:
         names += [
-            ("before_probability", "Probability of the class of the first date"),
-            ("after_probability", "Probability of the class of the second date"),
+            ("before_probability", "Probability of the class before"),
+            ("after_probability", "Probability of the class after"),
         ]
     return [
         {
             "name": name,
             "description": description,
             "data_type": "uint8",
-            "nodata": 255,
-            "raster:scale": 1 / 254,
+            "nodata": CONFIDENCE_MISSING,
+            "raster:scale": 1 / CONFIDENCE_SCALE,
             "raster:offset": 0,
             "raster:sampling": "area",
         }
@@ -279,7 +309,7 @@ def _confidence_bands(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def _slug(title: str, code: int, taken: set[str]) -> str:
-    """A name of letters, digits, ``-`` and ``_`` as the classification extension wants, given once per band."""
+    """Return a name of letters, digits, ``-`` and ``_``, as the classification extension requires, unique in a band."""
     plain = re.sub(r"[^0-9A-Za-z_]+", "-", title.replace("→", " to ")).strip("-").lower()
     name = plain if plain and plain not in taken else f"{plain or 'class'}-{code}"
     taken.add(name)
@@ -297,7 +327,7 @@ def _lineage(record: RunRecord) -> str:
 
 
 def _versions(record: RunRecord) -> dict[str, str]:
-    """The libraries of the environment; the machine's own description is no software version."""
+    """Return the versions of libraries, without the description of the machine."""
     return {
         name: value
         for name, value in record.environment.items()
@@ -313,7 +343,3 @@ def _item_id(record: RunRecord) -> str:
     stems = "-to-".join(re.sub(r"\.[^.]*$", "", _name(source)) for source in (record.before, record.after))
     safe = re.sub(r"[^0-9A-Za-z_-]+", "-", stems).strip("-")
     return f"{safe or 'pair'}-{_moment(record.finished):%Y%m%dT%H%M%SZ}"
-
-
-def _sum(path: Path) -> FileSum:
-    return FileSum(name=path.name, size=path.stat().st_size, sha256=file_sha256(path))

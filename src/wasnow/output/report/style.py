@@ -1,12 +1,12 @@
-"""How a change raster looks in a GIS: the sidecar files that name and colour its codes.
+"""Sidecar files that name and colour the codes of the result rasters in a GIS.
 
-    change.tif           bands before_class, after_class, transition: numbers only
-    change.tif.aux.xml   what each number means, band by band (GDAL raster attribute tables), colours of band 1
-    change.qml           the style that QGIS loads by itself: band 3, one legend line per transition
-    landcover_*.tif.aux.xml   the same for the two unmasked class maps, where there are any
+    change.tif           bands before_class, after_class, transition: codes only
+    change.tif.aux.xml   raster attribute table of each band (GDAL), colour table of band 1
+    change.qml           the style that QGIS loads with the raster: band 3, one legend entry per transition
+    landcover_*.tif.aux.xml   attribute and colour table of the unmasked class maps (with --landcover)
 
-GDAL keeps a colour table in a TIFF only when it has a single band, and never an attribute table: hence the sidecar,
-which it calls PAM (persistent auxiliary metadata). Both texts are pure functions of the vocabulary and the counts.
+GDAL stores a colour table in a TIFF only if it has one band, and never an attribute table. It reads both from a PAM
+sidecar (persistent auxiliary metadata). The texts are pure functions of the vocabulary and the counts.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from wasnow.output.layout import ATTRIBUTES, LANDCOVER, STYLE
 from wasnow.output.record import RunRecord
 from wasnow.vocabulary import NO_CHANGE_COLOR, Transition, Vocabulary
 
 NO_CHANGE = "no change"
 NOT_PROCESSED = "not processed"
 NOT_PROCESSED_COLOR = (150, 150, 155)
-CHANGE_NAME = "change.tif"
-LANDCOVER_NAMES = ("landcover_before.tif", "landcover_after.tif")
+
 
 _INTEGER, _REAL, _TEXT = 0, 1, 2  # GDALRATFieldType
 _GENERIC, _PIXEL_COUNT, _NAME, _MIN_MAX, _RED, _GREEN, _BLUE = 0, 1, 2, 5, 6, 7, 8  # GDALRATFieldUsage
@@ -40,7 +40,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What one value of a band stands for."""
+    """The meaning of one value of a band."""
 
     value: int
     label: str
@@ -51,16 +51,16 @@ class Code:
 
 
 def aux_xml(vocabulary: Vocabulary, *, counts: Mapping[int, int] | None = None) -> str:
-    """The text of ``change.tif.aux.xml``: a thematic attribute table per band, and a colour table on band 1.
+    """Return ``change.tif.aux.xml``: a thematic attribute table per band, and a colour table on band 1.
 
     Args:
         vocabulary: the class words of the run.
-        counts: pixels of each value of the transition band, 0 and not processed included. Where given, only the
+        counts: pixels of each value of the transition band, including 0 and not processed. If given, only the
             transitions that occur are listed, and every table has a column ``Count``; the counts of the class bands
-            follow from them. None lists every transition that the vocabulary allows.
+            are derived from them. None lists every transition of the vocabulary.
 
     Returns:
-        XML, UTF-8 when written. Columns are Value, Class, (From, To,) Red, Green, Blue, (Count).
+        XML, to be written as UTF-8. Columns are Value, Class, (From, To,) Red, Green, Blue, (Count).
     """
     root = ET.Element("PAMDataset")
     for band, codes in enumerate(_bands(vocabulary, counts), start=1):
@@ -73,11 +73,11 @@ def aux_xml(vocabulary: Vocabulary, *, counts: Mapping[int, int] | None = None) 
 
 
 def qml(vocabulary: Vocabulary, *, occurring: Iterable[int] | None = None) -> str:
-    """The text of ``change.qml``: band 3 by transition; no change is see-through, not processed is grey.
+    """Return ``change.qml``: band 3 by transition; no change is transparent, not processed is grey.
 
     Args:
         vocabulary: the class words of the run.
-        occurring: the transition codes of the legend, None for all that the vocabulary allows.
+        occurring: the transition codes of the legend; None for all of the vocabulary.
     """
     root = ET.Element("qgis", version="3.28.0", styleCategories="Symbology")
     pipe = ET.SubElement(root, "pipe")
@@ -101,7 +101,7 @@ def qml(vocabulary: Vocabulary, *, occurring: Iterable[int] | None = None) -> st
 
 
 def transition_counts(record: RunRecord) -> dict[int, int]:
-    """Pixels of each value of the transition band, as the run recorded them."""
+    """Return the recorded pixels of each value of the transition band."""
     vocabulary = Vocabulary(record.model.classes)
     return {
         0: record.pixels.unchanged,
@@ -111,20 +111,20 @@ def transition_counts(record: RunRecord) -> dict[int, int]:
 
 
 def write_styles(folder: Path, record: RunRecord) -> tuple[Path, Path]:
-    """Write ``change.tif.aux.xml`` and ``change.qml`` into a result folder, and say where they are."""
+    """Write ``change.tif.aux.xml`` and ``change.qml`` into a result folder and return their paths."""
     vocabulary = Vocabulary(record.model.classes)
-    aux, style = folder / f"{CHANGE_NAME}.aux.xml", folder / "change.qml"
+    aux, style = folder / ATTRIBUTES, folder / STYLE
     aux.write_text(aux_xml(vocabulary, counts=transition_counts(record)), encoding="utf-8")
     style.write_text(qml(vocabulary, occurring=[row.code for row in record.transitions]), encoding="utf-8")
     return aux, style
 
 
 def landcover_aux_xml(vocabulary: Vocabulary, counts: Mapping[int, int]) -> str:
-    """The text of the sidecar of one class map: a colour table, and a row with its pixels for each class.
+    """Return the sidecar of a class map: a colour table, and an attribute table with the pixels of each class.
 
     Args:
         vocabulary: the class words of the run.
-        counts: pixels of each class code and of not processed.
+        counts: pixels of each class code and of the code for not processed.
     """
     codes = [
         Code(code, word, vocabulary.color(code), pixels=counts.get(code, 0))
@@ -141,10 +141,10 @@ def landcover_aux_xml(vocabulary: Vocabulary, counts: Mapping[int, int]) -> str:
 
 
 def write_landcover_styles(folder: Path, record: RunRecord) -> tuple[Path, Path]:
-    """Write the sidecars of both class maps into a result folder, and say where they are."""
+    """Write the sidecars of both class maps into a result folder and return their paths."""
     vocabulary = Vocabulary(record.model.classes)
     hidden = sum(record.pixels.not_processed.values())
-    before, after = (folder / f"{name}.aux.xml" for name in LANDCOVER_NAMES)
+    before, after = (folder / f"{name}.aux.xml" for name in LANDCOVER)
     for date, path in enumerate((before, after)):
         counts = {**{row.code: row.pixels[date] for row in record.landcover}, vocabulary.not_processed: hidden}
         path.write_text(landcover_aux_xml(vocabulary, counts), encoding="utf-8")
@@ -152,14 +152,14 @@ def write_landcover_styles(folder: Path, record: RunRecord) -> tuple[Path, Path]
 
 
 def _listed(vocabulary: Vocabulary, occurring: Iterable[int] | None) -> list[Transition]:
-    """The transitions of ``occurring`` in code order, or all; codes that mean something else are passed over."""
+    """Return the transitions of ``occurring`` in the order of their codes, or all; other codes are ignored."""
     if occurring is None:
         return list(vocabulary.transitions())
     return [vocabulary.transition(code) for code in sorted(set(occurring)) if 1 <= code <= vocabulary.n_transitions]
 
 
 def _bands(vocabulary: Vocabulary, counts: Mapping[int, int] | None) -> tuple[list[Code], list[Code], list[Code]]:
-    """The codes of the three bands of ``change.tif``."""
+    """Return the codes of the three bands of ``change.tif``."""
     listed = _listed(vocabulary, None if counts is None else (code for code in counts if counts[code]))
     size = len(vocabulary)
 
@@ -187,16 +187,16 @@ def _bands(vocabulary: Vocabulary, counts: Mapping[int, int] | None) -> tuple[li
         for t in listed
     ]
     before, after = classes(0), classes(1)
-    if not size and counts is not None:  # without words the class bands hold 0 wherever they were processed
-        seen = sum(pixels for code, pixels in counts.items() if code != vocabulary.not_processed)
+    if not size and counts is not None:  # without class words the class bands are 0 at every processed pixel
+        processed = sum(pixels for code, pixels in counts.items() if code != vocabulary.not_processed)
         both = ends([])
-        both[0] = Code(0, NO_CHANGE, NO_CHANGE_COLOR, pixels=seen)
+        both[0] = Code(0, NO_CHANGE, NO_CHANGE_COLOR, pixels=processed)
         return both, both, ends(transitions)
     return ends(before), ends(after), ends(transitions)
 
 
 def _color_table(parent: ET.Element, codes: list[Code], length: int) -> None:
-    """Entries 0..length-1, of which a code that nobody uses, and the one for not processed, are transparent."""
+    """Add entries 0..length-1; unused codes and the code for not processed are transparent."""
     colors = {code.value: code.color for code in codes[:-1]}
     table = ET.SubElement(parent, "ColorTable")
     for value in range(length):
@@ -206,7 +206,7 @@ def _color_table(parent: ET.Element, codes: list[Code], length: int) -> None:
 
 
 def _attribute_table(parent: ET.Element, codes: list[Code], *, transitions: bool, counted: bool) -> None:
-    # Counts are real numbers, as GDAL's own are: its integers end at 2^31, a raster of 50 000 px a side does not.
+    # Counts are real numbers, as in GDAL itself: its integers end at 2^31, which a raster of 50,000 px a side exceeds.
     columns = [
         Column("Value", _INTEGER, _MIN_MAX),
         Column("Class", _TEXT, _NAME),

@@ -1,6 +1,6 @@
-"""Polygons of change: from a class raster to GeoPackage and GeoParquet, in memory that does not grow with the raster.
+"""Polygons of change: from the change raster to GeoPackage and GeoParquet; memory does not grow with the raster.
 
-change.tif, confidence.tif --components--> pixel groups --outlines--> polygons --files--> changes.gpkg, .parquet
+change.tif, confidence.tif ──components──> pixel groups ──outlines──> polygons ──files──> changes.gpkg, .parquet
 """
 
 from wasnow.output.vector.files import write_polygons

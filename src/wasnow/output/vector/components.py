@@ -1,13 +1,13 @@
-"""Connected pixels of equal code, found chunk by chunk, in memory that does not grow with the raster.
+"""Connected components of pixels with equal code, found chunk by chunk; memory does not grow with the raster.
 
-    +-------+-------+      A and B end inside a chunk or at a seam that they do not cross: they go out at once.
-    | AA    |   B   |      C goes on across seams: its pieces wait, joined by union-find, until the last chunk that
-    |    CCC|C      |      it reaches into has been seen.
+    +-------+-------+      A and B do not cross a seam between chunks: they are returned at once.
+    | AA    |   B   |      C crosses seams: its pieces are joined by union-find and returned with the last chunk
+    |    CCC|C      |      that it reaches.
     +----CC-+-------+
-    |     C |       |      What waits: a number per column, and the corners of unfinished components.
+    |     C |       |      Kept in memory: an id per column, and the corners of unfinished components.
     +-------+-------+
 
-Pure numpy: reading pixels is a function that the caller hands in.
+Pure numpy; the caller passes the function that reads pixels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Pixels:
     """One chunk of the raster.
 
     Attributes:
-        codes: ``(h + 2, w + 2)`` transition codes with one pixel around; 0 beyond the raster.
+        codes: ``(h + 2, w + 2)`` transition codes with a border of one pixel; 0 outside the raster.
         confidence: ``(B, h, w)`` uint8, 255 = unknown.
         areas_m2: ``(h, w)`` or None.
     """
@@ -53,10 +53,10 @@ class Components:
         code: ``(N,)`` transition code.
         n_px: ``(N,)`` pixels.
         area_m2: ``(N,)``; 0 without areas.
-        confidence: ``(N, B)`` sum of the confidence values over the pixels where they are known.
-        known: ``(N, B)`` how many pixels those are.
+        confidence: ``(N, B)`` sum of the known confidence values.
+        known: ``(N, B)`` number of pixels with a known value.
         edge: ``(N,)`` whether it touches the border of the raster.
-        beside_not_processed: ``(N,)`` whether one of its pixels shares a side with a not-processed pixel.
+        beside_not_processed: ``(N,)`` whether one of its pixels shares a side with a pixel that was not processed.
         region: ``(M,)`` 0..N-1, the component of each corner.
         corners: ``(M, 3)`` of all components, see `outlines`; in pixel coordinates of the raster.
     """
@@ -76,7 +76,7 @@ class Components:
         return len(self.first)
 
     def take(self, chosen: NDArray[np.integer[Any]]) -> Components:
-        """The chosen components, in the order given."""
+        """Return the chosen components, in the given order."""
         place = np.full(len(self), -1, np.int64)
         place[chosen] = np.arange(len(chosen))
         region = place[self.region]
@@ -84,12 +84,12 @@ class Components:
         return Components(**self.columns(chosen), region=region[kept], corners=self.corners[kept])
 
     def columns(self, chosen: NDArray[np.integer[Any]]) -> dict[str, Any]:
-        """Copies of everything but the corners, for the chosen components."""
+        """Return copies of all columns except the corners, for the chosen components."""
         return {name: getattr(self, name)[chosen] for name in _COLUMNS}
 
     @classmethod
     def joined(cls, parts: list[Components]) -> Components:
-        """All components of several batches, in the order of their first pixel."""
+        """Return the components of several batches, in the order of their first pixel."""
         offsets = np.cumsum([0] + [len(part) for part in parts])
         region = np.concatenate([part.region + offset for part, offset in zip(parts, offsets, strict=False)])
         corners = np.concatenate([part.corners for part in parts])
@@ -103,14 +103,14 @@ _COLUMNS = ("first", "code", "n_px", "area_m2", "confidence", "known", "edge", "
 
 @dataclass(slots=True, eq=False)
 class _Unfinished:
-    """A component that goes on in a chunk not yet seen; ``waits_for`` is the number of the last such chunk."""
+    """A component that continues in a later chunk; ``last_chunk`` is the number of the last of these."""
 
-    waits_for: int
+    last_chunk: int
     pieces: list[Components] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
 
     def finished(self) -> Components:
-        """Its pieces as one component."""
+        """Return its pieces as one component."""
         pieces = Components.joined(self.pieces)
         return Components(
             first=pieces.first[:1],
@@ -135,20 +135,28 @@ def components(
     connectivity: Literal[4, 8] = 4,
     chunk: int = 2048,
 ) -> Iterator[Components]:
-    """All components of a raster, each as soon as it is complete; chunks go row by row.
+    """Yield all components of a raster, each as soon as it is complete; chunks are read row by row.
 
-    What comes out is the same for every ``chunk``; only the order depends on it: a component comes with the chunk that
-    completes it, and by first pixel within that chunk.
+    The components are the same for every ``chunk``; only their order depends on it. A component is returned with the
+    chunk that completes it; within that chunk, components are ordered by first pixel.
+
+    Args:
+        read: reads one chunk.
+        height: rows of the raster.
+        width: columns of the raster.
+        not_processed: the code of pixels that were not processed.
+        connectivity: 4 or 8.
+        chunk: side of a chunk in pixels.
     """
     across = -(-width // chunk)
-    waiting = _Waiting(width, across, connectivity)
+    unfinished = _UnfinishedComponents(width, across, connectivity)
     for top in range(0, height, chunk):
         for left in range(0, width, chunk):
             h, w = min(chunk, height - top), min(chunk, width - left)
             number = (top // chunk) * across + left // chunk
-            # No name holds a chunk or its components while the next one is read: that would double the memory.
+            # No variable keeps a chunk or its components while the next one is read: that would double the memory.
             yield from _in_order(
-                waiting.add(
+                unfinished.add(
                     number,
                     top,
                     left,
@@ -158,7 +166,7 @@ def components(
 
 
 def _in_order(done: list[Components]) -> list[Components]:
-    """All of them as one batch; no batch for none."""
+    """Return them as one batch, or [] if there are none."""
     found = [Components.joined(done)] if done else []
     return [batch for batch in found if len(batch)]
 
@@ -166,7 +174,7 @@ def _in_order(done: list[Components]) -> list[Components]:
 def _label(
     pixels: Pixels, top: int, left: int, height: int, width: int, connectivity: int, not_processed: int
 ) -> tuple[Codes, NDArray[np.integer[Any]], Components]:
-    """The chunk's change codes with one pixel around, its labels 1..N, and the N components as far as it shows them."""
+    """Return the change codes with a border of one pixel, labels 1..N, and the N components within this chunk."""
     codes = np.where(pixels.codes == not_processed, 0, pixels.codes)
     h, w = codes.shape[0] - 2, codes.shape[1] - 2
     bands = len(pixels.confidence)
@@ -178,7 +186,7 @@ def _label(
     length = count + 1
 
     first = np.zeros(length, np.int64)
-    first[of_pixel[::-1]] = flat[::-1]  # the last assignment stays, and that is the first pixel
+    first[of_pixel[::-1]] = flat[::-1]  # in reverse order, so that the first pixel is assigned last
     first = first[1:]
     rows, cols = first // w, first % w
 
@@ -226,11 +234,11 @@ def _label(
     )
 
 
-class _Waiting:
-    """Components that cross a seam into a chunk not yet seen, and which of them each pixel along the seams belongs to.
+class _UnfinishedComponents:
+    """Components that cross a seam into a later chunk, and the component id of each pixel along the seams.
 
-    An id of 0 is nothing. ``above`` holds the ids along the last row of the chunks above, ``below`` those that this
-    row of chunks leaves behind, ``before`` the ids along the last column of the chunk to the left.
+    Id 0 means none. ``above`` holds the ids along the last row of the chunks above, ``below`` those along the last row
+    of the current chunks, ``before`` those along the last column of the chunk to the left.
     """
 
     def __init__(self, width: int, across: int, connectivity: int) -> None:
@@ -247,7 +255,16 @@ class _Waiting:
     def add(
         self, number: int, top: int, left: int, codes: Codes, labels: NDArray[np.integer[Any]], found: Components
     ) -> list[Components]:
-        """Take in one chunk; give back everything that is complete now."""
+        """Add one chunk and return the components that are complete now.
+
+        Args:
+            number: of the chunk.
+            top: its first row.
+            left: its first column.
+            codes: ``(h + 2, w + 2)`` change codes.
+            labels: ``(h, w)`` labels 1..N.
+            found: its N components.
+        """
         h, w = labels.shape
         if left == 0:
             self._above, self._below = self._below, np.zeros_like(self._below)
@@ -257,16 +274,16 @@ class _Waiting:
         id_of_label = np.zeros(len(found) + 1, np.int64)
         crossing = np.unique(inner)
         id_of_label[crossing] = self._last_id + 1 + np.arange(len(crossing))
-        waits_for = np.full(len(found) + 1, number)
-        np.maximum.at(waits_for, inner, owner)
+        last_chunk = np.full(len(found) + 1, number)
+        np.maximum.at(last_chunk, inner, owner)
         for label in crossing.tolist():
             self._last_id += 1
             self._parent[self._last_id] = self._last_id
-            self._open[self._last_id] = _Unfinished(int(waits_for[label]), [], [self._last_id])
+            self._open[self._last_id] = _Unfinished(int(last_chunk[label]), [], [self._last_id])
         self._hand_over(found, crossing, id_of_label)
 
-        seen = owner < number
-        pairs = np.unique(np.column_stack([id_of_label[inner[seen]], outer_id[seen]]), axis=0)
+        earlier = owner < number
+        pairs = np.unique(np.column_stack([id_of_label[inner[earlier]], outer_id[earlier]]), axis=0)
         for mine, other in pairs.tolist():
             self._unite(mine, other)
 
@@ -278,7 +295,7 @@ class _Waiting:
     def _links(
         self, number: int, left: int, codes: Codes, labels: NDArray[np.integer[Any]]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Every pair of neighbours of equal code across a seam: label inside, chunk outside, id outside (0: unseen)."""
+        """Return all pairs of neighbours of equal code across a seam: label inside, chunk and id outside (0: later)."""
         h, w = labels.shape
         ring_rows = np.concatenate([np.zeros(w + 2), np.full(w + 2, h + 1), np.arange(1, h + 1), np.arange(1, h + 1)])
         ring_cols = np.concatenate([np.arange(w + 2), np.arange(w + 2), np.zeros(h), np.full(h, w + 1)])
@@ -302,14 +319,14 @@ class _Waiting:
         return np.concatenate(inner_labels), np.concatenate(inner_owners), np.concatenate(inner_ids)
 
     def _hand_over(self, found: Components, crossing: NDArray[np.int64], ids: NDArray[np.int64]) -> None:
-        """Give each crossing component its piece of this chunk."""
+        """Add to each crossing component its piece of this chunk."""
         starts = np.searchsorted(found.region, crossing - 1, side="left").tolist()
         ends = np.searchsorted(found.region, crossing - 1, side="right").tolist()
         for label, start, end in zip(crossing.tolist(), starts, ends, strict=True):
             piece = Components(
                 **found.columns(np.array([label - 1])),
                 region=np.zeros(end - start, np.int64),
-                corners=found.corners[start:end].copy(),  # a view would keep the whole chunk in memory
+                corners=found.corners[start:end].copy(),  # a view would keep all corners of the chunk
             )
             self._open[int(ids[label])].pieces.append(piece)
 
@@ -327,13 +344,13 @@ class _Waiting:
             one, other = other, one
         kept, gone = self._open[one], self._open.pop(other)
         self._parent[other] = one
-        kept.waits_for = max(kept.waits_for, gone.waits_for)
+        kept.last_chunk = max(kept.last_chunk, gone.last_chunk)
         kept.pieces += gone.pieces
         kept.ids += gone.ids
 
     def _completed(self, number: int) -> list[Components]:
-        """Take out everything that waits for no later chunk."""
-        done = [key for key, one in self._open.items() if one.waits_for <= number]
+        """Remove and return the components that do not continue in a later chunk."""
+        done = [key for key, one in self._open.items() if one.last_chunk <= number]
         complete = []
         for key in done:
             one = self._open.pop(key)

@@ -1,10 +1,10 @@
-"""Write polygons of change to GeoPackage and GeoParquet 1.1, both in one pass over the batches.
+"""Write polygons of change to GeoPackage and GeoParquet 1.1 in one pass over the batches.
 
-    batches ──> Arrow record batches ──> GDAL pulls them into changes.gpkg, layer ``changes``
+    batches ──> Arrow record batches ──> GDAL reads them into changes.gpkg, layer ``changes``
                                     └──> each is one row group of changes.parquet
 
 Columns: id, from, to, p_change, p_from, p_to, area_m2, n_px, date_before, date_after, edge, flags, review_status,
-review_reason, reviewer; the last three are for the person who reviews. Files go to the paths given; the caller renames.
+review_reason, reviewer; the last three are for reviewers. The caller renames the files.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from pyogrio.raw import write_arrow
 from pyproj import CRS
 
-from wasnow.errors import DiskFull, OutputError
+from wasnow.errors import OutputError
 from wasnow.output.vector.polygons import PolygonBatch
 from wasnow.output.vector.qgis import qgis_style
+from wasnow.storage.atomic import as_output_error
 from wasnow.vocabulary import Vocabulary
 
 LAYER = "changes"
@@ -55,10 +56,10 @@ ATTRIBUTES = pa.schema(
         ("reviewer", pa.string()),
     ]
 )
-"""The columns of both files, in order; geometry comes after them."""
+"""The columns of both files, in order; the geometry follows."""
 
 _TIMESTAMP = "1970-01-01T00:00:00.000Z"
-"""When every GeoPackage says it was written, so that equal polygons make equal bytes."""
+"""The modification time in every GeoPackage, so that equal polygons give equal bytes."""
 
 _BBOX = pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")])
 
@@ -72,21 +73,21 @@ def write_polygons(
     vocabulary: Vocabulary,
     dates: tuple[str | None, str | None] = (None, None),
 ) -> dict[int, int]:
-    """Write all polygons to both files; only one batch is in memory.
+    """Write all polygons to both files; one batch at a time is in memory.
 
-    The GeoPackage holds a default style for QGIS, which colours polygons by what they became. Without polygons both
-    files are valid, with all columns.
+    The GeoPackage contains a default style for QGIS, which colours polygons by the class after. Without polygons both
+    files are valid and have all columns.
 
     Args:
         batches: from `polygonize`.
-        gpkg: GeoPackage to write; replaced where it exists.
-        parquet: GeoParquet to write; replaced where it exists.
-        crs: what pyproj understands, a rasterio CRS among it; None for pixel coordinates.
-        vocabulary: the words that the codes stand for.
-        dates: ISO dates of before and after, for the columns of that name.
+        gpkg: GeoPackage to write; replaced if it exists.
+        parquet: GeoParquet to write; replaced if it exists.
+        crs: anything that pyproj understands, such as a rasterio CRS; None for pixel coordinates.
+        vocabulary: the class words of the codes.
+        dates: ISO dates of before and after.
 
     Returns:
-        Polygons per transition code, in code order; only codes that occur.
+        Number of polygons by transition code, in the order of codes; only codes that occur.
 
     Raises:
         OutputError: a file cannot be written.
@@ -104,7 +105,7 @@ def write_polygons(
         with _GeoParquet(parquet, reference, geometry_type) as rows:
 
             def tables() -> Iterator[pa.RecordBatch]:
-                """What GDAL pulls; an error here must survive GDAL, which knows only messages."""
+                """Yield what GDAL reads; GDAL passes on only messages, so errors are kept."""
                 try:
                     for batch in chain(head, stream):
                         counts.update(dict(zip(*_unique_counts(batch.code), strict=True)))
@@ -123,10 +124,10 @@ def write_polygons(
     except Exception as error:
         cause = failure[0] if failure else error
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-            raise DiskFull(f"{parquet.parent} is full; free some space and run the command again") from error
+            raise as_output_error(parquet, cause) from error
         if isinstance(cause, DataSourceError | DataLayerError | sqlite3.Error | OSError):
             raise OutputError(
-                f"{gpkg.parent} cannot be written to ({cause}); check the folder and the space"
+                f"{gpkg.parent} cannot be written ({cause}); check the folder and the free space"
             ) from error
         raise cause from None
     if failure:
@@ -135,7 +136,7 @@ def write_polygons(
 
 
 def _first(stream: Iterator[PolygonBatch]) -> Iterator[PolygonBatch]:
-    """The first batch that holds a polygon: it tells the geometry type of all."""
+    """Yield the first batch that is not empty; it gives the geometry type of all."""
     for batch in stream:
         if len(batch):
             yield batch
@@ -148,7 +149,7 @@ def _unique_counts(codes: NDArray[np.int64]) -> tuple[list[int], list[int]]:
 
 
 def _attributes(batch: PolygonBatch, vocabulary: Vocabulary, dates: tuple[str | None, str | None]) -> list[pa.Array]:
-    """The columns of `ATTRIBUTES`."""
+    """Return the columns of `ATTRIBUTES`."""
     present, which = np.unique(batch.code, return_inverse=True)
     transitions = [vocabulary.transition(int(code)) for code in present]
     places = pa.array(which.astype(np.int32))
@@ -182,12 +183,12 @@ def _attributes(batch: PolygonBatch, vocabulary: Vocabulary, dates: tuple[str | 
 
 
 def _write_geopackage(path: Path, tables: Iterator[pa.RecordBatch], crs: CRS | None, geometry_type: str) -> None:
-    """One layer with an R-tree; SRS -1 (undefined) without CRS, a definition of its own where there is no EPSG code."""
+    """Write one layer with an R-tree; SRS -1 (undefined) without a CRS, its WKT if it has no EPSG code."""
     options = {"GEOMETRY_NAME": "geom", "SPATIAL_INDEX": "YES"}
     if crs is None:
         options["SRID"] = "-1"
     with warnings.catch_warnings():
-        # Both are meant: the caller's temporary name, and pixel coordinates.
+        # Temporary names and pixel coordinates are intended.
         warnings.filterwarnings("ignore", message="The filename extension should be")
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         write_arrow(
@@ -203,7 +204,7 @@ def _write_geopackage(path: Path, tables: Iterator[pa.RecordBatch], crs: CRS | N
 
 
 def _write_style(path: Path, vocabulary: Vocabulary) -> None:
-    """Add the table in which QGIS looks for a layer's default style, as QGIS itself makes it; fix the timestamps."""
+    """Add the table in which QGIS stores the default style of a layer, and set the timestamps."""
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute(
             "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), "
@@ -223,7 +224,7 @@ def _write_style(path: Path, vocabulary: Vocabulary) -> None:
 
 
 class _GeoParquet:
-    """A GeoParquet 1.1.0 file, written by row groups; its ``geo`` metadata comes last, with the bounds of all."""
+    """A GeoParquet 1.1.0 file, written by row groups; its ``geo`` metadata with the bounds is written last."""
 
     def __init__(self, path: Path, crs: CRS | None, geometry_type: str) -> None:
         self._crs = crs
@@ -243,7 +244,13 @@ class _GeoParquet:
         self._writer.close()
 
     def write(self, attributes: list[pa.Array], wkb: pa.Array, geometry: NDArray[np.object_]) -> None:
-        """One row group."""
+        """Write one row group.
+
+        Args:
+            attributes: the columns of `ATTRIBUTES`.
+            wkb: the geometries as WKB.
+            geometry: the same as shapely objects.
+        """
         bounds = shapely.bounds(geometry)
         sides = [pa.array(np.ascontiguousarray(side)) for side in bounds.T]
         bbox = pa.StructArray.from_arrays(sides, fields=list(_BBOX))
@@ -258,7 +265,7 @@ class _GeoParquet:
             ]
 
     def _geo(self) -> dict[str, Any]:
-        """File metadata as in geoparquet.org/releases/v1.1.0."""
+        """Return the file metadata (geoparquet.org/releases/v1.1.0)."""
         empty = not np.isfinite(self._bounds).all()
         column: dict[str, Any] = {
             "encoding": "WKB",

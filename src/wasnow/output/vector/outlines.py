@@ -1,15 +1,15 @@
-"""Outlines of pixel regions, kept as signed corners: lists that can simply be added up, in any order.
+"""Outlines of pixel regions, stored as signed corners, which can be added in any order.
 
-A region f (1 inside, 0 outside) is known from where its second difference is not zero, its *corners*:
+A region f (1 inside, 0 outside) is defined by the points at which its second difference is not zero, its *corners*:
 
     f   . . . .      f(r, c) - f(r-1, c) - f(r, c-1) + f(r-1, c-1)      +1 . . -1
         . # # .                                                          . . . .
         . # . .                                                          . -1 +1 .     (-1 and +1: the inner corner)
         . . . .                                                         -1 +1 . .
 
-The difference is linear: the corners of a region that was cut into pieces are the sum of the pieces' corners, and what
-the cut added cancels. No geometry library has to glue seams, and no vertex is left over on them. Along each row the
-corners pair up to the horizontal edges, along each column to the vertical ones, and the edges chain to rings.
+The difference is linear: the corners of a region that was cut into pieces are the sum of the corners of its pieces,
+and those on the cut cancel. Seams need no union of geometries and leave no vertices. Pairs of corners along each row
+are the horizontal edges, pairs along each column the vertical ones, and the edges form rings.
 
 Coordinates are pixel corners, x to the right and y downwards: pixel (r, c) is the square (c, r) to (c + 1, r + 1).
 """
@@ -27,13 +27,13 @@ Corners = NDArray[np.int32]
 
 
 def corners_of_labels(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], Corners]:
-    """The corners of every labelled region of a window, sorted by label.
+    """Return the corners of every labelled region of a window, sorted by label.
 
     Args:
-        labels: ``(h, w)``; 0 is no region. Outside the window there is none.
+        labels: ``(h, w)``; 0 is background, as is everything outside the window.
 
     Returns:
-        ``(n,)`` the label, and ``(n, 3)`` the corner, with rows 0..h and cols 0..w.
+        ``(n,)`` labels, and ``(n, 3)`` corners with rows 0..h and cols 0..w.
     """
     padded = np.pad(labels, 1)
     quads = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
@@ -59,17 +59,17 @@ def corners_of_labels(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int6
 
 
 def polygons(region: NDArray[np.int64], corners: Corners, count: int, *, diagonal: bool = False) -> NDArray[np.object_]:
-    """Polygons from the corners of 4-connected regions, or multipolygons from those of 8-connected ones.
+    """Return polygons from the corners of 4-connected regions, or multipolygons from those of 8-connected ones.
 
-    Every ring starts at its topmost, then leftmost corner and has corners only where it turns, so that equal regions
-    give equal bytes, however they were cut. Where a hole touches the shell or another hole, it is in one point: all
+    Every ring starts at its topmost, then leftmost corner and has vertices only where it turns, so that equal regions
+    give equal bytes, however they were cut. A hole touches the shell or another hole in single points only, so all
     results are valid.
 
     Args:
         region: ``(n,)`` 0..count-1, the region of each corner.
-        corners: ``(n, 3)`` in any order; those of one region and place are added up.
-        count: how many regions there are; each has at least one pixel.
-        diagonal: regions may hang together by a pixel corner only; then every result is a MultiPolygon.
+        corners: ``(n, 3)`` in any order; those of one region and position are added.
+        count: number of regions; each has at least one pixel.
+        diagonal: regions may be connected by pixel corners; then every result is a MultiPolygon.
 
     Returns:
         ``(count,)`` of shapely geometries.
@@ -88,12 +88,12 @@ def polygons(region: NDArray[np.int64], corners: Corners, count: int, *, diagona
             ring_region = region[ring_nodes[starts]]
         return _multipolygons(ring_nodes, starts, ring_region, corners, count)
     rings = _linear_rings(ring_nodes, starts, corners)
-    # The smallest corner of a region always lies on its shell, and the chain starts there: shells come first.
+    # The smallest corner of a region always lies on its shell, and the chain starts there, so shells come first.
     return np.asarray(shapely.polygons(rings, indices=ring_region), object)
 
 
 def _added_up(region: NDArray[np.int64], corners: Corners) -> tuple[NDArray[np.int64], Corners]:
-    """Sorted by region, row, col; one entry per place; those that cancel are gone."""
+    """Sort by region, row, col; add corners of equal position and remove those that cancel."""
     order = np.lexsort((corners[:, 1], corners[:, 0], region))
     region, corners = region[order], corners[order]
     new = np.ones(len(region), bool)
@@ -107,13 +107,13 @@ def _added_up(region: NDArray[np.int64], corners: Corners) -> tuple[NDArray[np.i
 def _edges(
     region: NDArray[np.int64], corners: Corners, *, around_pixels: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    r"""The corner of each ring vertex, and the vertex that follows it around the ring, the region on the right.
+    r"""Return the corner of each ring vertex, and the next vertex of its ring, with the region on the right.
 
-    A corner of sign ±2 is two vertices, and a ring has two ways to go on there:
+    A corner of sign ±2 is two vertices, and a ring can continue there in two ways:
 
-        # # |          # # |        Around the gap (left) the outside and a hole that meet there stay two rings, right
-        # # | .        # # | .      where the two pixels hang together elsewhere, as in a 4-connected region. Around
-        ----\----      ----/----    the pixel (right), pixels that meet only here become two polygons.
+        # # |          # # |        Left: around the gap. The outside and a hole that meet there stay two rings, which
+        # # | .        # # | .      is right for two pixels that are connected elsewhere, as in a 4-connected region.
+        ----\----      ----/----    Right: around the pixel. Pixels that meet only here become two polygons.
           . | # #        . | # #
     """
     row, col, sign = corners.T
@@ -134,7 +134,7 @@ def _edges(
 
 
 def _chain(following: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Vertices ring by ring, and where in that list each ring starts."""
+    """Return the vertices ring by ring, and the start of each ring in that list."""
     rest = following.tolist()
     order: list[int] = []
     starts: list[int] = []
@@ -151,7 +151,7 @@ def _chain(following: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def _linear_rings(ring_nodes: NDArray[np.int64], starts: NDArray[np.int64], corners: Corners) -> NDArray[np.object_]:
-    """``(n,)`` of shapely LinearRings."""
+    """Return ``(n,)`` shapely LinearRings."""
     ring = np.zeros(len(ring_nodes), np.int64)
     ring[starts[1:]] = 1
     xy = corners[ring_nodes][:, [1, 0]].astype(np.float64)
@@ -161,7 +161,7 @@ def _linear_rings(ring_nodes: NDArray[np.int64], starts: NDArray[np.int64], corn
 def _unpinched(
     ring_nodes: NDArray[np.int64], starts: NDArray[np.int64], doubled: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The same rings, those that pass a corner twice cut there: into a shell and the holes that touch it."""
+    """Cut rings that pass a corner twice into a shell and the holes that touch it."""
     loops: list[NDArray[np.int64]] = []
     ends = np.append(starts[1:], len(ring_nodes))
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
@@ -186,7 +186,7 @@ def _unpinched(
 
 
 def _from_smallest(loop: list[int]) -> list[int]:
-    """The same loop, starting at its topmost, then leftmost corner (corners are numbered in that order)."""
+    """Rotate a loop to start at its topmost, then leftmost corner (corners are numbered in that order)."""
     at = loop.index(min(loop))
     return loop[at:] + loop[:at]
 
@@ -198,14 +198,14 @@ def _multipolygons(
     corners: Corners,
     count: int,
 ) -> NDArray[np.object_]:
-    """Shells with their holes, gathered by region; a hole belongs to the smallest shell of its region around it."""
+    """Collect shells and holes by region; a hole belongs to the smallest shell of its region around it."""
     order = np.argsort(ring_nodes[starts], kind="stable")  # by region, then by topmost leftmost corner
     rings = _linear_rings(ring_nodes, starts, corners)[order]
     ring_region = ring_region[order]
-    is_hole = shapely.is_ccw(rings) != shapely.is_ccw(rings[0])  # the very first corner of all is on a shell
+    is_hole = shapely.is_ccw(rings) != shapely.is_ccw(rings[0])  # the first corner of all is on a shell
     shells, holes = rings[~is_hole], rings[is_hole]
     shell_region, hole_region = ring_region[~is_hole], ring_region[is_hole]
-    owner = np.searchsorted(shell_region, hole_region)  # right wherever the region has one shell
+    owner = np.searchsorted(shell_region, hole_region)  # correct for regions with one shell
     many = np.bincount(shell_region, minlength=count)[hole_region] > 1
     if many.any():
         filled = shapely.polygons(shells)

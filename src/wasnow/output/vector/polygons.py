@@ -2,10 +2,10 @@
 
     change.tif      band 3    transition codes; 0 = no change, the largest value = not processed
     confidence.tif  band 1    probability of change x 254; 255 = not processed
-                    bands 2, 3 (only with classes)    probability x 254 of the answered before and after class
+                    bands 2, 3 (only with classes)    probability x 254 of the predicted class before and after
 
-A polygon is a set of connected pixels of one transition code. ``area_m2`` and ``n_px`` are always those of its pixels,
-also after simplification.
+A polygon is a set of connected pixels of one transition code. ``area_m2`` and ``n_px`` are those of its pixels, also
+after simplification.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from rasterio.windows import Window
 
 from wasnow.errors import GridMismatch, RasterUnreadable, RasterUnsuitable, UsageError
 from wasnow.output.areas import PixelAreas
+from wasnow.output.layout import CONFIDENCE_SCALE
 from wasnow.output.vector.components import Components, Pixels, components
 from wasnow.output.vector.outlines import polygons
 from wasnow.raster.gdal import open_raster
 from wasnow.vocabulary import Vocabulary
 
 TOUCHES_NOT_PROCESSED = "touches_not_processed"
-"""Flag of a polygon with a pixel beside one that was not processed: it may go on there."""
+"""Flag of a polygon with a pixel beside one that was not processed; it may continue there."""
 
 _CORNERS_AT_ONCE = 200_000
-"""Corners that are chained to rings at once: bounds the memory of one batch."""
+"""Corners that are joined to rings at once; limits the memory of one batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,13 @@ class PolygonBatch:
         id: ``(N,)`` int64, 1 and up over all batches.
         code: ``(N,)`` int64 transition code.
         p_change: ``(N,)`` 0..1, mean over the pixels; NaN where unknown.
-        p_from: ``(N,)`` the same of the answered before class; NaN without classes.
-        p_to: ``(N,)`` the same of the answered after class; NaN without classes.
+        p_from: ``(N,)`` the same for the predicted class before; NaN without classes.
+        p_to: ``(N,)`` the same for the predicted class after; NaN without classes.
         area_m2: ``(N,)`` square metres on the ellipsoid; NaN without georeference.
         n_px: ``(N,)`` int64.
         edge: ``(N,)`` whether the polygon touches the border of the raster.
-        flags: ``(N,)`` of str, comma separated, empty for none.
-        geometry: ``(N,)`` of shapely Polygon (MultiPolygon with connectivity 8), in the raster's CRS, exterior rings
+        flags: ``(N,)`` str, comma separated, empty for none.
+        geometry: ``(N,)`` shapely Polygon (MultiPolygon with connectivity 8), in the CRS of the raster, exterior rings
             counter-clockwise.
     """
 
@@ -83,24 +84,24 @@ def polygonize(
     simplify_m: float | None = None,
     chunk: int = 2048,
 ) -> Iterator[PolygonBatch]:
-    """The polygons of a result folder, in batches, in memory that does not grow with the raster.
+    """Yield the polygons of a result folder in batches; memory does not grow with the raster.
 
-    Ids count up in the order of emission: by the chunk that completes a polygon, then by its first pixel. They are
-    the same in every run, and the polygons themselves do not depend on ``chunk`` at all.
+    Ids count up in the order of the result: by the chunk that completes a polygon, then by its first pixel. They are
+    the same in every run; the polygons themselves do not depend on ``chunk``.
 
-    Simplification (`shapely.coverage_simplify`, Visvalingam-Whyatt) moves shared borders together, so that
-    neighbours neither overlap nor part. For that it must see all polygons at once: it takes memory for every vertex,
-    about 1 kB per polygon and 16 bytes per pixel of outline.
+    Simplification (`shapely.coverage_simplify`, Visvalingam-Whyatt) moves shared borders together, so that neighbours
+    neither overlap nor leave gaps. It needs all polygons in memory: about 1 kB per polygon and 16 bytes per pixel of
+    outline.
 
     Args:
         change: ``change.tif``.
         confidence: ``confidence.tif`` on the same grid.
-        vocabulary: the class words that the codes stand for.
-        min_area_m2: smaller polygons are left out; counts pixels where the raster has no georeference.
+        vocabulary: the class words of the codes.
+        min_area_m2: smaller polygons are left out; in pixels without georeference.
         min_pixels: polygons of fewer pixels are left out.
-        connectivity: 4: pixels connect by sides; 8: by corners too, and polygons become multipolygons.
-        simplify_m: tolerance in metres; in pixels without georeference. It is turned into pixels at the centre of the
-            raster: outlines may lose detours whose triangle is smaller than the tolerance squared.
+        connectivity: 4: pixels are connected by sides; 8: also by corners, and polygons are multipolygons.
+        simplify_m: tolerance in metres; in pixels without georeference. It is converted to pixels at the centre of the
+            raster. Outlines may lose detours whose triangle is smaller than the tolerance squared.
         chunk: side of the square that is in memory, in pixels.
 
     Raises:
@@ -139,9 +140,9 @@ def _check_options(
     min_area_m2: float, min_pixels: int, connectivity: int, simplify_m: float | None, chunk: int
 ) -> None:
     if connectivity not in (4, 8):
-        raise UsageError(f"connectivity is {connectivity}, it must be 4 or 8; use 4 unless pixels meet by corners")
+        raise UsageError(f"connectivity is {connectivity}; give 4, or 8 to connect pixels by corners")
     if not (math.isfinite(min_area_m2) and min_area_m2 >= 0 and min_pixels >= 0):
-        raise UsageError(f"the smallest polygon is {min_area_m2} m² or {min_pixels} px; give 0 or more")
+        raise UsageError(f"the minimum area is {min_area_m2} m² or {min_pixels} px; give 0 or more")
     if simplify_m is not None and not (math.isfinite(simplify_m) and simplify_m >= 0):
         raise UsageError(f"the simplify tolerance is {simplify_m} m; give 0 or more")
     if chunk < 1:
@@ -151,7 +152,7 @@ def _check_options(
 def _opened(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # pixel coordinates are meant then
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # such rasters are in pixel coordinates
             return open_raster(str(path))
     except RasterUnreadable as error:
         raise RasterUnreadable(path, f"cannot be read ({error.reason})", "Run wasnow detect again.") from None
@@ -161,13 +162,13 @@ def _check_bands(change: Path, codes: Any, confidence: Path, probabilities: Any,
     if codes.count != 3 or codes.dtypes[2] != vocabulary.dtype.name:
         raise RasterUnsuitable(
             change,
-            f"has {codes.count} bands of {codes.dtypes[-1]}, wanted 3 of {vocabulary.dtype.name}",
+            f"has {codes.count} bands of {codes.dtypes[-1]}, required are 3 of {vocabulary.dtype.name}",
             "Give the class words of the run that wrote it.",
         )
     if probabilities.count not in (1, 3) or probabilities.dtypes[0] != "uint8":
         raise RasterUnsuitable(
             confidence,
-            f"has {probabilities.count} bands of {probabilities.dtypes[0]}, wanted 1 or 3 of uint8",
+            f"has {probabilities.count} bands of {probabilities.dtypes[0]}, required are 1 or 3 of uint8",
             "Give the confidence.tif of a result folder.",
         )
     if codes.shape != probabilities.shape:
@@ -177,7 +178,7 @@ def _check_bands(change: Path, codes: Any, confidence: Path, probabilities: Any,
 
 
 def _reader(codes: Any, probabilities: Any, areas: PixelAreas | None, vocabulary: Vocabulary) -> Any:
-    """Reads one chunk of both rasters; see `components.ReadPixels`."""
+    """Return a function that reads one chunk of both rasters; see `components.ReadPixels`."""
 
     def read(row: int, col: int, height: int, width: int) -> Pixels:
         top, left = max(row - 1, 0), max(col - 1, 0)
@@ -204,7 +205,7 @@ def _large_enough(found: Components, areas: PixelAreas | None, min_area_m2: floa
 
 
 def _portions(found: Components) -> Iterator[Components]:
-    """The same components in order, split so that no portion of several has too many corners."""
+    """Split components, in order, so that no portion of more than one has too many corners."""
     load = np.cumsum(np.bincount(found.region, minlength=len(found))) // _CORNERS_AT_ONCE
     for portion in np.unique(load):
         chosen = np.flatnonzero(load == portion)
@@ -212,12 +213,12 @@ def _portions(found: Components) -> Iterator[Components]:
 
 
 def _numbered(found: Iterator[Components], georeferenced: bool, *, diagonal: bool) -> Iterator[PolygonBatch]:
-    """Components to batches, ids counting up; geometry still in pixel coordinates."""
+    """Turn components into batches with ids that count up; geometry is in pixel coordinates."""
     last = 0
     for part in found:
         count = len(part)
         with np.errstate(invalid="ignore"):
-            mean = part.confidence / (254.0 * part.known)
+            mean = part.confidence / (float(CONFIDENCE_SCALE) * part.known)
         unknown = np.full(count, np.nan)
         flags = np.full(count, "", object)
         flags[part.beside_not_processed] = TOUCHES_NOT_PROCESSED
@@ -237,16 +238,16 @@ def _numbered(found: Iterator[Components], georeferenced: bool, *, diagonal: boo
 
 
 def _pixel_side(areas: PixelAreas | None, height: int, width: int) -> float:
-    """Side of a square as large as the centre pixel, in metres; 1 where no metres are known."""
+    """Return the side of a square with the area of the centre pixel, in metres; 1 without metres."""
     side = math.sqrt(float(areas.at([height // 2], [width // 2])[0])) if areas else 1.0
     return side or 1.0
 
 
 def _simplified(batches: Iterator[PolygonBatch], tolerance_px: float, *, diagonal: bool) -> Iterator[PolygonBatch]:
-    """The same batches with simplified outlines that neighbours still share.
+    """Simplify the outlines so that neighbours still share them.
 
-    A coverage is valid only where neighbours have the same vertices along a shared border, so every pixel corner on
-    an outline becomes a vertex first.
+    A coverage is valid only if neighbours have the same vertices along a shared border, so every pixel corner on an
+    outline first becomes a vertex.
     """
     kept = list(batches)
     if not kept:
@@ -257,14 +258,14 @@ def _simplified(batches: Iterator[PolygonBatch], tolerance_px: float, *, diagona
     start = 0
     for batch in kept:
         part = simple[start : start + len(batch)]
-        if diagonal:  # a multipolygon of one part comes back as a polygon
+        if diagonal:  # GEOS returns a multipolygon of one part as a polygon
             part = np.array([one if one.geom_type == "MultiPolygon" else shapely.MultiPolygon([one]) for one in part])
         yield replace(batch, geometry=part)
         start += len(batch)
 
 
 def _to_world(geometry: NDArray[np.object_], transform: Affine) -> NDArray[np.object_]:
-    """Pixel to CRS coordinates with the whole affine; exterior rings counter-clockwise there (OGC, GeoJSON)."""
+    """Transform pixel to CRS coordinates; exterior rings are counter-clockwise there (OGC, GeoJSON)."""
     matrix = np.array([[transform.a, transform.b], [transform.d, transform.e]])
     offset = np.array([transform.c, transform.f])
     world = shapely.transform(geometry, lambda points: points @ matrix.T + offset)

@@ -1,7 +1,6 @@
-"""A QGIS style for polygons of change: one colour per word of the second date.
+"""A QGIS style for polygons of change: one colour per class after.
 
-QGIS reads it from the ``layer_styles`` table of the GeoPackage, and opens the layer coloured. The words go through an
-XML library, so quotes and angle brackets in them stay words.
+QGIS reads it from the table ``layer_styles`` of the GeoPackage. Class words are escaped by an XML library.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from xml.etree import ElementTree as ET
 from wasnow.vocabulary import CHANGED, CHANGED_COLOR, Vocabulary
 
 _NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
-"""Code points that no XML 1.0 document may hold, and that a vocabulary lets through."""
+"""Code points that XML 1.0 does not allow, but a vocabulary does."""
 
 
 def qgis_style(vocabulary: Vocabulary) -> str:
-    """QML of a categorized fill by the attribute ``to``, with all words of the vocabulary in order."""
+    """Return QML: a categorized fill by the attribute ``to``, with all words of the vocabulary in order."""
     words = vocabulary.words or (CHANGED,)
     colors = [vocabulary.color(code) for code in range(1, len(words) + 1)] if vocabulary.words else [CHANGED_COLOR]
     root = ET.Element("qgis", version="3.28.0", styleCategories="Symbology")
@@ -36,7 +35,7 @@ def qgis_style(vocabulary: Vocabulary) -> str:
 
 
 def _fill(symbols: ET.Element, name: str, color: tuple[int, int, int]) -> None:
-    """A half-transparent fill with an opaque outline of the same colour: the image beneath stays visible."""
+    """Add a semi-transparent fill with an opaque outline of the same colour, so that the image below is visible."""
     symbol = ET.SubElement(
         symbols, "symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0", is_animated="0"
     )
