@@ -134,7 +134,9 @@ def test_the_matrix_contains_only_classes_that_occur(make_run: Any, tmp_path: Pa
     codes[:10], codes[20:25], codes[30:31] = 3 * 30 + 8, 3 * 30 + 18, 5 * 30 + 8
     text = page_of(tmp_path, make_run(codes, words)).text
     matrix = text[text.index("Transitions") : text.index("Largest polygons")]
-    assert "before ↓ after → class 7 class 17 all class 3 8.00 4.00 12.0 class 5 0.80 · 0.80 all 8.80 4.00 12.8" in matrix
+    assert (
+        "before ↓ after → class 7 class 17 all class 3 8.00 4.00 12.0 class 5 0.80 · 0.80 all 8.80 4.00 12.8" in matrix
+    )
     assert "26 classes without change are left out" in matrix
 
 
