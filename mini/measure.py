@@ -52,7 +52,7 @@ DUBAI = {"land": "bare ground"}
 
 
 def as_it_runs(model: ChangeModel) -> ChangeModel:
-    """The copy that ``wasnow detect`` makes: the same answers, sooner."""
+    """The copy that ``wasnow detect`` makes: the same infer_pair, sooner."""
     assert isinstance(model, nn.Module)
     return cast(ChangeModel, fused(model))
 

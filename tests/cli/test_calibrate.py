@@ -1,4 +1,4 @@
-"""``wasnow calibrate`` on a folder as users have it: the checkpoint is rewritten, the maps are not."""
+"""``wasnow calibrate`` on a dataset folder: the checkpoint is rewritten, the maps stay."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write(path: Path, rgb: np.ndarray) -> None:
 
 @pytest.fixture
 def second(tmp_path: Path) -> Path:
-    """A folder in the layout and colours of SECOND, and a network that is far too sure of itself."""
+    """A folder in the layout and colours of SECOND, and an overconfident network."""
     for split, count, seed in (("train", 2, 0), ("val", 2, 1), ("test", 2, 2)):
         for i in range(count):
             sample = Blobs(count, seed=seed)[i]
@@ -68,7 +68,7 @@ def wasnow(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def test_a_run_is_calibrated_on_its_validation_pairs_and_its_maps_stay(second: Path):
+def test_a_run_is_calibrated_on_its_validation_pairs_without_changing_maps(second: Path):
     run, data = second / "run", second / "data"
     before = json.loads(wasnow("evaluate", run, "--data", data, "--json").stdout)
     plain = read_header(run)
@@ -104,7 +104,7 @@ def test_a_run_is_calibrated_on_its_validation_pairs_and_its_maps_stay(second: P
     assert own["classes"]["ece"] == pytest.approx(told["ece_class_after"])
 
 
-def test_the_card_and_the_table_say_what_was_measured(second: Path):
+def test_the_card_and_the_table_show_the_measured_calibration(second: Path):
     run = second / "run"
     assert "wasnow calibrate" in describe(run)["calibration"]["temperatures"]
     done = wasnow("calibrate", run, "--data", second / "data")
@@ -117,7 +117,7 @@ def test_the_card_and_the_table_say_what_was_measured(second: Path):
     assert card["measured on"] == "val (2 pairs)"
 
 
-def test_pairs_of_a_test_or_of_training_are_fitted_on_only_by_force(second: Path):
+def test_test_and_training_pairs_are_rejected_without_force(second: Path):
     run, data = second / "run", second / "data"
     for split, text in (("test", "say nothing of other data"), ("train", "was trained on these pairs")):
         refused = wasnow("calibrate", run, "--data", data, "--split", split)
@@ -133,7 +133,7 @@ def test_pairs_of_a_test_or_of_training_are_fitted_on_only_by_force(second: Path
     assert "neither a split val nor pairs held back" in nothing.stderr
 
 
-def test_what_came_with_wasnow_is_not_changed_but_a_copy_may_be(second: Path):
+def test_an_included_model_is_not_changed_and_a_copy_can_be(second: Path):
     own = shipped("semantic-cd-mini")
     digest = read_header(own).digest
     refused = wasnow("calibrate", "semantic-cd-mini", "--data", second / "data")
@@ -143,14 +143,14 @@ def test_what_came_with_wasnow_is_not_changed_but_a_copy_may_be(second: Path):
     assert read_header(own).digest == digest
 
 
-def test_a_model_that_comes_with_wasnow_is_evaluated_by_its_name(second: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_included_model_is_evaluated_by_its_name(second: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(second)
     scored = wasnow("evaluate", "semantic-cd-mini", "--data", second / "data", "-q")
     assert scored.exit_code == 0, scored.output
     assert (second / "semantic-cd-mini/evaluation/test/scores.json").is_file()
 
 
-def test_calibrating_twice_gives_the_same_file_and_taking_it_out_the_first_one(second: Path):
+def test_calibrating_twice_gives_the_same_file_and_removal_restores_the_original(second: Path):
     path = second / "run/best.safetensors"
     plain = path.read_bytes()
     files = []
@@ -162,7 +162,7 @@ def test_calibrating_twice_gives_the_same_file_and_taking_it_out_the_first_one(s
     assert path.read_bytes() == plain
 
 
-def test_a_calibration_that_means_nothing_is_refused_when_it_is_read(second: Path):
+def test_an_invalid_calibration_is_rejected_on_reading(second: Path):
     path = second / "run/best.safetensors"
     tensors, header = read_sealed(path)
     header.pop("digest")
@@ -172,7 +172,7 @@ def test_a_calibration_that_means_nothing_is_refused_when_it_is_read(second: Pat
         load(path)
 
 
-def test_a_network_of_change_alone_is_calibrated_too(second: Path):
+def test_a_change_model_can_be_calibrated(second: Path):
     torch.manual_seed(0)
     save(second / "c.safetensors", TinyChange(), provenance={"origin": "made in a test"})
     done = wasnow("calibrate", second / "c.safetensors", "--data", second / "data", "--json")

@@ -1,4 +1,4 @@
-"""``wasnow evaluate`` in other words than the data's, of words that training left out, and of land cover."""
+"""``wasnow evaluate`` with other prompts, withheld words and land cover."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORDS = ("water", "ground", "low vegetation", "tree", "building", "playground")
 
 
 class TinyOpen(Tiny):
-    """A network that answers with any words: the first letter of a word chooses its channel."""
+    """A network with an open vocabulary: the first letter of a word selects its channel."""
 
     @property
     def card(self) -> ModelCard:
@@ -46,7 +46,7 @@ class TinyOpen(Tiny):
 
 
 class TinyFixed(Tiny):
-    """A network that answers with its own words alone."""
+    """A network with a fixed vocabulary."""
 
     @property
     def card(self) -> ModelCard:
@@ -91,7 +91,7 @@ def scored(folder: Path, *words: object, name: str = "tiny-open") -> Result:
     )
 
 
-def test_synonyms_are_scored_beside_the_trained_word(folder: Path):
+def test_synonyms_are_scored_in_addition_to_the_trained_word(folder: Path):
     done = scored(folder, "--as", "water=wasteland|lake", "--as", "Ground=grave", "--landcover", "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
@@ -100,7 +100,7 @@ def test_synonyms_are_scored_beside_the_trained_word(folder: Path):
         ("water", "lake"),
         ("ground", "grave"),
     ]
-    # This network goes by the first letter.
+    # This network uses the first letter.
     same = ("predicted", "labelled", "correct", "f1")
     assert all(found["synonyms"][0][key] == found["words"][0][key] for key in same)
     assert found["synonyms"][1]["labelled"] == found["words"][0]["labelled"]
@@ -109,7 +109,7 @@ def test_synonyms_are_scored_beside_the_trained_word(folder: Path):
     assert set(found["seen_and_unseen"]["mean_f1"]) == {"words", "landcover"}
 
 
-def test_the_tables_name_unseen_words_synonyms_and_belief(folder: Path):
+def test_the_tables_show_unseen_words_synonyms_and_reliability(folder: Path):
     done = scored(folder, "--as", "water=lake", "--landcover", "-o", folder / "out")
     assert done.exit_code == 0, done.output
     table = " ".join(done.stdout.split())
@@ -125,14 +125,14 @@ def test_the_tables_name_unseen_words_synonyms_and_belief(folder: Path):
     assert "nan" not in table.casefold().split()
 
 
-def test_a_whole_list_of_words_replaces_those_of_the_data(folder: Path):
+def test_a_list_of_prompts_replaces_the_words_of_the_data(folder: Path):
     words = "wave,gravel,lawn,trunk,barn,pitch"
     own, found = (json.loads(scored(folder, *more, "--json").stdout) for more in ((), ("--words", words)))
     assert [one["asked"] for one in found["words"]] == words.split(",")
     assert found["scores"] == own["scores"]
 
 
-def test_a_fixed_vocabulary_refuses_other_words_in_one_line(folder: Path):
+def test_a_fixed_vocabulary_rejects_other_words_in_one_line(folder: Path):
     assert scored(folder, "-q", name="tiny-fixed").exit_code == 0
     for more in (("--as", "water=lake"), ("--words", "a,b,c,d,e,f")):
         done = scored(folder, *more, name="tiny-fixed")
@@ -150,7 +150,7 @@ def test_a_fixed_vocabulary_refuses_other_words_in_one_line(folder: Path):
         (("--words", "lake,house"), "2 words for 6 classes"),
     ],
 )
-def test_words_that_do_not_fit_are_refused_in_one_line(folder: Path, more: tuple[str, ...], text: str):
+def test_invalid_prompts_are_rejected_in_one_line(folder: Path, more: tuple[str, ...], text: str):
     done = scored(folder, *more)
     assert done.exit_code == 2
     assert text in done.stderr
@@ -164,7 +164,7 @@ def test_options_for_one_class_add_up():
         evaluate.parse_synonyms(["=house"])
 
 
-def test_a_device_that_is_not_here_is_told_in_one_line(folder: Path):
+def test_an_unavailable_device_is_reported_in_one_line(folder: Path):
     done = scored(folder, "--device", "cuda:99")
     assert done.exit_code == UsageError.exit_code
     assert "--device cuda:99 is not to be had here" in done.output

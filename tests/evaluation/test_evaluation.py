@@ -1,4 +1,4 @@
-"""Scores of a model on pairs: at native size, in every protocol, with a row for each image."""
+"""Scores of a model on pairs: at full size, in every protocol, with a row per image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from training.tiny import Blobs, Tiny, TinyChange
 from wasnow.data.samples import Sample
 from wasnow.errors import InputError, UsageError, VocabularyError
-from wasnow.evaluation import answering, change_labels, evaluate, labels, predict, write_evaluation
+from wasnow.evaluation import change_labels, evaluate, evaluation_mode, labels, predict, write_evaluation
 from wasnow.evaluation.metrics import Confusion, bootstrap
 from wasnow.evaluation.rows import summary_rows
 from wasnow.models.contract import ChangeLogits, ModelCard
@@ -26,7 +26,7 @@ from wasnow.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Reader:
-    """A model that reads the answer off the pixels: red is the class before, in 255ths; it sees what it is fed."""
+    """A model that reads its output from the pixels: red is the class before, in 255ths; it records its input."""
 
     classes: tuple[str, ...] = ("water", "building", "field")
     stride: int = 8
@@ -52,7 +52,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Readable:
-    """Pairs whose red band is the label, of odd and unlike sizes; ``wrong`` pixels of each lie."""
+    """Pairs whose red band is the label, of odd and different sizes; ``wrong`` pixels of each are wrong."""
 
     wrong: int = 0
     words: tuple[str, ...] = ("water", "building", "field")
@@ -83,19 +83,19 @@ class Readable:
         return Sample(self.names[index], *photos, *maps, changed.astype(np.uint8))
 
 
-def test_a_model_that_is_always_right_scores_one_everywhere():
+def test_a_perfect_model_has_scores_of_one():
     found = evaluate(Reader(), Readable())
     headline = found.scores.headline()
     assert headline == pytest.approx(dict.fromkeys(headline, 1.0))
     assert found.scores.pixels == sum(Readable()[i].before.shape[0] * 11 for i in range(3))
 
 
-def test_pixels_of_the_padding_are_never_scored_and_sizes_may_differ():
+def test_padding_is_not_scored_and_sizes_may_differ():
     found = evaluate(Reader(stride=16), Readable())
     assert found.scores == evaluate(Reader(stride=1), Readable()).scores
 
 
-def test_the_scores_are_those_of_the_summed_counts_and_rows_those_of_each_image():
+def test_scores_use_summed_counts_and_rows_use_single_images():
     data = Readable(wrong=9)
     found = evaluate(Reader(), data, resamples=50)
     parts = []
@@ -109,7 +109,7 @@ def test_the_scores_are_those_of_the_summed_counts_and_rows_those_of_each_image(
     assert found.scores.stacked.fscd < 1
 
 
-def test_a_network_is_answered_in_evaluation_mode_and_left_as_it_was():
+def test_a_network_runs_in_evaluation_mode_and_its_mode_is_restored():
     torch.manual_seed(0)
     net = Tiny(norm="batch", dropout=0.5).train()
     net.encoder[0].eval()
@@ -131,40 +131,40 @@ def test_reflection_at_the_border_changes_nothing_for_a_network_without_borders(
     net.encoder[1] = torch.nn.Identity()
     big, small = Blobs(1, 32, 32)[0], Blobs(1, 32, 32)[0]
     small = replace(small, before=small.before[:30, :29], after=small.after[:30, :29])
-    with answering(net):
+    with evaluation_mode(net):
         assert np.array_equal(predict(net, big, 0.5).before[:30, :29], predict(net, small, 0.5).before)
 
 
-def test_the_threshold_decides_what_counts_as_changed():
+def test_the_threshold_determines_changed_pixels():
     data = Readable()
     assert evaluate(Reader(), data, threshold=1.0).scores.binary.recall == 0
     assert evaluate(Reader(), data, threshold=0.0).scores.binary.recall == 1
-    with pytest.raises(UsageError, match="is no probability"):
+    with pytest.raises(UsageError, match="is not a probability"):
         evaluate(Reader(), data, threshold=1.5)
 
 
-def test_masks_alone_are_scored_on_change_alone():
+def test_change_masks_are_scored_on_change_only():
     found = evaluate(Reader(), Readable(words=()))
     assert found.scores.n_classes == 0
     assert found.scores.binary.f1 == 1
     assert math.isnan(found.scores.stacked.sek)
 
 
-def test_a_model_of_change_alone_is_scored_on_change_of_class_labels():
+def test_a_change_model_is_scored_on_the_change_of_class_labels():
     torch.manual_seed(0)
     found = evaluate(TinyChange(), Blobs(2), resamples=0)
     assert found.scores.n_classes == 0
     assert found.scores.pixels == 2 * 32 * 32
 
 
-def test_a_model_is_bound_to_the_words_of_the_data_or_refuses_them():
+def test_a_model_is_bound_to_the_words_of_the_data_or_rejects_them():
     found = evaluate(Reader(classes=("building", "water", "field")), Readable())
     assert found.scores.stacked.fscd == 1
     with pytest.raises(VocabularyError):
         evaluate(Reader(), Readable(words=("sea", "sky", "moon")))
 
 
-def test_labels_everywhere_count_only_where_it_changed():
+def test_dense_class_labels_count_only_on_changed_pixels():
     photo = np.zeros((1, 4, 3), np.uint8)
     dense = np.array([[1, 1, 2, 3]], np.uint8)
     sample = Sample("s", photo, photo, dense, dense, np.array([[0, 1, 255, 0]], np.uint8))
@@ -183,15 +183,15 @@ class Half(Readable):
         return Sample(sample.name, sample.before, sample.after) if index == 1 else sample
 
 
-def test_pairs_without_labels_are_left_out_and_named():
+def test_pairs_without_labels_are_left_out_and_mentioned():
     found = evaluate(Reader(), Half())
     assert [image.name for image in found.per_image] == ["pair 0", "pair 2"]
     assert found.notes == ("1 of 3 pairs have no labels and are left out (pair 1, ...)",)
-    with pytest.raises(InputError, match="nothing to score"):
+    with pytest.raises(InputError, match="has labels; add labels"):
         evaluate(Reader(), type("None_", (Half,), {"__getitem__": lambda self, i: Half()[1]})())
 
 
-def test_what_is_written_says_the_same_as_the_scores(tmp_path: Path):
+def test_the_written_files_agree_with_the_scores(tmp_path: Path):
     found = evaluate(Reader(), Readable(wrong=9), split="test", resamples=50)
     json_path, csv_path, page_path = write_evaluation(found, tmp_path / "deep/er")
     written = json.loads(json_path.read_text())
@@ -209,7 +209,7 @@ def test_what_is_written_says_the_same_as_the_scores(tmp_path: Path):
     assert f"{100 * found.scores.from_to.sek:.2f}" in page
 
 
-def test_class_words_cannot_break_out_of_the_page(tmp_path: Path):
+def test_class_words_are_escaped_on_the_page(tmp_path: Path):
     words = ("<script>alert(1)</script>", "a & b", 'c"d')
     found = evaluate(replace(Reader(), classes=words), Readable(words=words), resamples=0)
     page = write_evaluation(found, tmp_path)[2].read_text()
@@ -217,7 +217,7 @@ def test_class_words_cannot_break_out_of_the_page(tmp_path: Path):
     assert "&lt;script&gt;" in page
 
 
-def test_an_undefined_score_comes_with_its_reason():
+def test_an_undefined_score_has_a_reason():
     rows = {name: (value, why) for name, value, why in summary_rows(evaluate(Reader(), Readable(words=())))}
     assert rows["from_to.sek"] == ("undefined", "the maps hold change only, without classes")
     assert rows["binary.f1"][0] == "100.00"

@@ -1,4 +1,4 @@
-"""Scores of words: one against the rest, in other words, unseen ones; and of what probabilities are worth."""
+"""Scores of class words, of other prompts and of withheld words, and calibration."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from training.tiny import Blobs, Tiny
 from wasnow.data.samples import Sample
 from wasnow.errors import InputError, UsageError, VocabularyError
 from wasnow.evaluation import calibrate, evaluate, write_evaluation
-from wasnow.evaluation.calibration import ece as plain_ece
 from wasnow.evaluation.metrics import word_scores
 from wasnow.evaluation.page import calibration_page
+from wasnow.evaluation.reliability import ece as plain_ece
 from wasnow.evaluation.rows import ece_rows, synonym_rows, word_rows
 from wasnow.models.calibration import Calibration
 from wasnow.models.contract import ChangeLogits, FeatureModel, ModelCard, WeightsInfo
@@ -31,7 +31,7 @@ MEANINGS = {"water": 1, "lake": 1, "building": 2, "house": 2, "field": 3, "farm"
 
 @dataclass(frozen=True)
 class Open:
-    """A model that reads labels off the red band, in any words that `MEANINGS` has, and notes what it does."""
+    """A model that reads labels from the red band, with any words of `MEANINGS`, and records its calls."""
 
     classes: tuple[str, ...] = WORDS
     seen: list[str] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Open:
 
 @dataclass(frozen=True)
 class Slow:
-    """The same without `FeatureModel`: it must look again for every list of words."""
+    """The same without `FeatureModel`: it runs again for every list of words."""
 
     inner: Open = field(default_factory=Open)
 
@@ -94,7 +94,7 @@ class Slow:
 
 @dataclass(frozen=True)
 class Scenes:
-    """Pairs with land cover everywhere in the red band; a share of the labels lies."""
+    """Pairs with land cover everywhere in the red band; a share of the labels is wrong."""
 
     count: int = 3
     wrong: float = 0.2
@@ -128,7 +128,7 @@ class Scenes:
 # --- one word against the rest
 
 
-def test_words_are_scored_where_the_labels_name_a_class_and_the_model_says_what():
+def test_words_are_scored_on_pixels_with_a_class_label():
     found = evaluate(Open(), Scenes(), landcover=True, resamples=0)
     for code in (1, 2, 3):
         counts = {"masked": [0, 0, 0], "cover": [0, 0, 0]}
@@ -159,19 +159,19 @@ def test_words_are_scored_where_the_labels_name_a_class_and_the_model_says_what(
             assert one.iou == right / (predicted + labelled - right)
 
 
-def test_land_cover_is_scored_only_when_asked_for():
+def test_land_cover_is_scored_on_request():
     assert evaluate(Open(), Scenes(), resamples=0).landcover is None
     assert evaluate(Open(), Scenes(), resamples=0).as_dict()["landcover"] is None
 
 
-def test_ground_labelled_unchanged_plays_no_part_in_the_score_of_a_word():
+def test_pixels_labelled_unchanged_do_not_affect_word_scores():
     matrix = np.array([[50, 2, 1], [9, 5, 0], [7, 1, 4]])
     other = matrix.copy()
     other[:, 0] = 12345
     assert word_scores(matrix) == word_scores(other)
 
 
-def test_a_word_without_pixels_says_why_and_is_never_nan_in_json():
+def test_a_word_without_pixels_has_a_reason_and_is_null_in_json():
     rows = word_scores(np.array([[4, 3, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]))
     assert math.isnan(rows[1].f1)
     assert rows[1].undefined["recall"] == "not labelled"
@@ -185,7 +185,7 @@ def test_a_word_without_pixels_says_why_and_is_never_nan_in_json():
 # --- other words
 
 
-def test_a_model_looks_at_each_pair_once_however_many_words_it_is_asked():
+def test_a_model_encodes_each_pair_once_for_all_prompts():
     model = Open()
     assert isinstance(model, FeatureModel)
     evaluate(model, Scenes(4), synonyms={"building": ["house", "shed"], "water": ["lake"]}, resamples=0)
@@ -193,14 +193,14 @@ def test_a_model_looks_at_each_pair_once_however_many_words_it_is_asked():
     assert model.seen.count("answer") == 4 * 4
 
 
-def test_a_model_that_cannot_keep_what_it_saw_gives_the_same_scores():
+def test_a_model_without_separate_encoder_has_the_same_scores():
     asked = {"building": ["house", "shed"]}
     quick = evaluate(Open(), Scenes(), synonyms=asked, landcover=True, resamples=0)
     slow = evaluate(Slow(), Scenes(), synonyms=asked, landcover=True, resamples=0)
     assert quick.as_dict() == slow.as_dict()
 
 
-def test_a_synonym_that_means_the_same_scores_the_same_and_another_word_does_not():
+def test_an_equivalent_synonym_has_equal_scores_and_another_word_has_not():
     found = evaluate(Open(), Scenes(), synonyms={"Building": ["house", "shed"]}, landcover=True, resamples=0)
     house, shed = found.synonyms
     assert (house.word, house.synonym) == ("building", "house")
@@ -214,13 +214,13 @@ def test_a_synonym_that_means_the_same_scores_the_same_and_another_word_does_not
     assert rows[0][2:] == rows[1][2:]
 
 
-def test_a_whole_list_of_other_words_is_scored_in_the_order_of_the_classes():
+def test_a_list_of_prompts_is_scored_in_the_order_of_the_classes():
     own = evaluate(Open(), Scenes(), resamples=0)
     found = evaluate(Open(), Scenes(), words=["lake", "house", "farm"], resamples=0)
     assert found.scores == own.scores
     assert found.vocabulary.words == WORDS
     assert found.as_dict()["words"][1]["asked"] == "house"
-    assert found.called(2) == "building (asked as house)"
+    assert found.class_label(2) == "building (prompt house)"
     mixed = evaluate(Open(), Scenes(), words=["house", "lake", "field"], resamples=0)
     assert mixed.words[0].f1 < own.words[0].f1 / 4
     assert mixed.words[2].recall == own.words[2].recall
@@ -229,29 +229,32 @@ def test_a_whole_list_of_other_words_is_scored_in_the_order_of_the_classes():
 @pytest.mark.parametrize(
     ("asked", "text"),
     [
-        ({"words": ["lake", "house"]}, "2 words for 3 classes; give one for each of water, building and field"),
+        (
+            {"words": ["lake", "house"]},
+            "2 words for 3 classes; give one word per class, in this order: water, building and field",
+        ),
         ({"words": ["lake", "lake", "house"]}, "twice"),
         ({"synonyms": {"bilding": ["house"]}}, "did you mean 'building'"),
         ({"synonyms": {"building": ["water"]}}, "twice"),
         ({"synonyms": {"building": ["castle"]}}, "does not know"),
     ],
 )
-def test_words_that_do_not_fit_are_refused_before_any_pair_is_looked_at(asked, text):
+def test_invalid_prompts_are_rejected_before_any_inference(asked, text):
     model = Open()
     with pytest.raises(VocabularyError, match=text):
         evaluate(model, Scenes(), **asked)
     assert not model.seen
 
 
-def test_without_classes_there_are_no_words_to_exchange():
-    with pytest.raises(UsageError, match="no words to exchange"):
+def test_prompts_are_rejected_without_classes():
+    with pytest.raises(UsageError, match="there are no prompts"):
         evaluate(Open(classes=()), Scenes(), words=["lake"])
     found = evaluate(Open(classes=()), replace(Scenes(), words=()), resamples=0)
     assert found.words == ()
     assert found.class_reliability is None
 
 
-def test_words_that_training_left_out_are_marked_and_averaged_apart():
+def test_withheld_words_are_marked_and_averaged_separately():
     found = evaluate(Open(), Scenes(), unseen=["Field", "moor"], landcover=True, resamples=0)
     assert found.unseen == ("field",)
     written = found.as_dict()
@@ -266,17 +269,17 @@ def test_words_that_training_left_out_are_marked_and_averaged_apart():
     assert evaluate(Open(), Scenes(), resamples=0).as_dict()["seen_and_unseen"] is None
 
 
-def test_the_page_tells_words_synonyms_and_belief(tmp_path: Path):
+def test_the_page_shows_words_synonyms_and_reliability(tmp_path: Path):
     found = evaluate(Open(), Scenes(), unseen=["field"], synonyms={"water": ["lake"]}, landcover=True, resamples=0)
     page = write_evaluation(found, tmp_path)[2].read_text()
     for text in (
         "Words",
         "Words, land cover",
         "Synonyms",
-        "asked as",
+        "prompt",
         "lake",
         "not seen in training",
-        "Belief in change",
+        "Reliability of change",
     ):
         assert text in page, text
     assert json.loads((tmp_path / "scores.json").read_text()) == found.as_dict()
@@ -285,7 +288,7 @@ def test_the_page_tells_words_synonyms_and_belief(tmp_path: Path):
 # --- what probabilities are worth
 
 
-def test_the_error_of_all_pairs_is_that_of_the_pile_of_their_pixels():
+def test_ece_of_all_pairs_is_that_of_all_pixels_together():
     found = evaluate(Open(), Scenes(), resamples=0)
     stated, happened = [], []
     for sample in (Scenes()[i] for i in range(3)):
@@ -298,7 +301,7 @@ def test_the_error_of_all_pairs_is_that_of_the_pile_of_their_pixels():
     assert found.as_dict()["reliability"]["change"]["ece"] == found.change_reliability.ece
 
 
-def test_calibration_lowers_the_error_and_never_moves_the_map():
+def test_calibration_lowers_ece_and_does_not_change_the_map():
     model = Open(sharpness=9)
     fitted = calibrate(model, Scenes(6), split="val")
     one = fitted.calibration
@@ -311,7 +314,7 @@ def test_calibration_lowers_the_error_and_never_moves_the_map():
     after = evaluate(replace(model, calibration=one), Scenes(6), resamples=0)
     assert after.per_image == before.per_image
     assert after.threshold == one.threshold(0.4) != before.threshold == 0.4
-    # So few pixels all go into the sample: what was promised is what is found.
+    # All pixels are in the sample, so the fitted values are exact.
     assert before.change_reliability.ece == pytest.approx(one.ece_change_before)
     assert after.change_reliability.ece == pytest.approx(one.ece_change_after)
     assert after.class_reliability.ece == pytest.approx(one.ece_class_after)
@@ -319,7 +322,7 @@ def test_calibration_lowers_the_error_and_never_moves_the_map():
     assert "measured on val" in ece_rows(after)[0][2]
 
 
-def test_a_threshold_that_the_user_gives_is_one_of_calibrated_probabilities():
+def test_a_given_threshold_applies_to_calibrated_probabilities():
     heat = Calibration(change_temperature=3.0, ece_change_before=0, ece_change_after=0, split="val", pairs=1)
     # The logits are 1.5 and -1.5: probabilities .82 and .18, calibrated .62 and .38.
     for model, least, most in ((Open(), 0.19, 0.81), (Open(calibration=heat), 0.39, 0.61)):
@@ -330,7 +333,7 @@ def test_a_threshold_that_the_user_gives_is_one_of_calibrated_probabilities():
         assert evaluate(model, Scenes(), threshold=0.0, resamples=0).threshold == 0
 
 
-def test_fitting_looks_at_a_bounded_sample_and_gives_the_same_twice():
+def test_fitting_uses_a_bounded_sample_and_is_repeatable():
     first, second = (calibrate(Open(), Scenes(5), sampled=200) for _ in range(2))
     assert first.calibration == second.calibration
     assert first.sampled == 200 < first.labelled
@@ -338,7 +341,7 @@ def test_fitting_looks_at_a_bounded_sample_and_gives_the_same_twice():
     assert first.calibration.change_temperature == pytest.approx(everything.change_temperature, rel=0.35)
 
 
-def test_a_network_of_change_alone_has_one_temperature_and_one_chart():
+def test_a_change_model_has_one_temperature_and_one_diagram():
     fitted = calibrate(Open(classes=()), replace(Scenes(), words=()))
     assert fitted.classes is None
     assert fitted.calibration.class_temperature == 1
@@ -347,7 +350,7 @@ def test_a_network_of_change_alone_has_one_temperature_and_one_chart():
     assert calibration_page(calibrate(Open(), Scenes())).count('<svg class="chart"') == 2
 
 
-def test_a_network_is_left_as_it_was():
+def test_calibrating_does_not_modify_the_network():
     torch.manual_seed(0)
     net = Tiny(norm="batch", dropout=0.5).train()
     weights = {name: value.clone() for name, value in net.state_dict().items()}
@@ -357,7 +360,7 @@ def test_a_network_is_left_as_it_was():
     assert all(torch.equal(value, weights[name]) for name, value in net.state_dict().items())
 
 
-def test_pairs_without_labels_have_no_temperature():
+def test_pairs_without_labels_cannot_be_calibrated_on():
     class Bare(Scenes):
         def __getitem__(self, index: int) -> Sample:
             whole = super().__getitem__(index)
@@ -372,7 +375,7 @@ def test_pairs_without_labels_have_no_temperature():
 
 @dataclass(frozen=True)
 class WithRest(Open):
-    """`Open` that adds a class for what no word means, likeliest of all where ``proud``; change is of words."""
+    """`Open` with a class for everything else, most probable everywhere if ``proud``; change is of the words."""
 
     proud: bool = False
 
@@ -394,7 +397,7 @@ class WithRest(Open):
 
 
 @pytest.mark.parametrize("proud", [False, True])
-def test_labels_never_name_the_rest_so_it_is_no_answer_either(proud):
+def test_a_class_other_is_never_predicted_in_scores(proud):
     plain, more = evaluate(Open(), Scenes(), resamples=0), evaluate(WithRest(proud=proud), Scenes(), resamples=0)
     assert more.vocabulary.words == WORDS
     assert more.scores == plain.scores
@@ -403,7 +406,7 @@ def test_labels_never_name_the_rest_so_it_is_no_answer_either(proud):
 
 @dataclass(frozen=True)
 class ChangeAlone(Scenes):
-    """The same pairs, whose labels say only where buildings came or went."""
+    """The same pairs with labels of building change only."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -415,13 +418,13 @@ class ChangeAlone(Scenes):
         return replace(sample, before_classes=None, after_classes=None, change=(built[0] != built[1]).astype(np.uint8))
 
 
-def test_labels_of_one_kind_of_change_are_scored_in_the_words_that_they_are_about():
+def test_change_labels_are_scored_on_change_between_the_given_words():
     asked = evaluate(WithRest(), ChangeAlone(), words=["building"], resamples=0)
-    assert asked.spoken == ("building",)
+    assert asked.prompts == ("building",)
     assert asked.scores.binary.f1 == 1
     assert evaluate(WithRest(), ChangeAlone(), resamples=0).scores.binary.precision < 1
 
 
-def test_words_for_a_model_without_classes_are_refused_on_labels_of_change():
-    with pytest.raises(UsageError, match="no words to exchange"):
+def test_prompts_for_a_model_without_classes_are_rejected_on_change_labels():
+    with pytest.raises(UsageError, match="there are no prompts"):
         evaluate(Tiny(()), ChangeAlone(), words=["building"])

@@ -20,8 +20,8 @@ from training.tiny import Blobs, register
 from wasnow.cli import calibrate, evaluate, priors, train
 from wasnow.data.dataset import Dataset, open_dataset
 from wasnow.errors import CheckpointError, InputError, ResumeRefused, UsageError, VocabularyError
-from wasnow.evaluation import answering, predict
 from wasnow.evaluation import evaluate as score
+from wasnow.evaluation import evaluation_mode, predict
 from wasnow.models.checkpoint import load, read_header
 from wasnow.models.sam_cd import SAMCD
 from wasnow.priors import open_priors
@@ -202,7 +202,7 @@ def test_scoring_gives_the_model_the_masks_of_each_pair(folder: Path, trained: P
     model = load(trained)
     samples = WithPriors(data(folder).splits["all"], open_priors(folder / "priors"), "all")
     sample = samples[1]
-    with answering(model):
+    with evaluation_mode(model):
         found = predict(model, sample, 0.5).change
         images = [
             torch.from_numpy(np.moveaxis(rgb, 2, 0) / np.float32(255))[None] for rgb in (sample.before, sample.after)

@@ -40,7 +40,7 @@ from wasnow.benchmark.pairs import Pairs
 from wasnow.benchmark.plan import Turn
 from wasnow.benchmark.scene import PerPair
 from wasnow.errors import Interrupted, WasnowError
-from wasnow.evaluation import answering, answers, evaluate, predict, write_evaluation
+from wasnow.evaluation import evaluate, evaluation_mode, infer_pair, predict, write_evaluation
 from wasnow.models import checkpoint, registry
 from wasnow.models.contract import ChangeModel, SceneModel
 from wasnow.output.report.codes import GAP, dates_png, palette
@@ -174,7 +174,7 @@ def measure(job: Job) -> None:
     module = model if isinstance(model, nn.Module) else None
     test, _ = with_priors(model, job.pairs.test, job.pairs.test_split, job.pairs.masks)
     seconds: list[float] = []
-    with answering(model):
+    with evaluation_mode(model):
         for i in range(WARM + TIMED):
             sample = test[i % len(test)]
             began = time.perf_counter()
@@ -183,7 +183,7 @@ def measure(job: Job) -> None:
             if sum(seconds) > TIMED_S:
                 break
         peak = peak_memory_mb(device)
-    flops = None if module is None else flops_of(lambda: next(answers([model], test[0])))
+    flops = None if module is None else flops_of(lambda: next(infer_pair([model], test[0])))
     cost = {
         "format": COST_FORMAT,
         "identity": job.identity,
@@ -267,7 +267,7 @@ def _picture(model: ChangeModel, test: Samples, places: Sequence[int], folder: R
     """What the model says of some pairs, whole and small."""
     words = test.vocabulary if model.card.classes and len(test.vocabulary) else Vocabulary()
     asked = model.bind(words.words) if len(words) and tuple(model.card.classes) != words.words else model
-    with answering(asked):
+    with evaluation_mode(asked):
         for i in places:
             found = predict(asked, test[i], asked.card.threshold)
             first, second = (found.before, found.after) if len(words) else (found.change, None)

@@ -64,8 +64,8 @@ COSTS: tuple[Column, ...] = (
     Column("train_steps", "training", "steps", 1.0, 0, None),
     Column("train_seconds", "training", "seconds", 1.0, 0, False),
     Column("train_memory_mb", "training", "memory, MB", 1.0, 0, False),
-    Column("pairs_per_s", "answering", "pairs/s", 1.0, 2, True),
-    Column("memory_mb", "answering", "memory, MB", 1.0, 0, False),
+    Column("pairs_per_s", "evaluation_mode", "pairs/s", 1.0, 2, True),
+    Column("memory_mb", "evaluation_mode", "memory, MB", 1.0, 0, False),
 )
 COLUMNS = (*SCORES, *COSTS)
 

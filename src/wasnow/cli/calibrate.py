@@ -56,7 +56,7 @@ def calibrate(
 ) -> None:
     """Fit temperatures on validation pairs and write them into the checkpoint; maps stay as they are."""
     from wasnow.errors import UsageError
-    from wasnow.evaluation.calibration import at_an_end
+    from wasnow.evaluation.temperature import at_bound
     from wasnow.models.checkpoint import load, read_header, resolve, set_calibration
 
     found = resolve(checkpoint)
@@ -91,7 +91,7 @@ def calibrate(
     lines = [("change", one.change_temperature, one.ece_change_before, one.ece_change_after)]
     lines += [("classes", one.class_temperature, one.ece_class_before, one.ece_class_after)] if result.classes else []
     for what, heat, before, after in lines:
-        if at_an_end(heat):
+        if at_bound(heat):
             warn(
                 f"the temperature of {what} ran to the end of its range ({heat:.4g}): the pairs are too few or the "
                 "model knows nothing of them; see the diagram"

@@ -264,7 +264,8 @@ def _show(result: Evaluation) -> None:
         for one in result.scores.classes:
             values = (one.f1, one.iou, one.precision, one.recall)
             table.add_row(
-                Text(result.called(one.after)), *("-" if value != value else f"{100 * value:.2f}" for value in values)
+                Text(result.class_label(one.after)),
+                *("-" if value != value else f"{100 * value:.2f}" for value in values),
             )
         console.print(table)
     more: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = [

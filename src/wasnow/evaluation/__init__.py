@@ -1,38 +1,39 @@
-"""A model and labelled pairs, to scores: every protocol, every image, and how sure the numbers are.
+"""Evaluation of models on labelled pairs: scores in every protocol, per image, with confidence intervals.
 
-    Sample ─> pad by reflection to the model's stride ─> model ─> crop back ─> codes ─┐
-    its labels ─────────────────────────────────────────────────────────────────────┴─> Confusion, one an image
-                                                                                            │
-    Evaluation(scores of the sum, rows per image, bootstrap intervals) <────────────────────┘
+    Sample ─> pad by reflection to the stride of the model ─> model ─> crop ─> codes ─┐
+    labels ───────────────────────────────────────────────────────────────────────────┴─> Confusion, one per image
+                                                                                               │
+    Evaluation(scores of the sum, rows per image, bootstrap intervals) <───────────────────────┘
 
-truth          what the labels of a pair say, as scores count them
-asking         what a model says of a pair, at its own size
-scoring        both against each other, pair by pair: `evaluate`, and `count` for those who need counts alone
-outcome        `Evaluation`: the scores as an object
-rows           the same as rows of text
-pixels         what probabilities are held against
-temperatures   those under which labels are likeliest: `calibrate`
-files          the same as files
-page           the pages of an evaluation and of a calibration
+    labels        labels of a pair in the form that scores use
+    inference     predictions for a pair at its full size
+    scoring       `evaluate`, and `count` for counts only
+    metrics       scores from counts
+    outcome       `Evaluation`: the result as a value
+    rows          the result as rows of text
+    pixels        logits and labels of the labelled pixels
+    reliability   confidence against accuracy
+    temperature   temperature scaling
+    calibrate     temperatures of a model on labelled pairs
+    files         the result as files
+    page          pages of an evaluation and of a calibration
 
-Images are answered whole, at their own size, one at a time: no resizing, no tiles, no test-time augmentation. The
-counts are added over images before any score is taken (`wasnow.evaluation.metrics`).
+Images are processed whole, at full size, one at a time: no resizing, no tiles, no test-time augmentation. Counts are
+summed over images before scores are computed.
 
-A model with prior masks (`wasnow.models.contract.GuidedModel`) gets those of the samples, see `wasnow.priors.samples`.
-
-A model of an open vocabulary is also asked in other words (``words``, ``synonyms``): it looks at each pair once, and
-predicts from the same features for each list (`wasnow.models.contract.FeatureModel`). Expected calibration error is
-measured alongside (`wasnow.evaluation.calibration`), and `calibrate` fits temperatures.
+A model that needs prior masks (`wasnow.models.contract.GuidedModel`) gets those of the samples, see
+`wasnow.priors.samples`. A model with an open vocabulary can be evaluated with other prompts (``words``, ``synonyms``);
+it encodes each pair once (`wasnow.models.contract.FeatureModel`).
 """
 
 from __future__ import annotations
 
+from wasnow.evaluation.calibrate import Calibrated, calibrate
 from wasnow.evaluation.files import write_evaluation
-from wasnow.evaluation.inference import Prediction, answering, answers, predict
+from wasnow.evaluation.inference import Prediction, evaluation_mode, infer_pair, predict
 from wasnow.evaluation.labels import change_labels, labels
 from wasnow.evaluation.outcome import PROTOCOLS, Evaluation, ImageScores, SynonymScores
 from wasnow.evaluation.scoring import count, evaluate, score
-from wasnow.evaluation.temperatures import Calibrated, calibrate
 
 __all__ = [
     "PROTOCOLS",
@@ -41,12 +42,12 @@ __all__ = [
     "ImageScores",
     "Prediction",
     "SynonymScores",
-    "answering",
-    "answers",
     "calibrate",
     "change_labels",
     "count",
     "evaluate",
+    "evaluation_mode",
+    "infer_pair",
     "labels",
     "predict",
     "score",

@@ -1,4 +1,4 @@
-"""The pair of ``make demo``: two summers of a synthetic village, and how well a result agrees with their truth."""
+"""The pair of ``wasnow demo``: a synthetic village in two summers, and scores of a result against its ground truth."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from wasnow.vocabulary import Vocabulary
 
 
 def render(seed: int, side: int) -> Scene:
-    """A scene seen in two summers five years apart, under another sun: seasons would drown what really changed."""
+    """Render a scene in two summers five years apart with different illumination, without seasonal change.
+
+    Args:
+        seed: random seed.
+        side: rows and columns.
+    """
     rng = np.random.default_rng(seed)
     acquisitions = Acquisition.drawn(rng, "summer", 2018), Acquisition.drawn(rng, "summer", 2023)
     return render_scene(seed, height=side, width=side, acquisitions=acquisitions)
 
 
 def score(result: ChangeMap, scene: Scene) -> Scores:
-    """How well a result agrees with the truth; pixels that were not processed do not count.
+    """Return the scores of a result against the ground truth, without pixels that were not processed.
 
-    From what to what is scored where the result answers with the classes of the truth, in their order; of all other
-    results, change alone is.
+    Classes are scored if the result has the classes of the ground truth in their order, otherwise change only.
     """
     with rasterio.open(result.change) as raster:
         codes = raster.read()

@@ -1,4 +1,4 @@
-"""An evaluation as files: scores.json, scores.csv (a row per image) and confusion.html."""
+"""Files of an evaluation: scores.json, scores.csv (one row per image) and confusion.html."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCORES_NAME, ROWS_NAME, PAGE_NAME = "scores.json", "scores.csv", "confusion.html
 
 
 def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """Write the three files into a folder, and say where they are.
+    """Write the three files into a folder and return their paths.
 
     Raises:
         OutputError: the folder cannot be written.

@@ -1,6 +1,6 @@
-"""What a model says of one pair, whole and at its own size.
+"""Inference on one pair at its full size.
 
-Sample ─> pad by reflection to the model's stride ─> model, in each wording ─> crop back ─> logits ─> codes
+Sample ─> pad by reflection to the stride of the model ─> model, once per word list ─> crop ─> logits ─> codes
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from wasnow.data.samples import Sample
     from wasnow.models.contract import ChangeModel
 
-Dates = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Class codes of both dates."""
+ClassMaps = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""``(H, W)`` class codes of both dates."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of one pair.
+    """The class maps that a model predicts for one pair.
 
     Attributes:
         change: ``(H, W)`` uint8, 1 changed.
@@ -43,13 +43,18 @@ class Prediction:
     after: NDArray[np.unsignedinteger]
 
 
-def bound_to(model: ChangeModel, words: tuple[str, ...]) -> ChangeModel:
-    """The model for these words; for none, as it is."""
+def bind_to(model: ChangeModel, words: tuple[str, ...]) -> ChangeModel:
+    """Return the model bound to these words; unchanged without words."""
     return model if not words or tuple(model.card.classes) == words else model.bind(words)
 
 
-class answering(AbstractContextManager[None]):  # noqa: N801
-    """A network as it is when it answers: no gradients, normalisation from its statistics; as it was, afterwards."""
+class evaluation_mode(AbstractContextManager[None]):  # noqa: N801
+    """Context with a model in evaluation mode and without gradients; restores the modes afterwards.
+
+    Args:
+        model: any model; only a `torch.nn.Module` has modes.
+        bf16: compute in bfloat16 where it is safe.
+    """
 
     def __init__(self, model: ChangeModel, *, bf16: bool = False) -> None:
         self._module = model if isinstance(model, nn.Module) else None
@@ -75,25 +80,29 @@ class answering(AbstractContextManager[None]):  # noqa: N801
 
 
 def predict(model: ChangeModel, sample: Sample, threshold: float) -> Prediction:
-    """What the model says of one pair at its own size; call it inside `answering`.
+    """Return the prediction for one pair at its full size; call it inside `evaluation_mode`.
 
     Args:
-        model: bound.
-        sample: labels do not matter.
-        threshold: change probability as the model itself states it, uncalibrated.
+        model: bound to its classes.
+        sample: the pair; labels are not used.
+        threshold: uncalibrated change probability above which a pixel is changed.
     """
-    answer = next(answers([model], sample))
-    return read_off(answer, threshold, likeliest(answer))
+    output = next(infer_pair([model], sample))
+    return decode(output, threshold, most_probable_classes(output))
 
 
-def answers(models: Sequence[ChangeModel], sample: Sample) -> Iterator[ChangeLogits]:
-    """What one model, bound to several lists of words, says of a pair; one answer ``(1, C, H, W)`` after another.
+def infer_pair(models: Sequence[ChangeModel], sample: Sample) -> Iterator[ChangeLogits]:
+    """Yield the output ``(1, C, H, W)`` of one model for each of its word lists.
 
-    The pair is padded below and at the right, by reflection, up to the model's stride, and the answers cropped back. A
-    model that is an `FeatureModel` looks at the pair once. Call it inside `answering`.
+    The pair is padded at the bottom and right, by reflection, to the stride of the model, and the output is cropped. A
+    model that is an `FeatureModel` encodes the pair once. Call it inside `evaluation_mode`.
+
+    Args:
+        models: one model bound to one or more word lists.
+        sample: the pair; labels are not used.
 
     Raises:
-        UsageError: the model wants masks, and the sample comes without.
+        UsageError: the model needs prior masks and the sample has none.
     """
     first = models[0]
     height, width = sample.before.shape[:2]
@@ -108,46 +117,52 @@ def answers(models: Sequence[ChangeModel], sample: Sample) -> Iterator[ChangeLog
     valid = torch.zeros(1, 1, *padded, dtype=torch.bool)
     valid[..., :height, :width] = True
     masks = _masks(first, sample, padded)
-    once = len(models) > 1 and isinstance(first, FeatureModel) and masks is None
-    seen = first.encode(before, after, valid) if once and isinstance(first, FeatureModel) else None
+    encode_once = len(models) > 1 and isinstance(first, FeatureModel) and masks is None
+    features = first.encode(before, after, valid) if encode_once and isinstance(first, FeatureModel) else None
     for model in models:
-        if seen is not None and isinstance(model, FeatureModel):
-            answer = model.answer(seen, padded)
+        if features is not None and isinstance(model, FeatureModel):
+            output = model.answer(features, padded)
         else:
-            answer = infer(model, before, after, valid, masks)
-        dates = [None if one is None else one[..., :height, :width] for one in (answer.before, answer.after)]
+            output = infer(model, before, after, valid, masks)
+        dates = [None if one is None else one[..., :height, :width] for one in (output.before, output.after)]
         yield ChangeLogits(
-            answer.change[..., :height, :width], dates[0], dates[1], unchanged_channel=answer.unchanged_channel
+            output.change[..., :height, :width], dates[0], dates[1], unchanged_channel=output.unchanged_channel
         )
 
 
 def _masks(model: ChangeModel, sample: Sample, padded: tuple[int, int]) -> Tensor | None:
-    """``(1, 2, W, H, Wd)`` bool, empty where the pair was padded; None for a model that takes no masks."""
+    """Return prior masks ``(1, 2, W, H, Wd)`` bool, False in the padding; None for a model without masks."""
     wanted = model.card.wants_priors
     if not wanted:
         return None
     if sample.priors is None:
         raise UsageError(
-            f"{model.card.name} wants masks of {join_words(wanted)} and {sample.name} comes without any; "
-            "give it samples with priors (wasnow priors DATASET)"
+            f"{model.card.name} needs prior masks of {join_words(wanted)} and {sample.name} has none; "
+            "compute them with wasnow priors DATASET"
         )
     height, width = sample.priors.shape[-2:]
     margins = ((0, 0), (0, 0), (0, padded[0] - height), (0, padded[1] - width))
     return torch.from_numpy(np.pad(sample.priors, margins) > 0)[None]
 
 
-def likeliest(answer: ChangeLogits) -> Dates | None:
-    """``(H, W)`` codes 1..K of both dates, changed or not; None for a model without classes."""
-    if answer.land_cover is None:
+def most_probable_classes(output: ChangeLogits) -> ClassMaps | None:
+    """Return the most probable codes 1..K, ``(H, W)`` per date, on all pixels; None for a model without classes."""
+    if output.land_cover is None:
         return None
-    # The same as argmax, which takes five times as long along the first axis.
-    first, second = (logits[0].max(0).indices.cpu().numpy() + 1 for logits in answer.land_cover)
+    # Equal to argmax, which takes five times as long along the first axis.
+    first, second = (logits[0].max(0).indices.cpu().numpy() + 1 for logits in output.land_cover)
     return first, second
 
 
-def read_off(answer: ChangeLogits, limit: float, cover: Dates | None) -> Prediction:
-    """The map of an answer and its likeliest classes: changed where the uncalibrated probability is above ``limit``."""
-    changed = (answer.change[0, 0].float().sigmoid() > limit).cpu().numpy()
+def decode(output: ChangeLogits, limit: float, cover: ClassMaps | None) -> Prediction:
+    """Return the class maps of an output.
+
+    Args:
+        output: of one pair.
+        limit: uncalibrated change probability above which a pixel is changed.
+        cover: result of `most_probable_classes`.
+    """
+    changed = (output.change[0, 0].float().sigmoid() > limit).cpu().numpy()
     if cover is None:
         nothing: NDArray[np.unsignedinteger] = np.zeros(changed.shape, np.uint8)
         return Prediction(changed.astype(np.uint8), nothing, nothing)

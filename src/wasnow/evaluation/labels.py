@@ -1,4 +1,4 @@
-"""What the labels of a pair say, as scores count them."""
+"""Labels of a pair in the form that scores use."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def labels(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-    """Class codes of both dates as scores count them: 0 where unchanged, 255 where not labelled; None without classes.
+    """Return class codes of both dates: 0 unchanged, 255 not labelled; None without class labels.
 
-    Land cover that is labelled everywhere (not only where it changed) is cut down by the change mask.
+    If land cover is labelled on all pixels, the change mask sets unchanged pixels to 0.
     """
     if sample.before_classes is None or sample.after_classes is None:
         return None
@@ -30,7 +30,7 @@ def labels(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None
 
 
 def change_labels(sample: Sample) -> NDArray[np.uint8]:
-    """``(H, W)`` 0 unchanged, 1 changed, 255 not labelled.
+    """Return change labels ``(H, W)``: 0 unchanged, 1 changed, 255 not labelled.
 
     Raises:
         InputError: the sample has no labels.
@@ -39,12 +39,12 @@ def change_labels(sample: Sample) -> NDArray[np.uint8]:
         return sample.change
     both = labels(sample)
     if both is None:
-        raise InputError(f"{sample.name} has no labels; leave it out, or add its label files")
+        raise InputError(f"{sample.name} has no labels; remove it or add its label files")
     hidden = (both[0] == IGNORE) | (both[1] == IGNORE)
     change: NDArray[np.uint8] = np.where(hidden, IGNORE, (both[0] > 0) | (both[1] > 0)).astype(np.uint8)
     return change
 
 
 def unlabelled(sample: Sample) -> bool:
-    """Whether nothing is known of a pair: no change, and not the classes of both dates."""
+    """Return whether a pair has neither change labels nor class labels of both dates."""
     return sample.change is None and (sample.before_classes is None or sample.after_classes is None)

@@ -1,6 +1,6 @@
-"""How well a model answers one set of pairs: the scores as an object, and as files.
+"""The result of an evaluation: scores of one model on one set of pairs.
 
-Evaluation ─> scores.json, scores.csv (a row per image), confusion.html
+Evaluation ─> scores.json, scores.csv (one row per image), confusion.html
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wasnow.evaluation.calibration import Reliability
 from wasnow.evaluation.metrics import Confusion, Interval, Scores, WordScores
+from wasnow.evaluation.reliability import Reliability
 from wasnow.models.calibration import Calibration
 from wasnow.vocabulary import Vocabulary
 
 PROTOCOLS = {
-    "binary": "changed or not, each pixel once",
-    "stacked": "K + 1 codes, both dates on one pile (SECOND's 7-class; SCanNet, Bi-SRNet, open-cd)",
-    "from_to": "K * K + 1 codes, one for each transition (SECOND's 37-class; ChangeMamba, torchange)",
+    "binary": "changed or not, one count per pixel",
+    "stacked": "K + 1 codes, both dates pooled (SECOND's 7-class; SCanNet, Bi-SRNet, open-cd)",
+    "from_to": "K * K + 1 codes, one per transition (SECOND's 37-class; ChangeMamba, torchange)",
     "before": "the class map of the first date",
     "after": "the class map of the second date",
 }
-"""What the first half of a score's name means."""
+"""Meaning of the first part of a score name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageScores:
-    """One image's counts under its name; `Confusion.scores` gives its row."""
+    """Name and counts of one image; `Confusion.scores` gives its scores."""
 
     name: str
     confusion: Confusion
@@ -36,14 +36,14 @@ class ImageScores:
 
 @dataclass(frozen=True)
 class SynonymScores:
-    """How a class fares when the model is asked for it by another word, all else as before.
+    """Scores of a class if the prompt of that class is replaced by a synonym.
 
     Attributes:
-        word: the class as the data calls it.
-        synonym: what the model was asked instead; phrasings that are averaged are joined by ``|``.
+        word: class word of the data.
+        synonym: the replacement; averaged phrasings are joined by ``|``.
         scores: of that class, as in `Evaluation.words`.
-        landcover: of that class, as in `Evaluation.landcover`; None where that is.
-        fscd: `ProtocolScores.fscd`, "stacked", of the whole map with this word in place.
+        landcover: of that class, as in `Evaluation.landcover`; None if that is None.
+        fscd: `ProtocolScores.fscd`, "stacked", of the whole map with this word.
     """
 
     word: str
@@ -55,28 +55,28 @@ class SynonymScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model answers one set of pairs.
+    """Scores of one model on one set of pairs.
 
     Attributes:
         model: its name.
-        split: which pairs: ``test``, ``val`` and so on.
-        vocabulary: the words of the codes; empty where change alone is scored.
-        threshold: change probability (calibrated, where the model is) above which a pixel counted as changed.
+        split: name of the pairs: ``test``, ``val``, ...
+        vocabulary: class words; empty if only change is scored.
+        threshold: change probability (calibrated, if the model is) above which a pixel is changed.
         scores: of all images together.
         intervals: by score name; empty for fewer than two images.
         per_image: in the order of the data.
         fingerprint: of the data.
-        notes: what a reader of the numbers must know: images without labels, say.
-        words: each class against the rest, where the labels name a class, as predicted; empty without classes.
-        landcover: the same of the class maps before the change mask, wherever a class is labelled; None if not asked.
-        spoken: what the model was asked, in the order of the vocabulary, where that is not the words of the data.
-        unseen: words of the vocabulary that training left out.
-        synonyms: the classes that were also asked for by other words.
+        notes: remarks for the reader, such as images without labels.
+        words: each class against the others where the labels have a class; empty without classes.
+        landcover: as ``words``, of the class maps before the change mask, on all pixels with a class label; None if not
+            requested.
+        prompts: the words given to the model, in the order of the vocabulary; empty: the words of the data.
+        unseen: words of the vocabulary that were withheld from training.
+        synonyms: scores of classes with other prompts.
         change_reliability: P(change) against how often it changed.
-        class_reliability: probability of the class against how often it is right, where the labels name a class; None
-            without classes.
-        calibration: what the model came with, and what all probabilities above went through.
-        priors: what the masks were that the model was told (`wasnow.priors.store.PairMasks.origin`); None without.
+        class_reliability: reliability of the class probability on pixels with a class label; None without classes.
+        calibration: of the model, applied to all probabilities above.
+        priors: origin of the prior masks (`wasnow.priors.store.PairMasks.origin`); None without.
     """
 
     model: str
@@ -90,7 +90,7 @@ class Evaluation:
     notes: tuple[str, ...] = field(default=())
     words: tuple[WordScores, ...] = ()
     landcover: tuple[WordScores, ...] | None = None
-    spoken: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
     synonyms: tuple[SynonymScores, ...] = ()
     change_reliability: Reliability = field(default_factory=Reliability.empty)
@@ -98,16 +98,21 @@ class Evaluation:
     calibration: Calibration | None = None
     priors: Mapping[str, Any] | None = None
 
-    def called(self, code: int) -> str:
-        """Class ``code`` for a table: ``building``, ``building (asked as house)``, ``lake (not seen in training)``."""
+    def class_label(self, code: int) -> str:
+        """Return the name of class ``code`` for a table, such as ``building (prompt house)``."""
         word = self.vocabulary.words[code - 1]
-        asked = self.spoken[code - 1] if self.spoken else word
-        said = [f"asked as {asked}"] if asked != word else []
-        said += ["not seen in training"] if word in self.unseen else []
-        return f"{word} ({', '.join(said)})" if said else word
+        prompt = self.prompts[code - 1] if self.prompts else word
+        remarks = [f"prompt {prompt}"] if prompt != word else []
+        remarks += ["not seen in training"] if word in self.unseen else []
+        return f"{word} ({', '.join(remarks)})" if remarks else word
 
     def mean_f1(self, rows: Sequence[WordScores], *, unseen: bool) -> float:
-        """Mean F1 of the words that training left out, or of all others; NaN where none of them has one."""
+        """Return the mean F1 of the withheld words, or of the others; NaN if none is defined.
+
+        Args:
+            rows: scores of words.
+            unseen: whether to average the withheld words.
+        """
         values = [
             one.f1
             for one in rows
@@ -117,11 +122,11 @@ class Evaluation:
 
     @property
     def confusion(self) -> Confusion:
-        """The counts of all images."""
+        """Counts of all images."""
         return Confusion.total([image.confusion for image in self.per_image])
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole as plain JSON values; undefined scores are None."""
+        """Return plain JSON values; undefined scores are None."""
         return {
             "model": self.model,
             "split": self.split,
@@ -160,11 +165,11 @@ class Evaluation:
 
     def _word(self, one: WordScores) -> dict[str, Any]:
         word = self.vocabulary.words[one.code - 1]
-        asked = self.spoken[one.code - 1] if self.spoken else word
-        return {"word": word, "asked": asked, "seen": word not in self.unseen, **one.as_dict()}
+        prompt = self.prompts[one.code - 1] if self.prompts else word
+        return {"word": word, "asked": prompt, "seen": word not in self.unseen, **one.as_dict()}
 
     def _seen_and_unseen(self) -> dict[str, Any] | None:
-        """Mean F1 of both kinds of words, or None where training left none out."""
+        """Return the mean F1 of seen and of withheld words; None if no word was withheld."""
         if not self.unseen:
             return None
         kinds = {"words": self.words} | ({} if self.landcover is None else {"landcover": self.landcover})
@@ -175,7 +180,7 @@ class Evaluation:
         return {"unseen": list(self.unseen), "mean_f1": means}
 
     def row(self, image: ImageScores) -> dict[str, float | int | None]:
-        """The scores of one image, by name, and how many pixels they are of; undefined ones are None."""
+        """Return the scores of one image by name, with its pixel counts; undefined scores are None."""
         scores = image.confusion.scores()
         counts = {"pixels": scores.pixels, "ignored": scores.ignored}
         return {**counts, **{name: _none(value) for name, value in scores.headline().items()}}

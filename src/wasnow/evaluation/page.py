@@ -1,4 +1,4 @@
-"""The pages of an evaluation and of a calibration: self-contained HTML.
+"""Pages of an evaluation and of a calibration: self-contained HTML.
 
 Evaluation ─> confusion.html
 Calibrated ─> calibration.html
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 
-from wasnow.evaluation.calibration import reliability_diagram
+from wasnow.evaluation.calibrate import Calibrated
+from wasnow.evaluation.diagram import reliability_diagram
 from wasnow.evaluation.outcome import Evaluation
 from wasnow.evaluation.rows import WORD_HEAD, summary_rows, synonym_rows, word_rows
-from wasnow.evaluation.temperatures import Calibrated
 from wasnow.output.report.charts import matrix
 from wasnow.output.report.sheet import Sheet
 
@@ -19,10 +19,10 @@ PER_IMAGE_ROWS = 500
 
 
 def confusion_page(evaluation: Evaluation) -> str:
-    """Scores in every protocol and word, confusion matrices, how far to believe it, and a row per image."""
+    """Return a page with all scores, confusion matrices, reliability diagrams and a row per image."""
     confusion, scores = evaluation.confusion, evaluation.scores
     words = evaluation.vocabulary.words
-    charts = [("Changed or not", "each pixel once", matrix(confusion.binary(), ("unchanged", "changed")))]
+    charts = [("Changed or not", "one count per pixel", matrix(confusion.binary(), ("unchanged", "changed")))]
     if words:
         codes = ("unchanged", *words)
         charts += [
@@ -42,7 +42,7 @@ def confusion_page(evaluation: Evaluation) -> str:
     for image in evaluation.per_image[:PER_IMAGE_ROWS]:
         values = image.confusion.scores().headline()
         per_image.append((image.name, *("" if math.isnan(values[n]) else f"{100 * values[n]:.2f}" for n in shown)))
-    told = {name: (value, between) for name, value, between in rows}
+    shown_rows = {name: (value, between) for name, value, between in rows}
     classes = [
         (words[one.after - 1], _percent(one.f1), _percent(one.iou), _percent(one.precision), _percent(one.recall))
         for one in scores.classes
@@ -52,34 +52,34 @@ def confusion_page(evaluation: Evaluation) -> str:
         for title, note, which in (
             (
                 "Words",
-                "each against the rest, both dates, where the labels name a class; as predicted",
+                "each class against the others, both dates, on pixels with a class label",
                 evaluation.words,
             ),
             (
                 "Words, land cover",
-                "the same wherever a class is labelled, whether the model says that it changed or not",
+                "as above for the class maps before the change mask",
                 evaluation.landcover or (),
             ),
         )
         if which
     ]
     if evaluation.synonyms:
-        note = "one class at a time asked for by another word, all else as before"
-        by_word.append(("Synonyms", note, ("class", "asked as", *WORD_HEAD), synonym_rows(evaluation)))
+        note = "one prompt replaced at a time"
+        by_word.append(("Synonyms", note, ("class", "prompt", *WORD_HEAD), synonym_rows(evaluation)))
     left_out = len(evaluation.per_image) - len(per_image)
     return Sheet(
         title=f"{evaluation.model} on {evaluation.split}",
         kicker="evaluation",
         lede=f"{len(evaluation.per_image)} images, {scores.pixels:,} pixels scored, threshold {evaluation.threshold:g}",
         notices=evaluation.notes,
-        figures=[(name, *told[name]) for name in shown],
+        figures=[(name, *shown_rows[name]) for name in shown],
         charts_title="Confusion",
         charts=charts,
         tables=[
             (
                 "Scores",
-                "In per cent, of all images together; the interval holds the true value 95 times in 100, images being "
-                "drawn anew. stacked: K + 1 codes, both dates on one pile. from_to: one code for each transition.",
+                "In per cent, of all images together, with 95 % bootstrap intervals over images. "
+                "stacked: K + 1 codes, both dates pooled. from_to: one code per transition.",
                 ("score", "value", "interval"),
                 rows,
             ),
@@ -91,25 +91,25 @@ def confusion_page(evaluation: Evaluation) -> str:
             *by_word,
             (
                 "Images",
-                f"{left_out} more are in scores.csv" if left_out else "",
+                f"{left_out} more in scores.csv" if left_out else "",
                 ("image", *shown),
                 per_image,
             ),
         ],
-        footer="counts are added over images before any score is taken",
+        footer="counts are summed over images before scores are computed",
     ).render()
 
 
 def calibration_page(found: Calibrated) -> str:
-    """Reliability before and after the temperatures, and the temperatures."""
+    """Return a page with the temperatures and the reliability before and after scaling."""
     one = found.calibration
-    kinds = [("Change", one.change_temperature, found.change, "stated P(change)", "share that changed")]
+    kinds = [("Change", one.change_temperature, found.change, "stated P(change)", "observed frequency")]
     if found.classes is not None:
-        kinds.append(("Classes", one.class_temperature, found.classes, "stated P(class)", "share that is right"))
+        kinds.append(("Classes", one.class_temperature, found.classes, "stated P(class)", "accuracy"))
     figures, charts, rows = [], [], []
-    for name, heat, (before, after), stated, observed in kinds:
-        told = f"{100 * before.ece:.2f} % before, {100 * after.ece:.2f} % after"
-        figures.append((f"Temperature, {name.lower()}", f"{heat:.4g}", f"ECE {told}"))
+    for name, temperature, (before, after), stated, observed in kinds:
+        shown_rows = f"{100 * before.ece:.2f} % before, {100 * after.ece:.2f} % after"
+        figures.append((f"Temperature, {name.lower()}", f"{temperature:.4g}", f"ECE {shown_rows}"))
         drawn = reliability_diagram({"before": before, "after": after}, stated=stated, observed=observed)
         charts.append((name, f"{before.pixels:,} pixels", drawn))
         for label, state in (("before", before), ("after", after)):
@@ -123,28 +123,26 @@ def calibration_page(found: Calibrated) -> str:
         figures=figures,
         charts_title="Reliability",
         charts=charts,
-        tables=[("Bins", "of equal width; in per cent", ("what", "bin", "pixels", "stated", "observed"), rows)],
-        footer="a dot on the diagonal is a probability that can be taken at its word; its area is the share of pixels",
+        tables=[("Bins", "of equal width; in per cent", ("output", "bin", "pixels", "stated", "observed"), rows)],
+        footer="dots on the diagonal: stated probability equals observed frequency; area: share of pixels",
     ).render()
 
 
 def _reliabilities(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    """Charts of stated against observed, for the page of an evaluation."""
-    name = "calibrated" if evaluation.calibration else "as trained"
+    """Return the reliability diagrams of an evaluation."""
+    name = "calibrated" if evaluation.calibration else "uncalibrated"
     drawn = [
         (
-            "Belief in change",
-            "P(change) against how often it changed",
+            "Reliability of change",
+            "stated P(change) against observed frequency",
             reliability_diagram(
-                {name: evaluation.change_reliability}, stated="stated P(change)", observed="share that changed"
+                {name: evaluation.change_reliability}, stated="stated P(change)", observed="observed frequency"
             ),
         )
     ]
     if evaluation.class_reliability is not None:
-        chart = reliability_diagram(
-            {name: evaluation.class_reliability}, stated="stated P(class)", observed="share that is right"
-        )
-        drawn.append(("Belief in classes", "where the labels name a class", chart))
+        chart = reliability_diagram({name: evaluation.class_reliability}, stated="stated P(class)", observed="accuracy")
+        drawn.append(("Reliability of classes", "on pixels with a class label", chart))
     return drawn
 
 

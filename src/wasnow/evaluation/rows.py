@@ -1,4 +1,4 @@
-"""The scores of an evaluation as rows of text, for tables on a screen or a page."""
+"""Rows of text of an evaluation, for tables on a terminal or page."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from wasnow.evaluation.metrics import Interval, WordScores
 from wasnow.evaluation.outcome import Evaluation
 
 WORD_HEAD = ("F1", "IoU", "precision", "recall", "note")
-"""What `word_rows` and `synonym_rows` have after their names."""
+"""Columns of `word_rows` and `synonym_rows` after the names."""
 
 _NO_CLASS_PIXEL = "no pixel is labelled"
 
 
 def summary_rows(evaluation: Evaluation, names: Sequence[str] = ()) -> list[tuple[str, str, str]]:
-    """(score, value, interval) as text in per cent, undefined ones with their reason; for a table."""
+    """Return (score, value, interval) as text in per cent; undefined scores with their reason.
+
+    Args:
+        evaluation: the scores.
+        names: of scores; empty: all.
+    """
     headline = evaluation.scores.headline()
     rows = []
     for name in names or headline:
@@ -30,8 +35,8 @@ def summary_rows(evaluation: Evaluation, names: Sequence[str] = ()) -> list[tupl
 
 
 def word_rows(evaluation: Evaluation, rows: Sequence[WordScores]) -> list[tuple[str, ...]]:
-    """(class, `WORD_HEAD`) as text in per cent, with the means of seen and unseen words where some are unseen."""
-    table = [(evaluation.called(one.code), *_one_word(one)) for one in rows]
+    """Return (class, `WORD_HEAD`) as text in per cent, with the means of seen and unseen words if some are unseen."""
+    table = [(evaluation.class_label(one.code), *_one_word(one)) for one in rows]
     if evaluation.unseen:
         for title, unseen in (("mean of words seen in training", False), ("mean of words not seen", True)):
             mean = evaluation.mean_f1(rows, unseen=unseen)
@@ -40,37 +45,37 @@ def word_rows(evaluation: Evaluation, rows: Sequence[WordScores]) -> list[tuple[
 
 
 def synonym_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
-    """(class, asked as, `WORD_HEAD`) as text: each class in its own word first, then in every other."""
+    """Return (class, prompt, `WORD_HEAD`) as text: each class with its own word first, then with its synonyms."""
     table = []
-    told = set()
+    listed = set()
     for one in evaluation.synonyms:
         code = one.scores.code
-        if code not in told:
-            own = evaluation.spoken[code - 1] if evaluation.spoken else one.word
+        if code not in listed:
+            own = evaluation.prompts[code - 1] if evaluation.prompts else one.word
             table.append((one.word, own, *_one_word(evaluation.words[code - 1])))
-            told.add(code)
+            listed.add(code)
         table.append((one.word, one.synonym, *_one_word(one.scores)))
     return table
 
 
 def ece_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    """(what, ECE, how it was calibrated) as text in per cent."""
+    """Return (output, ECE, calibration) as text in per cent."""
     found = evaluation.calibration
     rows = []
-    for name, one, heat in (
+    for name, one, temperature in (
         ("change", evaluation.change_reliability, found and found.change_temperature),
         ("classes", evaluation.class_reliability, found and found.class_temperature),
     ):
         if one is None:
             continue
-        how = f"temperature {heat:.4g}, measured on {found.split}" if found and heat else "not calibrated"
+        how = f"temperature {temperature:.4g}, measured on {found.split}" if found and temperature else "not calibrated"
         rows.append((name, f"{100 * one.ece:.2f}", how) if one.pixels else (name, "undefined", _NO_CLASS_PIXEL))
     return rows
 
 
 def _one_word(one: WordScores) -> tuple[str, ...]:
     values = (one.f1, one.iou, one.precision, one.recall)
-    # A word that is nowhere needs no further reasons.
+    # The reason of an undefined F1 covers the other scores.
     why = one.undefined.get("f1") or "; ".join(one.undefined.values())
     return (*("-" if math.isnan(value) else f"{100 * value:.2f}" for value in values), why)
 

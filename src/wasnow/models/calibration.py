@@ -1,4 +1,4 @@
-"""The fitted temperatures of a checkpoint, as a value. `wasnow.evaluation.calibration` fits them."""
+"""The fitted temperatures of a checkpoint, as a value. `wasnow.evaluation.calibrate` fits them."""
 
 from __future__ import annotations
 

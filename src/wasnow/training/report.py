@@ -18,7 +18,7 @@ from torch import nn
 
 from wasnow import __version__
 from wasnow.errors import UsageError
-from wasnow.evaluation import answering, change_labels, labels, predict
+from wasnow.evaluation import change_labels, evaluation_mode, labels, predict
 from wasnow.models.checkpoint import Provenance
 from wasnow.models.contract import ChangeModel
 from wasnow.output.report.codes import dates_png, photos_jpeg
@@ -205,7 +205,7 @@ class RunReport:
         """Write predictions of the shown pairs after ``step`` steps."""
         if self._shown is None:
             return
-        with answering(network):
+        with evaluation_mode(network):
             for i in range(len(self._shown)):
                 prediction = predict(network, self._shown[i], network.card.threshold)
                 both = (prediction.before, prediction.after)
