@@ -25,7 +25,7 @@ from affine import Affine
 from torch import Tensor, nn
 
 from wasnow.models.contract import ChangeLogits, ModelCard
-from wasnow.pipeline.run import detect
+from wasnow.pipeline.api import detect
 from wasnow.raster.tiles import Tiling
 
 PATTERN = 1024

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from engine import make_raster
-from wasnow._system import patient_threads
-from wasnow.pipeline.run import detect
+from wasnow._system import passive_thread_waiting
+from wasnow.pipeline.api import detect
 
 
 class BlockTimes:
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=["semantic-cd-mini", "irmad"])
     parser.add_argument("--side", type=int, default=4096)
     arguments = parser.parse_args()
-    patient_threads()
+    passive_thread_waiting()
     cores = torch.get_num_threads()
     for model in arguments.models:
         measure(model, arguments.side, cores)

@@ -37,14 +37,14 @@ from torch import nn
 
 from engine import make_raster
 from timing import in_turns
-from wasnow._system import kept_memory, patient_threads
-from wasnow.models import registry
+from wasnow._system import passive_thread_waiting, retained_heap
+from wasnow.models import loading
 from wasnow.models.contract import ChangeModel
 from wasnow.nn import one_pass
 from wasnow.nn.fused import fused
 from wasnow.pipeline.acceleration import accelerated
+from wasnow.pipeline.api import detect
 from wasnow.pipeline.backends import local
-from wasnow.pipeline.run import detect
 
 OPENVINO = find_spec("openvino") is not None
 WAITING: Mapping[str, Mapping[str, str]] = {
@@ -59,7 +59,7 @@ RUNS: Mapping[str, Mapping[str, object]] = {
     "tile 512": {"tile": 512},
     "tile 768": {"tile": 768},
     "tile 1024": {"tile": 1024},
-    "tile 1024, one block at a time": {"tile": 1024, "lanes": 1},
+    "tile 1024, one block at a time": {"tile": 1024, "concurrent": 1},
     "tile 1024, two processes": {"tile": 1024, "workers": 2},
     "tile 1024, bf16": {"tile": 1024, "precision": "bf16"},
     "tile 1024, openvino": {"tile": 1024, "device": "openvino"},
@@ -103,13 +103,13 @@ def two_passes() -> Iterator[None]:
 def network(repeat: int) -> None:
     """Print the time of each variant of the network for several sizes, batches and numbers of threads."""
     cores = torch.get_num_threads()
-    plain = registry.ready("semantic-cd-mini")
+    plain = loading.load("semantic-cd-mini")
     assert isinstance(plain, nn.Module)
     bf16 = partial(torch.autocast, "cpu", torch.bfloat16)
     shapes = [(side, 1, cores) for side in (512, 768, 1024)] + [(512, 2, cores), (512, 4, cores), (512, 1, 1)]
     for side, batch, threads in shapes:
         torch.set_num_threads(threads)
-        last = registry.ready("semantic-cd-mini").to(memory_format=torch.channels_last)  # type: ignore[union-attr]
+        last = loading.load("semantic-cd-mini").to(memory_format=torch.channels_last)  # type: ignore[union-attr]
         variants: dict[str, tuple[ChangeModel, Callable[[], AbstractContextManager[object]]]] = {
             "plain float32": (plain, nullcontext),
             "weights with channels last": (last, nullcontext),
@@ -149,8 +149,8 @@ def wait(repeat: int) -> None:
 
 def tile() -> None:
     """Print the median time of a tile of 512 px in the environment of this process."""
-    model = fused(registry.ready("semantic-cd-mini"))  # type: ignore[type-var]
-    with kept_memory():
+    model = fused(loading.load("semantic-cd-mini"))  # type: ignore[type-var]
+    with retained_heap():
         print(in_turns({"tile": partial(answer, model, 512, 1, nullcontext)}, 7)["tile"])
 
 
@@ -185,7 +185,7 @@ def whole(side: int, repeat: int) -> None:
 
 def one(folder: Path, options: dict[str, object]) -> None:
     """Run once in this process and print its time, memory and phases."""
-    local.LANES = options.pop("lanes", local.LANES)  # type: ignore[assignment]
+    local.CONCURRENT_BLOCKS = options.pop("concurrent", local.CONCURRENT_BLOCKS)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory(dir=folder) as output:
         start = time.perf_counter()
         result = detect(folder / "before.tif", folder / "after.tif", output=Path(output) / "out", **options)
@@ -234,7 +234,7 @@ if __name__ == "__main__":
         one(Path(sys.argv[2]), json.loads(sys.argv[3]))
     elif "OMP_WAIT_POLICY" not in os.environ:
         # Torch is already loaded with spinning threads: start again with the settings of the command.
-        patient_threads()
+        passive_thread_waiting()
         os.execv(sys.executable, [sys.executable, *sys.argv])
     else:
         main()

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from timing import in_turns
-from wasnow._system import kept_memory
+from wasnow._system import retained_heap
 from wasnow.models import registry
 from wasnow.models.contract import ChangeLogits, ChangeModel
 from wasnow.nn.fused import fused
@@ -64,7 +64,7 @@ def main() -> None:
     machine = f"{options.threads} threads, torch {torch.__version__}, Python {platform.python_version()}"
     print(f"1 x 3 x {options.side} x {options.side}, {machine}, median of {options.repeat} in turns")
     rows = []
-    with kept_memory():
+    with retained_heap():
         for name in options.models:
             print(f"  {name}")
             for row in measure(name, options.settings, options.side, options.repeat):

@@ -40,7 +40,7 @@ from transformers import (
     SamConfig,
 )
 
-from wasnow._system import kept_memory, patient_threads
+from wasnow._system import passive_thread_waiting, retained_heap
 from wasnow.priors.clipseg import ClipSeg
 from wasnow.priors.grounded_sam import BoxDetector, BoxSegmenter
 from wasnow.priors.sam3 import Sam3
@@ -107,7 +107,7 @@ def timed_calls(family: str, folder: Path, side: int) -> dict[str, Callable[[], 
 
 def one(family: str, side: int, repeat: int) -> None:
     """Print the figures of a family as JSON, measured in this process."""
-    with tempfile.TemporaryDirectory() as name, kept_memory():
+    with tempfile.TemporaryDirectory() as name, retained_heap():
         work = timed_calls(family, folder_of(family, Path(name) / family), side)
         took: dict[str, list[float]] = {what: [] for what in work}
         for turn in range(repeat + 1):
@@ -156,5 +156,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    patient_threads()
+    passive_thread_waiting()
     main()

@@ -7,7 +7,7 @@ the C library and the memory peak of a process cannot be reset. Variants run in 
 printed. Parts:
 
     encoder     SegformerModel of transformers, against ours: with weights in channels-last layout, with freed memory
-                kept (`wasnow._system.kept_memory`), and with float32 products by oneDNN, which may round to bfloat16
+                kept (`wasnow._system.retained_heap`), and with float32 products by oneDNN, which may round to bfloat16
     attention   the four masked attentions at --large px, forward and with gradients: fused kernels against explicit
                 score matrices; dense matrices between all positions are only counted if they would not fit
     network     a pair at --side px: without priors, with masks as channels, with masked attention for 1 and 4 words
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from transformers import SegformerConfig, SegformerModel
 
-from wasnow._system import kept_memory
+from wasnow._system import retained_heap
 from wasnow.models.sam_cd import SAMCD
 from wasnow.nn.masked_attention import MaskedAttention, pooled
 from wasnow.nn.segformer import STRIDES, MitConfig, MixTransformer
@@ -131,7 +131,7 @@ def encoder_work(name: str, options: argparse.Namespace, stack: ExitStack) -> Ca
     if "last" in settings:
         ours = ours.to(memory_format=torch.channels_last)
     if "kept" in settings:
-        stack.enter_context(kept_memory())
+        stack.enter_context(retained_heap())
     if "onednn" in settings:
         torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     return torch.inference_mode()(lambda: ours(images))
@@ -210,7 +210,7 @@ NETWORKS = {
 
 def network_work(name: str, options: argparse.Namespace, stack: ExitStack) -> Callable[[], object]:
     priors, words = NETWORKS[name]
-    stack.enter_context(kept_memory())
+    stack.enter_context(retained_heap())
     network = SAMCD(encoder=options.encoder, words=[f"class {i}" for i in range(words)], priors=priors)
     network = network.to(memory_format=torch.channels_last).eval()
     before, after = torch.rand(2, 1, 3, options.side, options.side)

@@ -13,7 +13,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only GNU's
 ROUNDS = """
 import contextlib, json, resource, sys
 import numpy as np
-from wasnow._system import kept_memory
+from wasnow._system import retained_heap
 
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 def resident():
@@ -24,7 +24,7 @@ def one_round():
     del maps[1]
     maps.append(np.ones(36 * 125_000))
 
-with (kept_memory() if sys.argv[1] == "kept" else contextlib.nullcontext()) as had:
+with (retained_heap() if sys.argv[1] == "kept" else contextlib.nullcontext()) as had:
     one_round(); one_round()
     first = peak()
     for _ in range(20): one_round()
@@ -73,14 +73,14 @@ def test_what_the_user_has_set_stays(name):
 
 TILES = """
 import resource, torch
-from wasnow.models import registry
+from wasnow.models import loading
 from wasnow.pipeline.acceleration import accelerated
-from wasnow._system import kept_memory
+from wasnow._system import retained_heap
 
 torch.set_num_threads(1)
-model = accelerated(registry.ready("semantic-cd-mini"))
+model = accelerated(loading.load("semantic-cd-mini"))
 tiles, valid = torch.rand(2, 1, 3, 512, 512), torch.ones(1, 1, 512, 512, dtype=torch.bool)
-with kept_memory(), torch.inference_mode():
+with retained_heap(), torch.inference_mode():
     for number in range(8):
         model(tiles[0], tiles[1], valid)
         if number in (1, 7):
@@ -99,14 +99,14 @@ def test_elsewhere_nothing_happens(monkeypatch):
     from wasnow import _system
 
     monkeypatch.setattr(_system, "_glibc", lambda: None)
-    with _system.kept_memory() as had:
+    with _system.retained_heap() as had:
         assert had is False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP says what it was told")
 @pytest.mark.parametrize("own", [None, "active"])
 def test_threads_sleep_while_they_wait_unless_the_user_wants_it_otherwise(own):
-    code = "from wasnow._system import patient_threads\npatient_threads()\nimport torch"
+    code = "from wasnow._system import passive_thread_waiting\npassive_thread_waiting()\nimport torch"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     told = {**clean, "OMP_DISPLAY_ENV": "true", **({} if own is None else {"OMP_WAIT_POLICY": own})}
     done = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True, check=True)

@@ -1,14 +1,16 @@
-"""What the process asks of its C library and its threads, before numbers are crunched.
+"""Settings of this process that depend on the operating system: the heap, threads, signals, memory use.
 
-    malloc      large arrays come from the system, zeroed page by page, and go back when freed: for a network that makes
-                and drops maps of 20 MB all the time, that is a third of the time. `kept_memory` keeps them at hand.
-    OpenMP      threads that wait for the next piece of work spin by default: quick on a machine of one's own, and up to
-                ten times slower than sleeping where another process wants the cores. `patient_threads` lets them sleep.
-    workers     `become_worker` does both in a process that another one started to work for it, leaves Ctrl-C to that
-                one, and sees to it that no worker outlives its master.
+    heap       glibc returns large arrays to the system when they are freed and zeroes them page by page when they are
+               allocated again. For a network that allocates maps of 20 MB all the time, this takes a third of the run
+               time. `retained_heap` keeps freed memory in the process.
+    OpenMP     threads that wait for work spin by default. That is fast on an idle machine, and up to ten times slower
+               than sleeping where another process needs the cores. `passive_thread_waiting` lets them sleep.
+    workers    `initialise_worker` does both in a worker process, leaves Ctrl-C to the parent process, and ends the
+               worker when its parent ends.
+    memory     `peak_memory_bytes` where the system reports it.
 
-The first two are wishes: where the library is another one (musl, macOS, Windows), nothing happens. What the user has
-set in the environment stays as it is.
+The first two are optimisations: with another C library (musl, macOS, Windows) they do nothing. Environment variables
+that the user has set are respected.
 """
 
 from __future__ import annotations
@@ -30,59 +32,106 @@ _NEVER = -1
 _LARGEST = 2**31 - 1
 
 
-def patient_threads() -> None:
-    """Let OpenMP's threads sleep while they wait; of any effect only before torch is imported for the first time."""
+def passive_thread_waiting() -> None:
+    """Let OpenMP's threads sleep while they wait; effective only before torch is imported for the first time."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @contextmanager
-def kept_memory() -> Iterator[bool]:
-    """Freed arrays stay with the process, for the next ones, until the block ends; yields whether that could be had.
+def retained_heap() -> Iterator[bool]:
+    """Keep freed arrays in the process until the block ends; yields whether the system supports it.
 
-    The peak is what it would be otherwise, plus the gaps between arrays; it does not grow with the length of the run.
-    At the end everything free goes back to the system.
+    The peak memory grows by the gaps between arrays, but not with the length of the run. At the end all free memory is
+    returned to the system.
     """
-    if not keep_memory():
+    if not retain_heap():
         yield False
         return
     try:
         yield True
     finally:
-        release_memory()
+        release_heap()
 
 
-def keep_memory(despite: Collection[str] = ()) -> bool:
-    """Freed arrays stay with the process from now on; False where that cannot be had.
+def retain_heap(ignoring: Collection[str] = ()) -> bool:
+    """Keep freed arrays in the process from now on; returns False where the system does not support it.
 
     Args:
-        despite: variables of the environment that somebody else than the user has set; they hold nothing up.
+        ignoring: environment variables that were not set by the user, so that they do not prevent it.
     """
     libc = _glibc()
-    return libc is not None and _tuned(libc, frozenset(despite))
+    return libc is not None and _set_thresholds(libc, frozenset(ignoring))
 
 
-def release_memory() -> None:
-    """Give everything free back to the system."""
+def release_heap() -> None:
+    """Return all free memory to the system."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)
 
 
-def become_worker() -> None:
-    """Make this process a worker of the one that started it, for all its life."""
-    patient_threads()
-    keep_memory()
-    # A terminal sends Ctrl-C to all processes at once; what it means is for the master to say.
+def initialise_worker() -> None:
+    """Make this process a worker of the process that started it, for the rest of its life."""
+    passive_thread_waiting()
+    retain_heap()
+    # A terminal sends Ctrl-C to all processes at once; the parent process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    master = multiprocessing.parent_process()
-    if master is not None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
 
-        def leave_with_the_master() -> None:
-            master.join()
+        def exit_with_parent() -> None:
+            parent.join()
             os._exit(1)
 
-        threading.Thread(target=leave_with_the_master, name="wasnow-master", daemon=True).start()
+        threading.Thread(target=exit_with_parent, name="wasnow-parent", daemon=True).start()
+
+
+@contextmanager
+def blocked_interrupts() -> Iterator[None]:
+    """Block SIGINT in processes that are started inside, so that Ctrl-C cannot reach them before they ignore it.
+
+    Does nothing on systems without signal masks (Windows).
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM: batch systems send it before they kill a process.
+
+    Does nothing outside the main thread, where the embedding program handles signals.
+    """
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def peak_memory_bytes() -> int | None:
+    """Return the largest resident memory of this process so far; None where the system does not report it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
 
 @cache
@@ -91,14 +140,14 @@ def _glibc() -> ctypes.CDLL | None:
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None)
-    # musl has some functions of the same names, and they do something else or nothing.
+    # musl has some functions of the same names that behave differently.
     return libc if hasattr(libc, "gnu_get_libc_version") else None
 
 
 @cache
-def _tuned(libc: ctypes.CDLL, despite: frozenset[str]) -> bool:
-    """Ask once: it is for the whole process, and cannot be taken back."""
+def _set_thresholds(libc: ctypes.CDLL, ignoring: frozenset[str]) -> bool:
+    """Cached, because the setting holds for the whole process and cannot be undone."""
     own = {name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"}
-    if own - despite:
+    if own - ignoring:
         return False
     return bool(libc.mallopt(_MMAP_THRESHOLD, _LARGEST) and libc.mallopt(_TRIM_THRESHOLD, _NEVER))

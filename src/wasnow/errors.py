@@ -2,6 +2,7 @@
 
     WasnowError
     ├── UsageError            an option or argument is invalid                exit 2
+    │   ├── InvalidOption       an option of a run has an invalid value
     │   ├── TilingError         tile, margin and stride do not fit together
     │   ├── UnknownModel        no model of that name
     │   └── VocabularyError     class words empty, repeated, or unknown to the model
@@ -34,7 +35,8 @@ Each message is one line: what was found, what is required, what to do.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 EXIT_OK = 0
@@ -71,6 +73,25 @@ class UsageError(WasnowError):
     """An option or argument is invalid."""
 
     exit_code = EXIT_USAGE
+
+
+class InvalidOption(UsageError):
+    """An option of a run has an invalid value, or options exclude each other.
+
+    Names of options stand in braces in the text, ``{min_area} must be ...``, so that each interface shows them as its
+    users write them: ``min_area`` in Python, ``--min-area`` on the command line.
+
+    Attributes:
+        text: the message with names in braces.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        super().__init__(self.written(lambda name: name))
+
+    def written(self, spelling: Callable[[str], str]) -> str:
+        """Return the message with the names of options as an interface spells them."""
+        return re.sub(r"\{([a-z_]+)\}", lambda found: spelling(found[1]), self.text)
 
 
 class TilingError(UsageError):

@@ -1,4 +1,4 @@
-"""Many pairs: what is done stays done, what fails is listed, and a list from outside cannot lead anywhere else."""
+"""Lists of pairs: reading, checking, running, resuming, and the summary."""
 
 import csv
 import html.parser
@@ -14,12 +14,15 @@ from typer.testing import CliRunner
 
 import wasnow
 from making import Toy, pair, write_raster
-from wasnow.batch import PairOutcome, detect_pairs, read_pairs, run
+from wasnow.batch import PairOutcome, detect_pairs, read_pairs
+from wasnow.batch.names import OWN_FILES
 from wasnow.batch.summary import as_csv, as_page
-from wasnow.batch.table import OWN_FILES
 from wasnow.cli import app
 from wasnow.errors import DiskFull, InputError, Interrupted, OutputError, OutputLocked, PairsError, UnknownModel
+from wasnow.models import loading
 from wasnow.output.verify import verify
+from wasnow.pipeline import api
+from wasnow.pipeline import run as pipeline_run
 from wasnow.storage.journal import workspace
 from wasnow.storage.names import folded, folder_name_fault
 
@@ -40,17 +43,17 @@ def listed(folder, text, name="list.csv"):
 THREE = "before,after,name,min-area\nbefore.tif,after.tif,one,\nbefore.tif,gone.tif,two,\nbefore.tif,after.tif,,40\n"
 
 
-# --- the road ---------------------------------------------------------------------------------------------------
+# --- running a list ---------------------------------------------------------------------------------------------------
 
 
-def test_every_pair_has_its_folder_and_one_that_fails_stops_nobody(place):
-    told = []
-    summary = detect_pairs(listed(place, THREE), output=place / "out", model=Toy(), each=told.append)
+def test_every_pair_has_its_folder_and_a_failed_pair_does_not_stop_the_others(place):
+    outcomes = []
+    summary = detect_pairs(listed(place, THREE), output=place / "out", model=Toy(), each=outcomes.append)
     assert [each.state for each in summary.pairs] == ["done", "failed", "done"]
     assert [each.name for each in summary.pairs] == ["one", "two", "before-to-after"]
     assert summary.summary() == "3 pairs: 2 done, 1 failed"
     assert not summary.complete
-    assert told == list(summary.pairs)
+    assert outcomes == list(summary.pairs)
     assert "gone.tif: no such file" in summary.pairs[1].reason
     assert summary.pairs[1].error == "RasterUnreadable"
     alone = wasnow.detect(place / "before.tif", place / "after.tif", output=place / "alone", model=Toy(), min_area=40)
@@ -60,21 +63,21 @@ def test_every_pair_has_its_folder_and_one_that_fails_stops_nobody(place):
     assert [each.sound for each in verdict.pairs] == [True, True]
 
 
-def test_the_same_call_again_does_what_is_left_and_no_more(place, monkeypatch):
+def test_the_same_call_again_runs_only_unfinished_pairs(place, monkeypatch):
     detect_pairs(listed(place, THREE), output=place / "out", model=Toy())
     shutil.copy(place / "after.tif", place / "gone.tif")
-    made = []
-    answered = run.engine.write_results
-    monkeypatch.setattr(run.engine, "write_results", lambda *given: made.append(1) or answered(*given))
+    written = []
+    real = pipeline_run.write_results
+    monkeypatch.setattr(pipeline_run, "write_results", lambda *given: written.append(1) or real(*given))
     summary = detect_pairs(listed(place, THREE), output=place / "out", model=Toy())
     assert summary.complete
-    assert len(made) == 1
+    assert len(written) == 1
     assert [each.reused for each in summary.pairs] == [True, False, True]
     assert all(each.seconds for each in summary.pairs)
     assert verify(place / "out").sound
 
 
-def test_inputs_that_changed_since_are_noticed(place):
+def test_changed_inputs_are_noticed(place):
     table = listed(place, "before,after,name\nbefore.tif,after.tif,one\n")
     detect_pairs(table, output=place / "out", model=Toy())
     write_raster(place / "after.tif", np.zeros((3, 48, 64), np.uint8), photometric="RGB")
@@ -85,17 +88,22 @@ def test_inputs_that_changed_since_are_noticed(place):
     assert detect_pairs(table, output=place / "out", model=Toy(), overwrite=True).complete
 
 
-def test_a_model_is_loaded_once_for_all_pairs_that_want_it(place, monkeypatch):
+def test_a_model_is_loaded_once_for_consecutive_pairs(place, monkeypatch):
     loaded = []
-    real = run.named_model
-    monkeypatch.setattr(run, "named_model", lambda *given: loaded.append(given) or real(*given))
+    real = loading.load
+
+    def counting(model, *, device):
+        loaded.append((model, device))
+        return real(model, device=device)
+
+    monkeypatch.setattr(loading, "load", counting)
     rows = [{"before": place / "before.tif", "after": place / "after.tif", "name": f"n{i}"} for i in range(3)]
     rows.append({**rows[0], "name": "other", "model": "irmad"})
     summary = detect_pairs(rows, output=place / "out", model="cva")
     assert summary.complete
     assert [name for name, _ in loaded] == ["cva", "irmad"]
     assert [each.model for each in summary.pairs] == ["cva", "cva", "cva", "irmad"]
-    # Loaded or named, it is the same run.
+    # A loaded model and its name give the same run.
     same = wasnow.detect(place / "before.tif", place / "after.tif", output=place / "out" / "n0", model="cva")
     assert same.reused
 
@@ -107,7 +115,7 @@ def test_fail_fast_leaves_the_others_waiting(place):
     assert states == [("two", "failed"), ("before-to-after", "unfinished")]
 
 
-def test_ctrl_c_stops_the_list_and_the_same_call_goes_on(place):
+def test_ctrl_c_stops_the_list_and_the_same_call_continues(place):
     def stop(phase, done, total):
         if phase == "detect" and (place / "out/one/run.json").exists():
             raise KeyboardInterrupt
@@ -115,8 +123,8 @@ def test_ctrl_c_stops_the_list_and_the_same_call_goes_on(place):
     table = listed(place, THREE.replace("gone", "after").replace(",two,", ",two,30"))
     with pytest.raises(Interrupted, match=r"pair two \(row 3\): interrupted after"):
         detect_pairs(table, output=place / "out", model=Toy(), progress=stop)
-    told = json.loads((place / "out/summary.json").read_text())
-    assert told["counts"] == {"done": 1, "waiting": 2}
+    written = json.loads((place / "out/summary.json").read_text())
+    assert written["counts"] == {"done": 1, "waiting": 2}
     summary = detect_pairs(table, output=place / "out", model=Toy())
     assert summary.complete
     assert summary.pairs[0].reused
@@ -126,33 +134,33 @@ def test_a_full_disk_stops_the_list(place, monkeypatch):
     def full(*given, **options):
         raise DiskFull("no space left")
 
-    monkeypatch.setattr(run.engine, "detect", full)
+    monkeypatch.setattr(api, "detect", full)
     with pytest.raises(DiskFull):
         detect_pairs(listed(place, THREE), output=place / "out", model=Toy())
 
 
-def test_a_bug_with_one_pair_is_told_as_such_and_kept(place, monkeypatch):
-    real = run.engine.detect
+def test_a_bug_in_one_pair_is_reported_with_its_traceback(place, monkeypatch):
+    real = api.detect
 
     def sometimes(before, after, *, output, **options):
         if output.name == "one":
             raise ZeroDivisionError("oh")
         return real(before, after, output=output, **options)
 
-    monkeypatch.setattr(run.engine, "detect", sometimes)
+    monkeypatch.setattr(api, "detect", sometimes)
     summary = detect_pairs(listed(place, THREE), output=place / "out", model=Toy())
     assert summary.pairs[0].reason.startswith("this is a bug in wasnow: ZeroDivisionError: oh")
     assert summary.pairs[2].state == "done"
     assert "Traceback" in (place / "out/.wasnow/pairs.jsonl").read_text()
 
 
-def test_what_is_wrong_with_the_model_of_all_is_said_once_and_before(place):
+def test_a_problem_with_the_model_of_all_pairs_is_reported_once_before_any_work(place):
     with pytest.raises(UnknownModel, match="irmad"):
         detect_pairs(listed(place, THREE), output=place / "out", model="irmat")
     assert not (place / "out/one").exists()
 
 
-def test_two_at_once_and_a_folder_of_one_pair_are_refused(place):
+def test_a_locked_folder_and_the_folder_of_a_single_pair_are_refused(place):
     table = listed(place, THREE)
     wasnow.detect(place / "before.tif", place / "after.tif", output=place / "single", model=Toy())
     with pytest.raises(OutputError, match="result folder of one pair"):
@@ -161,7 +169,7 @@ def test_two_at_once_and_a_folder_of_one_pair_are_refused(place):
         detect_pairs(table, output=place / "out", model=Toy())
 
 
-def test_a_torn_journal_costs_nothing(place):
+def test_a_damaged_journal_loses_no_result(place):
     table = listed(place, THREE)
     detect_pairs(table, output=place / "out", model=Toy())
     journal = place / "out/.wasnow/pairs.jsonl"
@@ -170,23 +178,23 @@ def test_a_torn_journal_costs_nothing(place):
     assert [each.state for each in summary.pairs] == ["done", "failed", "done"]
 
 
-def test_the_summary_can_be_read_at_any_moment(place):
-    seen, over = [], threading.Event()
+def test_the_summary_can_be_read_at_any_time(place):
+    seen, ended = [], threading.Event()
 
-    def look():
-        while not over.is_set():
+    def read():
+        while not ended.is_set():
             if (place / "out/summary.json").exists():
                 seen.append(len(json.loads((place / "out/summary.json").read_text())["pairs"]))
 
-    looking = threading.Thread(target=look)
-    looking.start()
+    reader = threading.Thread(target=read)
+    reader.start()
     detect_pairs(listed(place, THREE), output=place / "out", model=Toy())
-    over.set()
-    looking.join()
+    ended.set()
+    reader.join()
     assert set(seen) == {3}
 
 
-# --- the list ---------------------------------------------------------------------------------------------------
+# --- reading a list ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -200,12 +208,12 @@ def test_the_summary_can_be_read_at_any_moment(place):
     ],
     ids=["plain", "BOM and CRLF", "semicolons", "tabs, capitals, blank line", "quotes"],
 )
-def test_a_list_is_read_however_a_spreadsheet_saves_it(place, text):
+def test_a_list_is_read_in_every_dialect_of_spreadsheets(place, text):
     (row,) = read_pairs(listed(place, text))
     assert (row.row, row.name, row.before) == (2, "one", str(place / "before.tif"))
 
 
-def test_cells_become_what_the_options_take(place):
+def test_cells_become_option_values(place):
     text = (
         "before,after,threshold,bands,landcover,min_area,--connectivity,align,masks,date-before,classes\n"
         'before.tif,after.tif,"0.5; building=0.7","3,2,1",yes,12.5,8,after.tif,a.tif;b.tif,2009,"road, water"\n'
@@ -226,20 +234,20 @@ def test_cells_become_what_the_options_take(place):
 
 
 @pytest.mark.parametrize("address", ["https://a.example/x.tif", "/vsizip/a.zip/x.tif", "s3://b/x.tif", "GTIFF_DIR:1:x"])
-def test_addresses_stay_what_they_are(place, address):
+def test_urls_and_gdal_names_are_not_resolved(place, address):
     (row,) = read_pairs(listed(place, f"before,after\n{address},after.tif\n"))
     assert row.before == address
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b"", "is empty"),
-        (b"before,after\n", "lists no pair"),
+        (b"before,after\n", "contains no pair"),
         (b"before,name\na,b\n", "no column after"),
         (b"before,after,min-aera\na,b,3\n", "did you mean 'min-area'"),
-        (b"before,after,before\na,b,c\n", "is there twice"),
-        (b"before,after,workers\na,b,3\n", "give --workers in the command"),
+        (b"before,after,before\na,b,c\n", "is repeated"),
+        (b"before,after,workers\na,b,3\n", "pass --workers to the command"),
         (b"before,after\na,b,c\n", "row 2 has 3 cells, the header 2"),
         (b"before,after\n,b\n", "row 2: no before"),
         (b"before,after\na,b\n\n,\nc\n", "row 5: no after"),
@@ -248,25 +256,25 @@ def test_addresses_stay_what_they_are(place, address):
         (b"before,after\na\0,b\n", "NUL"),
         (b'before,after\n"a,b\n', "check its quotes"),
         (b"before,after\n" + b"x" * 200_000 + b",b\n", "field limit"),
-        (b"before,after,min-area\na,b,much\n", "min-area 'much' is no number"),
-        (b"before,after,connectivity\na,b,5\n", "--connectivity 5 is neither 4 nor 8"),
-        (b"before,after,landcover\na,b,maybe\n", "neither yes nor no"),
+        (b"before,after,min-area\na,b,much\n", "row 2: min-area must be a number from 0, not 'much'"),
+        (b"before,after,connectivity\na,b,5\n", "row 2: connectivity must be 4 or 8"),
+        (b"before,after,landcover\na,b,maybe\n", "landcover must be yes or no"),
         (b'before,after,classes\na,b,"road, Road"\n', "is given twice"),
         (b'before,after,classes\na,b,"road\nway, x"\n', "control character"),
-        (b"before,after\na,b\na,b\n", "row 3 is row 2 once more"),
-        (b"before,after,name\na,b,One\nc,d,one\n", "that of row 2"),
-        (b"before,after,min-area\na,b,nan\n", "is no number"),
+        (b"before,after\na,b\na,b\n", "row 3 repeats row 2"),
+        (b"before,after,name\na,b,One\nc,d,one\n", "also the name of row 2"),
+        (b"before,after,min-area\na,b,nan\n", "min-area must be a number"),
     ],
 )
-def test_a_list_that_cannot_be_meant_is_refused_before_any_work(tmp_path, text, said):
+def test_an_invalid_list_is_refused_before_any_work(tmp_path, text, message):
     with pytest.raises(InputError) as caught:
         detect_pairs(listed(tmp_path, text), output=tmp_path / "out", model=Toy())
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_all_faults_are_told_with_their_rows(tmp_path):
+def test_all_faults_are_reported_with_their_rows(tmp_path):
     with pytest.raises(PairsError) as caught:
         read_pairs(listed(tmp_path, "before,after,name\na,,x\na,b,../y\na,b,z\nc,d,Z\n"))
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["row 2", "row 3", "row 5"]
@@ -280,14 +288,14 @@ def test_all_faults_are_told_with_their_rows(tmp_path):
         *("summary.csv", "Index.HTML", "a|b", "\ud800"),
     ],
 )
-def test_a_name_that_is_no_plain_folder_is_refused(name):
+def test_a_name_that_is_not_a_plain_folder_name_is_refused(name):
     assert folder_name_fault(name, OWN_FILES) is not None
     with pytest.raises(PairsError, match="row 1"):
         read_pairs([{"before": "a", "after": "b", "name": name}])
 
 
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30)), min_size=1, max_size=8))
-def test_derived_names_are_plain_and_all_different(files):
+def test_derived_names_are_valid_and_unique(files):
     rows = [{"before": a, "after": b} for a, b in dict.fromkeys(files)]
     try:
         found = read_pairs(rows)
@@ -298,17 +306,17 @@ def test_derived_names_are_plain_and_all_different(files):
     assert len({folded(name) for name in names}) == len(names)
 
 
-def test_a_derived_name_stays_when_rows_come_before_it(tmp_path):
+def test_a_derived_name_does_not_change_when_rows_are_inserted_before_it(tmp_path):
     one = [{"before": "a/x.tif", "after": "a/y.tif"}, {"before": "b/x.tif", "after": "b/y.tif"}]
     more = [{"before": "p.tif", "after": "q.tif"}, *one]
     assert [row.name for row in read_pairs(one)] == [row.name for row in read_pairs(more)][1:]
 
 
-def test_a_link_in_the_place_of_a_result_folder_is_refused(place):
+def test_a_link_in_place_of_a_result_folder_is_refused(place):
     (place / "out").mkdir()
     (place / "elsewhere").mkdir()
     (place / "out/one").symlink_to(place / "elsewhere")
-    with pytest.raises(OutputError, match="leads elsewhere"):
+    with pytest.raises(OutputError, match="is a link to another folder"):
         detect_pairs(listed(place, THREE), output=place / "out", model=Toy())
 
 
@@ -316,7 +324,7 @@ def test_a_link_in_the_place_of_a_result_folder_is_refused(place):
 @given(
     st.one_of(st.binary(max_size=200), st.text(alphabet='before,aftname\n";=\\/.x\0 \r', max_size=80).map(str.encode))
 )
-def test_no_file_is_more_than_refused(tmp_path, data):
+def test_any_file_is_read_or_refused(tmp_path, data):
     for text in (data, b"before,after,name,threshold\n" + data):
         try:
             rows = read_pairs(listed(tmp_path, text))
@@ -373,7 +381,7 @@ def command(*arguments):
     return CliRunner().invoke(app, ["detect", *map(str, arguments)])
 
 
-def test_the_command_lists_failures_at_the_end_and_leaves_with_7(place):
+def test_the_command_lists_failures_at_the_end_and_exits_with_7(place):
     table = listed(place, THREE)
     done = command("--pairs", table, "-o", place / "out", "--model", "cva")
     assert done.exit_code == 7, done.output
@@ -388,7 +396,7 @@ def test_the_command_lists_failures_at_the_end_and_leaves_with_7(place):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["before.tif", "after.tif", "--pairs", "list.csv"], "both given"),
         (["before.tif"], "only before.tif is given"),
@@ -396,7 +404,7 @@ def test_the_command_lists_failures_at_the_end_and_leaves_with_7(place):
         (["before.tif", "after.tif", "--fail-fast"], "--fail-fast is for a list"),
     ],
 )
-def test_half_a_command_is_refused(tmp_path, arguments, said):
+def test_an_incomplete_command_is_refused(tmp_path, arguments, message):
     done = command(*arguments, "-o", tmp_path / "out")
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr

@@ -25,8 +25,8 @@ import signal, time
 # A job that a shell started in the background has Ctrl-C ignored, and so would what it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from wasnow.pipeline import worker
-quick = worker.answer_block
-worker.answer_block = lambda *given: (time.sleep(0.2), quick(*given))[1]
+quick = worker.predict_block
+worker.predict_block = lambda *given: (time.sleep(0.2), quick(*given))[1]
 from wasnow.cli import main
 main()
 """

@@ -1,4 +1,4 @@
-"""The options of detect that are read before anything runs."""
+"""Options of detect that are checked before the run."""
 
 import json
 
@@ -7,10 +7,10 @@ from typer.testing import CliRunner
 
 from making import ToyEncoding, pair
 from wasnow.cli import app
-from wasnow.cli.detect import parse_thresholds
 from wasnow.errors import UsageError
+from wasnow.models import loading
 from wasnow.output.change_map import ChangeMap
-from wasnow.pipeline import plan
+from wasnow.pipeline.option_values import parse_thresholds
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,12 @@ def test_thresholds_are_one_number_and_one_for_each_class(texts, expected):
     ("texts", "message"),
     [
         (["building"], "building=0.7"),
-        (["building=high"], "is not understood"),
+        (["building=high"], "is not a threshold"),
         (["0.5", "0.6"], "give each once"),
         (["water=0.5", "water=0.6"], "give each once"),
     ],
 )
-def test_thresholds_that_cannot_be_meant_are_refused(texts, message):
+def test_invalid_thresholds_are_refused(texts, message):
     with pytest.raises(UsageError, match=message):
         parse_thresholds(texts)
 
@@ -43,26 +43,26 @@ def test_thresholds_that_cannot_be_meant_are_refused(texts, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--landcover"], "irmad answers without classes"),
-        (["--threshold", "water=0.7"], "irmad answers without classes"),
-        (["--threshold", "1.5"], "no probability"),
-        (["--keep-features", "kept"], "keeps no image features"),
-        (["--keep-features", "kept", "--features-limit", "0"], "--features-limit 0"),
+        (["--landcover"], "irmad has no classes"),
+        (["--threshold", "water=0.7"], "irmad has no classes"),
+        (["--threshold", "1.5"], "--threshold must be a number from 0 to below 1, not 1.5"),
+        (["--keep-features", "kept"], "has no image features"),
+        (["--keep-features", "kept", "--features-limit", "0"], "--features-limit must be gigabytes above 0"),
     ],
 )
-def test_what_the_model_cannot_do_is_answered_in_one_line(tmp_path, options, message):
+def test_options_that_the_model_does_not_support_are_refused_in_one_line(tmp_path, options, message):
     before, after = pair(tmp_path)
     given = ["detect", str(before), str(after), "-o", str(tmp_path / "out"), "--model", "irmad"]
     done = CliRunner().invoke(app, [*given, *options])
     assert done.exit_code == 2
-    told = " ".join(done.output.split())
-    assert message in told
-    assert "Traceback" not in told
+    printed = " ".join(done.output.split())
+    assert message in printed
+    assert "Traceback" not in printed
     assert not (tmp_path / "out").exists()
 
 
-def test_everything_that_a_network_with_words_can_do_goes_through_one_command(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "named_model", lambda name, device: ToyEncoding())
+def test_one_command_can_use_all_options_of_a_network_with_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "load", lambda model, device: ToyEncoding())
     before, after = pair(tmp_path)
     options = ["--threshold", "0.6", "--threshold", "building=0.9", "--landcover", "--json", "--keep-features"]
     given = ["detect", str(before), str(after), *options, str(tmp_path / "kept")]
@@ -75,6 +75,6 @@ def test_everything_that_a_network_with_words_can_do_goes_through_one_command(tm
     assert (record.model.threshold, record.model.class_thresholds) == (0.6, {"building": 0.9})
     again = CliRunner().invoke(app, [*given, "-o", str(tmp_path / "two"), "--classes", "pond, house, building"])
     assert json.loads(again.stdout)["features"]["tiles_encoded"] == 0
-    told = CliRunner().invoke(app, [each for each in given if each != "--json"] + ["-o", str(tmp_path / "one")])
-    assert "landcover_before.tif" in told.output
-    assert "tiles answered from" in told.output
+    printed = CliRunner().invoke(app, [each for each in given if each != "--json"] + ["-o", str(tmp_path / "one")])
+    assert "landcover_before.tif" in printed.output
+    assert "tiles read from" in printed.output

@@ -7,7 +7,7 @@ import torch
 from making import Toy, textured
 from wasnow.errors import VocabularyError
 from wasnow.models.contract import ChangeLogits, ModelCard, checked_classes, require_own_classes
-from wasnow.pipeline.block import Feed, Rules, answer_block
+from wasnow.pipeline.block import InferenceSettings, InputScaling, predict_block
 from wasnow.raster.pair import PairWindow
 from wasnow.raster.radiometry import Stretch
 from wasnow.raster.tiles import Tiling, Window
@@ -40,15 +40,15 @@ class UnchangedEverywhere(Toy):
 
 def test_the_unchanged_channel_never_reaches_the_map():
     stretch = Stretch((0.0,) * 3, (255.0,) * 3)
-    feed = Feed(stretch, stretch, (0.5,) * 3, (0.5,) * 3)
+    feed = InputScaling(stretch, stretch, (0.5,) * 3, (0.5,) * 3)
     before, after = textured(0, 48, 48), textured(0, 48, 48)
     after[:, 10:30, 10:30] += 60
     seen = PairWindow(Window(0, 0, 48, 48), before, after, np.zeros((48, 48), np.uint8))
     (block,) = Tiling(48, 48, 64, 4)
     answers = []
     for model in (Toy(), UnchangedEverywhere()):
-        rules = Rules(Vocabulary(model.card.classes), 0.5, 1.0, (48, 48), (48, 48))
-        answers.append(answer_block(model, feed, rules, block, seen))
+        rules = InferenceSettings(Vocabulary(model.card.classes), 0.5, 1.0, (48, 48), (48, 48))
+        answers.append(predict_block(model, feed, rules, block, seen))
     plain, extended = answers
     assert (plain.codes[2] > 0).any()
     assert np.array_equal(plain.codes, extended.codes)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from making import TINY_SEMANTIC_CD as SMALL
 from making import textured
 from wasnow.errors import InputError, UsageError, VocabularyError
-from wasnow.models import checkpoint, registry
+from wasnow.models import checkpoint, loading, registry
 from wasnow.models.contract import ChangeLogits, ChangeModel, SceneModel
 from wasnow.models.registry import MODELS
 from wasnow.training.losses import Target, ding_loss
@@ -282,7 +282,7 @@ def test_four_bands_are_rejected_with_advice(network):
 @pytest.mark.parametrize("name", [name for name in NETWORKS if MODELS[name].shipped is None])
 def test_a_network_without_weights_is_not_ready(name):
     with pytest.raises(UsageError, match="is a network without weights"):
-        registry.ready(name)
+        loading.load(name)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -293,4 +293,4 @@ def test_unknown_options_are_rejected_with_a_suggestion(name):
 
 
 def test_a_method_without_weights_is_ready():
-    assert registry.ready("irmad").card.name == "irmad"
+    assert loading.load("irmad").card.name == "irmad"

@@ -21,7 +21,8 @@ from affine import Affine
 from making import write_raster
 from wasnow.data.vectors import read_polygons
 from wasnow.errors import InputError, RasterUnreadable, RasterUnsuitable, WasnowError
-from wasnow.pipeline.plan import Options, make_plan
+from wasnow.pipeline.options import Options
+from wasnow.pipeline.plan import make_plan
 from wasnow.raster.gdal import gdal_settings
 from wasnow.raster.reader import RasterReader
 from wasnow.raster.source import probe
@@ -401,7 +402,7 @@ def test_every_accepted_vector_format_is_read(driver: str, tmp_path: Path) -> No
 LIMITED = """
 import resource, sys, time
 from pathlib import Path
-import wasnow.pipeline.run
+import wasnow.pipeline.api
 from wasnow.errors import WasnowError
 from hostile.test_hostile import look
 pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from making import TINY_SEMANTIC_CD
-from wasnow.models import registry
+from wasnow.models import loading, registry
 from wasnow.models.contract import ChangeLogits
 from wasnow.models.semantic_cd_mini import SemanticCDMini
 from wasnow.nn.efficientnet_lite import Block
@@ -117,7 +117,7 @@ def test_a_convolution_without_a_norm_is_laid_out_alike():
 
 
 def test_words_can_be_bound_before_and_after():
-    model = registry.ready("semantic-cd-mini")
+    model = loading.load("semantic-cd-mini")
     lived(model)
     before, after = images(1, 3, 64, 64)
     with torch.inference_mode():

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from wasnow.errors import UsageError
-from wasnow.models import registry
+from wasnow.models import loading, registry
 from wasnow.models.contract import ChangeLogits, ChangeModel, FeatureModel, ModelCard
 from wasnow.pipeline import acceleration
 from wasnow.pipeline.acceleration import accelerated, require_openvino, through_openvino
-from wasnow.pipeline.feature_cache import FeatureStore, Remembering
+from wasnow.pipeline.feature_cache import CachedFeatureModel, FeatureStore
 
 INSTALLED = importlib.util.find_spec("openvino") is not None
 ALONE = "WASNOW_TEST_OPENVINO"
@@ -133,7 +133,7 @@ def shipped():
     """The network that comes with wasnow, in other words than its own, and what OpenVINO makes of it."""
     pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
     torch.set_num_threads(1)
-    model = registry.ready("semantic-cd-mini").bind(WORDS)
+    model = loading.load("semantic-cd-mini").bind(WORDS)
     return model, accelerated(model, device="openvino")
 
 
@@ -161,7 +161,7 @@ def test_what_a_run_asks_of_the_network_it_gets(shipped):
 
 def test_features_can_be_kept_and_answered_from(shipped, tmp_path):
     model, faster = shipped
-    remembering = Remembering(faster, FeatureStore(tmp_path, 10**9), "of this test")
+    remembering = CachedFeatureModel(faster, FeatureStore(tmp_path, 10**9), "of this test")
     tiles = batch(1)
     fresh, kept = remembering(*tiles), remembering(*tiles)
     assert (remembering.encoded, remembering.reused) == (1, 1)

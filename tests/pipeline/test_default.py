@@ -5,6 +5,7 @@ a change then, and its classes are what is looked at.
 """
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -22,14 +23,15 @@ from making import Toy, pair, textured, write_raster
 from wasnow.cli import app
 from wasnow.errors import BandsUnclear, CheckpointError, Interrupted, ResumeRefused, VocabularyError
 from wasnow.evaluation.demo import render, score
-from wasnow.models import checkpoint, model_card, registry
+from wasnow.models import checkpoint, loading, model_card, registry
 from wasnow.models.contract import ChangeLogits, ModelCard
 from wasnow.models.registry import DEFAULT, MODELS
 from wasnow.nn import sentence
 from wasnow.output.change_map import ChangeMap
 from wasnow.pipeline import plan
-from wasnow.pipeline.plan import Options, make_plan
-from wasnow.pipeline.run import detect
+from wasnow.pipeline.api import detect
+from wasnow.pipeline.options import Options
+from wasnow.pipeline.plan import make_plan
 from wasnow.synthetic import CLASSES, write_scene
 
 OWN = ("building", "road", "water", "vegetation", "bare ground")
@@ -74,7 +76,7 @@ def one_line(arguments) -> tuple[int, str]:
 # --- which model, which words ---------------------------------------------------------------------------------------
 
 
-def test_without_a_word_the_shipped_network_answers_with_its_own_words(own):
+def test_without_class_words_the_default_network_predicts_its_own_classes(own):
     assert own.record.model.name == DEFAULT == "semantic-cd-mini"
     assert own.record.model.classes == own.vocabulary.words == OWN
     assert own.record.model.fingerprint == checkpoint.read_header(registry.shipped(DEFAULT)).digest
@@ -83,7 +85,7 @@ def test_without_a_word_the_shipped_network_answers_with_its_own_words(own):
 
 
 @pytest.mark.parametrize("model", ["semantic-cd-mini", "loaded"])
-def test_the_same_is_meant_by_its_name_and_by_what_was_loaded(own, paths, tmp_path, model):
+def test_its_name_its_path_and_the_loaded_model_give_the_same_run(own, paths, tmp_path, model):
     meant = wasnow.load("semantic-cd-mini") if model == "loaded" else model
     named = wasnow.detect(*paths, output=tmp_path / "out", model=meant, landcover=True, **ALL)
     assert named.record.model == own.record.model
@@ -91,13 +93,13 @@ def test_the_same_is_meant_by_its_name_and_by_what_was_loaded(own, paths, tmp_pa
         assert (named.folder / name).read_bytes() == (own.folder / name).read_bytes(), name
 
 
-def test_what_no_word_covers_is_a_class_of_its_own(two):
+def test_classes_that_no_word_covers_become_the_class_other(two):
     assert two.record.model.classes == ("building", "water", "other")
     assert two.record.model.other_words == ("road", "vegetation", "bare ground")
     assert ChangeMap.open(two.folder).record == two.record
 
 
-def test_the_other_class_is_a_word_like_any_in_rasters_tables_and_polygons(paths, tmp_path):
+def test_the_class_other_appears_in_rasters_tables_and_polygons(paths, tmp_path):
     # Nothing in these images is sure to be "other", so whatever no word covers is all there is.
     result = detect(*paths, output=tmp_path / "out", classes="swimming pool", landcover=True, **ALL)
     *_, last = result.record.landcover
@@ -113,7 +115,7 @@ def test_the_other_class_is_a_word_like_any_in_rasters_tables_and_polygons(paths
     assert "other" in [each["title"] for each in band["classification:classes"]]
 
 
-def test_a_word_that_had_to_be_taken_as_others_is_told_everywhere(paths, tmp_path):
+def test_a_replaced_phrase_is_reported_in_warnings_record_and_report(paths, tmp_path):
     result = detect(*paths, output=tmp_path / "out", classes="yellowish brick hut, water")
     (remark,) = [warning for warning in result.record.warnings if "yellowish brick hut" in warning]
     assert "taken as" in remark
@@ -124,14 +126,14 @@ def test_a_word_that_had_to_be_taken_as_others_is_told_everywhere(paths, tmp_pat
     assert "yellowish brick hut, water, other" in " ".join(told.split())
 
 
-def test_a_network_whose_words_were_bound_beforehand_is_remarked_on_too(paths):
-    bound = registry.ready(DEFAULT).bind(["yellowish brick hut", "water"])
+def test_remarks_also_appear_for_a_network_that_is_already_bound(paths):
+    bound = loading.load(DEFAULT).bind(["yellowish brick hut", "water"])
     planned = make_plan(*paths, model=bound)
     assert any("taken as" in warning for warning in planned.warnings)
     assert planned.other_words
 
 
-def test_words_that_are_understood_are_not_remarked_on(own, two):
+def test_known_words_cause_no_remark(own, two):
     for result in (own, two):
         assert not any("taken as" in warning for warning in result.record.warnings)
 
@@ -144,7 +146,7 @@ def test_words_that_are_understood_are_not_remarked_on(own, two):
         ("water, water", "given twice"),
     ],
 )
-def test_words_that_cannot_be_meant_are_refused_in_one_line(paths, tmp_path, words, message):
+def test_invalid_words_are_refused_in_one_line(paths, tmp_path, words, message):
     code, told = one_line(["detect", *paths, "-o", tmp_path / "out", "--classes", words])
     assert (code, len(told.splitlines())) == (2, 1)
     assert message in told
@@ -164,7 +166,7 @@ def test_other_words_or_other_phrasings_are_another_run(two, paths, tmp_path):
         detect(*paths, output=two.folder, classes="building|house, water", **ALL)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_to_the_same_bytes(tmp_path, monkeypatch):
     small = plan.Tiling
     monkeypatch.setattr(plan, "Tiling", lambda *a, **k: small(*a, **k, block_side=64))
     options = {"tile": 128, "margin": 32, "landcover": True, **ALL}
@@ -183,7 +185,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
         assert (again.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
 
-def test_other_words_are_answered_from_kept_features(paths, tmp_path):
+def test_other_words_are_predicted_from_cached_features(paths, tmp_path):
     kept = {"keep_features": tmp_path / "kept", **ALL}
     one = detect(*paths, output=tmp_path / "one", **kept)
     other = detect(*paths, output=tmp_path / "other", classes="house, lake", **kept)
@@ -195,14 +197,14 @@ def test_other_words_are_answered_from_kept_features(paths, tmp_path):
         assert (one.folder / name).read_bytes() == (again.folder / name).read_bytes(), name
 
 
-def test_it_may_multiply_in_bfloat16(own, paths, tmp_path):
+def test_it_can_run_in_bfloat16(own, paths, tmp_path):
     rough = detect(*paths, output=tmp_path / "out", precision="bf16", landcover=True, **ALL)
     gap = np.abs(read(rough.confidence)[0].astype(int) - read(own.confidence)[0])
     assert gap.mean() < 8
     assert (read(rough.landcover[0]) == read(own.landcover[0])).mean() > 0.8
 
 
-def test_a_class_may_have_a_threshold_of_its_own(own, paths, tmp_path):
+def test_a_class_can_have_its_own_threshold(own, paths, tmp_path):
     result = detect(*paths, output=tmp_path / "out", class_thresholds={"Building": 0.999, "road": 0.999}, **ALL)
     before, after = read(own.change), read(result.change)
     touched = np.isin(before[:2], (1, 2)).any(axis=0)
@@ -215,7 +217,7 @@ def test_a_class_may_have_a_threshold_of_its_own(own, paths, tmp_path):
 # --- which images ---------------------------------------------------------------------------------------------------
 
 
-def test_infrared_among_the_bands_is_not_looked_at(own, paths, tmp_path):
+def test_an_infrared_band_is_not_used(own, paths, tmp_path):
     files = []
     for path in paths:
         red, green, blue = read(path)
@@ -233,7 +235,7 @@ def test_infrared_among_the_bands_is_not_looked_at(own, paths, tmp_path):
         assert (raster.crs, raster.transform, raster.shape) == (before.crs, before.transform, before.shape)
 
 
-def test_sixteen_bits_of_any_gain_and_offset_are_seen_alike(paths, tmp_path):
+def test_16_bit_data_of_any_gain_and_offset_give_the_same_map(paths, tmp_path):
     answers = []
     for name, gain, offset in (("dim", 10, 300), ("bright", 200, 5000)):
         files = [
@@ -246,7 +248,7 @@ def test_sixteen_bits_of_any_gain_and_offset_are_seen_alike(paths, tmp_path):
     assert (answers[0] == answers[1]).mean() > 0.99
 
 
-def test_grey_images_are_taken_with_a_warning_that_knows_better(tmp_path):
+def test_grey_images_are_used_with_a_warning(tmp_path):
     for name, seed in (("b.tif", 0), ("a.tif", 1)):
         write_raster(tmp_path / name, textured(seed, 40, 50, bands=1).astype(np.uint8))
     result = detect(tmp_path / "b.tif", tmp_path / "a.tif", output=tmp_path / "out")
@@ -260,7 +262,7 @@ def test_grey_images_are_taken_with_a_warning_that_knows_better(tmp_path):
     ("bands", "names", "message"),
     [(2, ("VV", "VH"), r"has 2 bands \(VV, VH\)"), (3, ("Sigma0_VV", "Sigma0_VH", "angle"), "is radar")],
 )
-def test_what_is_no_colour_image_is_refused_and_pointed_to_what_takes_all_bands(tmp_path, bands, names, message):
+def test_images_without_colours_are_refused_with_the_advice_to_use_irmad(tmp_path, bands, names, message):
     files = []
     for name, seed in (("b.tif", 0), ("a.tif", 1)):
         files.append(write_raster(tmp_path / name, textured(seed, 40, 50, bands=bands)))
@@ -296,7 +298,7 @@ class Measured(Toy):
         (2.0, {}, None),
     ],
 )
-def test_outside_the_resolutions_that_it_was_measured_at_a_warning_says_what_to_do(tmp_path, pixel, options, advice):
+def test_resolutions_outside_the_evaluated_range_cause_a_warning_with_advice(tmp_path, pixel, options, advice):
     transform = rasterio.Affine(pixel, 0, 500_000, 0, -pixel, 5_500_000)
     files = pair(tmp_path, height=40, width=50, transform=transform)
     told = [
@@ -306,23 +308,25 @@ def test_outside_the_resolutions_that_it_was_measured_at_a_warning_says_what_to_
     assert all(advice in each for each in told)
 
 
-def test_finer_images_are_seen_at_the_finest_resolution_that_it_was_trained_for(tmp_path):
+def test_finer_images_are_reduced_to_the_finest_trained_resolution(tmp_path):
     files = pair(tmp_path, height=40, width=50, transform=rasterio.Affine(0.1, 0, 500_000, 0, -0.1, 5_500_000))
     plan = make_plan(*files, model=Measured())
-    assert plan.factor == 5  # metres of the map are not quite metres of the ground: 10.004 columns become 10
+    assert plan.factor == 5  # metres of the map differ slightly from metres on the ground: 10.004 columns become 10
     assert plan.pair.working.shape == (8, 10)
     assert plan.result == plan.target
-    assert any("at 0.5 m per pixel, the finest that it was trained for, and not at 0.1 m" in w for w in plan.warnings)
-    as_it_is = make_plan(*files, model=Measured(), options=Options(gsd=0.1))
-    assert as_it_is.factor == 1
-    assert any("seen at 0.1 m: expect less of it, or leave --gsd out" in w for w in as_it_is.warnings)
+    assert any(
+        "at 0.5 m per pixel, the finest resolution that it was trained for, not at 0.1 m" in w for w in plan.warnings
+    )
+    full = make_plan(*files, model=Measured(), options=Options(gsd=0.1))
+    assert full.factor == 1
+    assert any("runs here at 0.1 m: expect lower accuracy, or leave --gsd out" in w for w in full.warnings)
 
 
-def test_images_that_do_not_say_their_scale_are_taken_as_they_are_unless_told(tmp_path):
+def test_images_of_unknown_scale_are_not_resampled_unless_gsd_is_given(tmp_path):
     files = pair(tmp_path, height=40, width=50, crs=None, transform=rasterio.Affine.identity())
     plan = make_plan(*files, model=Measured())
     assert plan.factor == 1
-    assert any("give their pixel size with --gsd" in w for w in plan.warnings)
+    assert any("pass their pixel size with --gsd" in w for w in plan.warnings)
     assert make_plan(*files, model=Measured(), options=Options(gsd=0.25)).factor == pytest.approx(2)
 
 
@@ -339,37 +343,35 @@ def as_installed(monkeypatch):
     return change
 
 
-def test_an_install_without_the_weights_says_so_in_one_line(as_installed, paths, tmp_path):
+def test_an_installation_without_the_weights_is_reported_in_one_line(as_installed, paths, tmp_path):
     as_installed("gone.safetensors")
-    with pytest.raises(
-        CheckpointError, match=r"come with wasnow, and are not there; install wasnow again, or .* irmad"
-    ):
+    with pytest.raises(CheckpointError, match=r"part of wasnow, are missing; install wasnow again, or .* irmad"):
         detect(*paths, output=tmp_path / "out")
     assert make_plan(*paths, model="irmad").card.name == "irmad"
 
 
-def test_only_what_comes_with_weights_is_ready_by_its_name():
+def test_only_one_model_is_shipped_with_weights():
     assert [name for name in MODELS if registry.shipped(name)] == ["semantic-cd-mini"]
-    assert registry.ready("semantic-cd-mini").card.classes == OWN
+    assert loading.load("semantic-cd-mini").card.classes == OWN
     assert registry.shipped(DEFAULT).stat().st_size < 25e6
 
 
-def test_its_card_counts_terms_and_lists_none(tmp_path):
+def test_its_card_gives_the_number_of_terms_and_not_the_list(tmp_path):
     done = CliRunner().invoke(app, ["models", "show", "semantic-cd-mini", "--json"])
     card = json.loads(done.stdout)
     assert card["model"]["classes"] == ", ".join(OWN)
-    terms = int(card["model"]["other words"].split("by ")[1].split(" terms")[0].replace(",", ""))
-    assert terms == len(registry.ready(DEFAULT).terms) >= 2000
+    terms = int(re.search(r"([\d,]+) terms", card["model"]["other words"])[1].replace(",", ""))
+    assert terms == len(loading.load(DEFAULT).terms) >= 2000
     assert len(done.stdout) < 20_000
     code, told = one_line(["models", "show", "semantic-cd-mini"])
     assert code == 0
     assert "semantic-cd-mini" in told
 
 
-def test_what_a_checkpoint_says_of_itself_reaches_card_record_and_report(paths, tmp_path, monkeypatch):
+def test_the_text_of_a_checkpoint_appears_in_card_record_and_report(paths, tmp_path, monkeypatch):
     about = "Trained on a few tiles of one city.\nIt has not seen snow & ice."
     path = checkpoint.save(
-        tmp_path / "a.safetensors", registry.ready(DEFAULT), provenance={"origin": "made in a test"}, about=about
+        tmp_path / "a.safetensors", loading.load(DEFAULT), provenance={"origin": "made in a test"}, about=about
     )
     assert checkpoint.load(path).card.weights.about == checkpoint.read_header(path).about == about
     assert "snow & ice" in model_card.describe(path)["about"][""]
@@ -384,7 +386,7 @@ def test_what_a_checkpoint_says_of_itself_reaches_card_record_and_report(paths, 
     assert "snow & ice" in " ".join(told.split())
 
 
-def test_what_nobody_needs_is_not_imported_on_the_way_to_a_map(paths, tmp_path):
+def test_a_run_does_not_import_unneeded_packages(paths, tmp_path):
     code = (
         "import sys\nfrom wasnow.cli import app\n"
         f"try:\n    app(['detect', {str(paths[0])!r}, {str(paths[1])!r}, '-o', {str(tmp_path / 'out')!r}, '-q'])\n"
@@ -428,8 +430,8 @@ class Oracle:
 
 
 @pytest.mark.parametrize("words", [CLASSES, ("tree", "house"), ()])
-def test_the_demo_tells_what_became_of_what_and_that_its_scores_are_synthetic(tmp_path, monkeypatch, words):
-    monkeypatch.setattr(plan, "named_model", lambda name, device: Toy(classes=words, threshold=0.0))
+def test_the_demo_prints_transitions_and_that_its_scores_are_synthetic(tmp_path, monkeypatch, words):
+    monkeypatch.setattr(loading, "load", lambda model, device: Toy(classes=words, threshold=0.0))
     code, told = one_line(["demo", "-o", tmp_path, "--side", "96"])
     assert code == 0
     assert "The scene is synthetic" in told
@@ -438,7 +440,7 @@ def test_the_demo_tells_what_became_of_what_and_that_its_scores_are_synthetic(tm
     assert ("knows no classes" in told) == (not words)
 
 
-def test_the_demo_scores_what_it_knows_and_the_truth_is_perfect(tmp_path):
+def test_the_demo_gives_perfect_scores_for_the_reference_data(tmp_path):
     scene = render(7, 128)
     files = write_scene(scene, tmp_path / "pair")
     for words in (CLASSES, ()):

@@ -20,7 +20,7 @@ import rasterio, torch, scipy, shapely, pyogrio, pyarrow, jinja2, skimage.regist
 from pathlib import Path
 from wasnow.pipeline import plan
 from wasnow.output import writer
-from wasnow.pipeline import run
+from wasnow.pipeline import api
 from wasnow.output.report import html, stac, style
 import wasnow.output.vector
 from wasnow.output.verify import verify
@@ -40,7 +40,7 @@ def attempt(output, line=None, after_line=0.0):
     if child == 0:
         try:
             torch.set_num_threads(1)
-            run.detect(before, after, output=output, model=Toy(tile=32))
+            api.detect(before, after, output=output, model=Toy(tile=32))
         except BaseException as error:
             print(repr(error), file=sys.stderr)
             os._exit(1)
@@ -66,7 +66,7 @@ SAME = ("change.tif", "confidence.tif", "changes.gpkg", "changes.parquet", "chan
 child = os.fork()
 if child == 0:
     torch.set_num_threads(1)
-    run.detect(before, after, output=folder / "timed", model=Toy(tile=32))
+    api.detect(before, after, output=folder / "timed", model=Toy(tile=32))
     os._exit(0)
 while lines(folder / "timed") < everything:
     time.sleep(0.0005)
@@ -134,7 +134,7 @@ import rasterio, torch, scipy, shapely, pyogrio, pyarrow, jinja2, skimage.regist
 from pathlib import Path
 from wasnow.pipeline import plan
 from wasnow.output import writer
-from wasnow.pipeline import run
+from wasnow.pipeline import api
 from wasnow.batch import detect_pairs
 from wasnow.output.report import html, stac, style
 import wasnow.output.vector

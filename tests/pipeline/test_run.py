@@ -27,7 +27,7 @@ from wasnow.output import writer
 from wasnow.output.change_map import ChangeMap
 from wasnow.output.layout import OUTPUTS
 from wasnow.output.record import RunRecord
-from wasnow.pipeline.run import detect
+from wasnow.pipeline.api import detect
 
 
 def codes(result: ChangeMap) -> np.ndarray:
@@ -60,7 +60,7 @@ def irmad(tmp_path_factory):
     return detect(*pair(folder), output=folder / "out", model="irmad")
 
 
-def test_the_folder_holds_every_file_and_no_other(toy):
+def test_the_folder_contains_exactly_the_documented_files(toy):
     assert sorted(path.name for path in toy.folder.iterdir()) == sorted([*OUTPUTS, ".wasnow"])
     assert all((toy.folder / name).stat().st_size for name in OUTPUTS)
 
@@ -87,7 +87,7 @@ def test_a_large_result_has_overviews(tmp_path):
     assert cog_validate(result.change, strict=True)[0]
 
 
-def test_the_planted_square_is_found_and_little_else(toy):
+def test_the_simulated_change_is_found_and_little_else(toy):
     changed = codes(toy)[2] != 0
     assert changed[28:44, 36:60].mean() > 0.95
     outside = np.ones_like(changed)
@@ -122,7 +122,7 @@ def test_checksums_in_the_record_are_those_of_the_files(toy):
     assert before.files[0].sha256 == hashlib.sha256(open(before.path, "rb").read()).hexdigest()  # noqa: PTH123, SIM115
 
 
-def test_the_geopackage_is_one(toy):
+def test_the_geopackage_is_valid(toy):
     with sqlite3.connect(toy.geopackage) as base:
         assert base.execute("pragma integrity_check").fetchone() == ("ok",)
 
@@ -136,7 +136,7 @@ def test_the_item_is_json_with_every_file(toy):
     }
 
 
-def test_a_result_shows_itself(toy):
+def test_a_result_has_a_text_and_an_html_form(toy):
     assert "ha changed" in repr(toy)
     assert "report.html" in toy._repr_html_()
     assert ChangeMap.open(toy.folder).record == toy.record
@@ -170,7 +170,7 @@ def test_swapping_the_dates_gives_the_same_change(tmp_path, model):
     assert (codes(forth)[2] != codes(back)[2]).mean() < 0.002
 
 
-def test_moving_the_origin_moves_the_map_and_changes_nothing_else(tmp_path):
+def test_shifting_the_origin_shifts_the_map(tmp_path):
     before, after = pair(tmp_path, height=150, width=170)
     whole = codes(detect(before, after, output=tmp_path / "whole", model=Toy()))
     with rasterio.open(before) as one, rasterio.open(after) as other:
@@ -190,7 +190,7 @@ def test_small_and_thin_images_work(tmp_path, shape):
     assert codes(result).shape == (3, *shape)
 
 
-def test_images_without_crs_are_compared_by_pixel_and_say_so(tmp_path):
+def test_images_without_crs_are_compared_by_pixel_with_a_warning(tmp_path):
     result = detect(*pair(tmp_path, crs=None), output=tmp_path / "out", model=Toy())
     assert result.record.grid.crs is None
     assert result.record.areas_m2 is None
@@ -201,7 +201,7 @@ def test_images_without_crs_are_compared_by_pixel_and_say_so(tmp_path):
         assert raster.crs is None
 
 
-def test_what_only_one_date_covers_is_flagged_with_the_reason(tmp_path):
+def test_pixels_outside_one_date_are_flagged_with_the_reason(tmp_path):
     before, _ = pair(tmp_path)
     values = textured(0, 96, 128).astype(np.uint8)
     after = write_raster(
@@ -221,7 +221,7 @@ def test_another_resolution_gives_results_on_the_grid_of_before(tmp_path):
 
 
 def test_sixteen_bit_data_are_stretched_once_for_all_tiles(tmp_path):
-    """Twice the gain and another offset at one date: a stretch per date undoes it."""
+    """A stretch per date compensates another gain and offset."""
     for name, gain in (("b.tif", 10), ("a.tif", 23)):
         values = textured(0, 90, 110)
         write_raster(tmp_path / name, (gain * values + 700).astype(np.uint16))
@@ -235,7 +235,7 @@ def test_sixteen_bit_data_are_stretched_once_for_all_tiles(tmp_path):
 
 
 class Stopper:
-    """Presses Ctrl-C when so many blocks are done."""
+    """Raises KeyboardInterrupt when a number of blocks are done."""
 
     def __init__(self, after: int) -> None:
         self.after = after
@@ -253,7 +253,7 @@ def many_blocks(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("model", ["irmad", "toy"])
-def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, model):
+def test_an_interrupted_run_continues_to_the_same_bytes(tmp_path, monkeypatch, model):
     many_blocks(monkeypatch)
     paths = pair(tmp_path)
     chosen = Toy(tile=32) if model == "toy" else model
@@ -279,7 +279,7 @@ def test_a_finished_run_is_not_computed_again(tmp_path):
     assert (tmp_path / "out" / "run.json").stat().st_mtime_ns == before
 
 
-def test_a_lost_output_is_made_again(tmp_path):
+def test_a_deleted_output_is_written_again(tmp_path):
     paths = pair(tmp_path)
     first = detect(*paths, output=tmp_path / "out", model=Toy())
     data = first.change.read_bytes()
@@ -302,11 +302,11 @@ def test_changed_inputs_options_and_models_are_refused_by_name(tmp_path):
     assert detect(before, after, output=out, model=Toy(), overwrite=True).complete
 
 
-def test_results_that_no_run_here_made_are_not_overwritten(tmp_path):
+def test_results_of_no_run_in_this_folder_are_not_overwritten(tmp_path):
     paths = pair(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "change.tif").write_text("precious")
-    with pytest.raises(OutputError, match="no run here made"):
+    with pytest.raises(OutputError, match="of no run in this folder"):
         detect(*paths, output=tmp_path / "out", model=Toy())
     assert (tmp_path / "out" / "change.tif").read_text() == "precious"
 
@@ -314,7 +314,7 @@ def test_results_that_no_run_here_made_are_not_overwritten(tmp_path):
 # --- faults -----------------------------------------------------------------------------------------------------
 
 
-def test_a_damaged_block_fails_the_run_naming_file_place_and_reason(tmp_path):
+def test_a_damaged_block_fails_the_run_with_file_rows_and_reason(tmp_path):
     before, after = pair(tmp_path, **TILED)
     damage(after, "2_1")
     with pytest.raises(RasterUnreadable, match=r"after\.tif: rows .* cannot be read"):
@@ -345,7 +345,7 @@ def test_a_truncated_file_is_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_leaves_no_partial_result_and_a_run_that_goes_on(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_partial_result_and_the_run_can_continue(tmp_path, monkeypatch):
     paths = pair(tmp_path)
 
     def full(source, target, **options):
@@ -360,18 +360,18 @@ def test_a_full_disk_leaves_no_partial_result_and_a_run_that_goes_on(tmp_path, m
     assert detect(*paths, output=tmp_path / "out", model=Toy()).complete
 
 
-def test_a_folder_that_may_not_be_made_is_refused(tmp_path):
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         detect(*pair(tmp_path), output=tmp_path / "file" / "out", model=Toy())
 
 
-def test_an_unknown_option_is_answered_with_the_nearest(tmp_path):
+def test_an_unknown_option_is_refused_with_a_similar_name(tmp_path):
     with pytest.raises(UsageError, match="did you mean 'threshold'"):
         wasnow.detect("a", "b", output=tmp_path, treshold=0.5)
 
 
-def test_a_record_of_another_kind_is_refused(tmp_path):
+def test_an_invalid_record_is_refused(tmp_path):
     with pytest.raises(InputError, match="not a finished result folder"):
         RunRecord.read(tmp_path)
     (tmp_path / "run.json").write_text('{"format": 1}')
@@ -379,6 +379,6 @@ def test_a_record_of_another_kind_is_refused(tmp_path):
         ChangeMap.open(tmp_path)
 
 
-def test_all_of_this_is_one_family_of_errors():
+def test_raster_errors_are_input_errors():
     assert issubclass(RasterUnreadable, InputError)
     assert issubclass(DiskFull, WasnowError)

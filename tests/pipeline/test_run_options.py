@@ -1,4 +1,4 @@
-"""Class maps, thresholds of classes and calibration, all the way into the result folder."""
+"""Class maps, class thresholds and calibration in the result folder."""
 
 import itertools
 import json
@@ -17,13 +17,13 @@ from wasnow.models.contract import ModelCard, WeightsInfo
 from wasnow.output.change_map import ChangeMap
 from wasnow.output.layout import LANDCOVER, LANDCOVER_OUTPUTS, OUTPUTS
 from wasnow.output.record import RunRecord
-from wasnow.pipeline.run import detect
+from wasnow.pipeline.api import detect
 
 MANY = tuple(f"class {number}" for number in range(1, 21))
 
 
 class Calibrated(Toy):
-    """A toy whose confidence was mended."""
+    """A toy with fitted temperatures."""
 
     @property
     def card(self) -> ModelCard:
@@ -60,7 +60,7 @@ def covered(tmp_path_factory):
     return detect(*pair(folder), model=Toy(), output=folder / "out", landcover=True)
 
 
-def test_class_maps_come_beside_the_other_files_and_change_none_of_them(covered, tmp_path):
+def test_class_maps_are_additional_files_and_do_not_change_the_others(covered, tmp_path):
     assert sorted(path.name for path in covered.folder.iterdir()) == sorted([*OUTPUTS, *LANDCOVER_OUTPUTS, ".wasnow"])
     plain = detect(covered.record.before.path, covered.record.after.path, model=Toy(), output=tmp_path / "plain")
     for name in ("change.tif", "confidence.tif", "changes.gpkg", "changes.parquet"):
@@ -123,7 +123,7 @@ def test_the_report_shows_both_maps_with_a_legend(covered):
     assert covered.report.read_text().count('<figure class="cover"><img src="data:image/png') == 2
 
 
-def test_twenty_classes_take_sixteen_bits_in_all_rasters(tmp_path):
+def test_twenty_classes_need_16_bits_in_all_rasters(tmp_path):
     result = detect(*pair(tmp_path), model=Toy(classes=MANY), output=tmp_path / "out", landcover=True)
     for path in result.landcover:
         with rasterio.open(path) as raster:
@@ -133,7 +133,7 @@ def test_twenty_classes_take_sixteen_bits_in_all_rasters(tmp_path):
     assert result.report.stat().st_size > 1000
 
 
-def test_what_is_not_processed_is_so_in_the_class_maps_too(tmp_path):
+def test_pixels_that_are_not_processed_are_flagged_in_the_class_maps(tmp_path):
     before, after = pair(tmp_path)
     with rasterio.open(after, "r+") as raster:
         raster.nodata = 0
@@ -147,7 +147,7 @@ def test_what_is_not_processed_is_so_in_the_class_maps_too(tmp_path):
         np.testing.assert_array_equal(read(path)[0] == 255, flagged)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_class_maps(tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_to_the_same_class_maps(tmp_path, monkeypatch):
     from wasnow.pipeline import plan
 
     small = plan.Tiling
@@ -178,7 +178,7 @@ def test_an_interrupted_run_goes_on_to_the_same_class_maps(tmp_path, monkeypatch
 # --- thresholds of classes ----------------------------------------------------------------------------------------
 
 
-def test_a_threshold_of_a_class_takes_away_only_changes_from_or_to_it(tmp_path):
+def test_a_class_threshold_only_removes_changes_from_or_to_that_class(tmp_path):
     paths = pair(tmp_path)
     plain = detect(*paths, model=Toy(), output=tmp_path / "plain", threshold=0.2)
     strict = detect(*paths, model=Toy(), output=tmp_path / "strict", threshold=0.2, class_thresholds={"Building": 0.9})
@@ -193,7 +193,7 @@ def test_a_threshold_of_a_class_takes_away_only_changes_from_or_to_it(tmp_path):
     assert ChangeMap.open(strict.folder).record == strict.record
 
 
-def test_thresholds_of_classes_are_part_of_what_a_run_is(tmp_path):
+def test_class_thresholds_are_part_of_the_identity_of_a_run(tmp_path):
     paths = pair(tmp_path)
     detect(*paths, model=Toy(), output=tmp_path / "out", class_thresholds={"water": 0.7})
     with pytest.raises(ResumeRefused, match=r"class_thresholds water was 0\.7, is now 0\.8"):
@@ -201,7 +201,7 @@ def test_thresholds_of_classes_are_part_of_what_a_run_is(tmp_path):
     assert detect(*paths, model=Toy(), output=tmp_path / "out", class_thresholds=(("WATER", 0.7),)).reused
 
 
-def test_a_threshold_that_the_common_one_hides_is_pointed_out(tmp_path):
+def test_a_class_threshold_below_the_common_one_causes_a_warning(tmp_path):
     result = detect(*pair(tmp_path), model=Toy(), output=tmp_path / "out", class_thresholds={"water": 0.3})
     assert any("water=0.3 is below the common threshold of 0.5" in warning for warning in result.record.warnings)
 
@@ -209,7 +209,7 @@ def test_a_threshold_that_the_common_one_hides_is_pointed_out(tmp_path):
 # --- calibration --------------------------------------------------------------------------------------------------
 
 
-def test_calibration_moves_confidence_and_threshold_but_not_the_map(tmp_path):
+def test_calibration_changes_confidence_and_threshold_but_not_the_map(tmp_path):
     paths = pair(tmp_path)
     plain = detect(*paths, model=Toy(threshold=0.7), output=tmp_path / "plain")
     mended = detect(*paths, model=Calibrated(threshold=0.7), output=tmp_path / "mended")
@@ -224,7 +224,7 @@ def test_calibration_moves_confidence_and_threshold_but_not_the_map(tmp_path):
     assert np.abs(after[inner] - expected).max() < 0.03
 
 
-def test_a_threshold_of_the_user_is_taken_literally(tmp_path):
+def test_a_threshold_of_the_user_is_not_transformed(tmp_path):
     result = detect(*pair(tmp_path), model=Calibrated(), output=tmp_path / "out", threshold=0.7)
     assert (result.record.model.threshold, result.record.model.threshold_from) == (0.7, "option")
     probability, codes = read(result.confidence)[0] / 254, read(result.change)[2]
@@ -232,7 +232,7 @@ def test_a_threshold_of_the_user_is_taken_literally(tmp_path):
     np.testing.assert_array_equal((codes > 0)[sure], (probability > 0.7)[sure])
 
 
-def test_the_report_says_how_far_confidence_may_be_believed(tmp_path, covered):
+def test_the_report_gives_the_calibration_error(tmp_path, covered):
     paths = pair(tmp_path)
     mended = detect(*paths, model=Calibrated(), output=tmp_path / "mended")
     other = detect(*paths, model=Calibrated(), classes="pond, house", output=tmp_path / "other")
@@ -244,12 +244,12 @@ def test_the_report_says_how_far_confidence_may_be_believed(tmp_path, covered):
 
 
 def test_class_maps_need_classes(tmp_path):
-    with pytest.raises(UsageError, match="no --landcover"):
+    with pytest.raises(UsageError, match="leave landcover out"):
         detect(*pair(tmp_path), output=tmp_path / "out", model="irmad", landcover=True)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_network_may_multiply_in_bfloat16_and_the_run_says_so(tmp_path):
+def test_bfloat16_is_recorded(tmp_path):
     before, after = pair(tmp_path)
     shared = {"model": Toy(), "tile": 48}
     exact = detect(before, after, output=tmp_path / "exact", **shared)
@@ -262,9 +262,9 @@ def test_a_network_may_multiply_in_bfloat16_and_the_run_says_so(tmp_path):
         detect(before, after, output=tmp_path / "exact", precision="bf16", **shared)
 
 
-def test_a_precision_that_is_none_and_a_method_without_a_network_are_refused(tmp_path):
+def test_invalid_precisions_and_scene_models_in_bfloat16_are_refused(tmp_path):
     before, after = pair(tmp_path)
-    with pytest.raises(UsageError, match="neither 32 nor bf16"):
+    with pytest.raises(UsageError, match="precision must be 32 or bf16"):
         detect(before, after, output=tmp_path / "out", precision="16")
-    with pytest.raises(UsageError, match="irmad is no network"):
+    with pytest.raises(UsageError, match="irmad is not a network"):
         detect(before, after, output=tmp_path / "out", model="irmad", precision="bf16")

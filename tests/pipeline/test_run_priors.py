@@ -31,9 +31,10 @@ from wasnow.models.contract import ChangeLogits, ModelCard, WeightsInfo
 from wasnow.models.sam_cd import SAMCD
 from wasnow.output.change_map import ChangeMap
 from wasnow.pipeline.acceleration import OpenVinoModel
-from wasnow.pipeline.block import Feed, Rules, answer_block
-from wasnow.pipeline.plan import Options, make_plan
-from wasnow.pipeline.run import detect
+from wasnow.pipeline.api import detect
+from wasnow.pipeline.block import InferenceSettings, InputScaling, predict_block
+from wasnow.pipeline.options import Options
+from wasnow.pipeline.plan import make_plan
 from wasnow.priors import open_priors
 from wasnow.priors.files import MaskFiles
 from wasnow.priors.make import PriorRequest, make_pair
@@ -49,7 +50,7 @@ SMALL: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Told(Toy):
+class GuidedToy(Toy):
     """Believes what it is told: changed where the mask of any word is another at the other date."""
 
     classes: tuple[str, ...] = ()
@@ -68,7 +69,7 @@ class Told(Toy):
 
 
 @dataclass(frozen=True)
-class ToldEncoding(ToyEncoding):
+class GuidedEncoding(ToyEncoding):
     """One that also looks once for all words."""
 
     wants_priors: tuple[str, ...] = ("building",)
@@ -114,22 +115,22 @@ def changed(result: ChangeMap) -> NDArray[np.uint8]:
     [{}, {"tile": 32, "margin": 4}, {"tile": 32, "margin": 8, "batch": 3, "blend": True}],
     ids=["one tile", "many tiles", "blended batches"],
 )
-def test_every_tile_is_told_its_own_masks(rasters, folder, tmp_path, options):
-    result = detect(*rasters, model=Told(), output=tmp_path / "out", priors=folder, **options)
+def test_every_tile_gets_its_own_masks(rasters, folder, tmp_path, options):
+    result = detect(*rasters, model=GuidedToy(), output=tmp_path / "out", priors=folder, **options)
     np.testing.assert_array_equal(changed(result), mask(1) != mask(2))
 
 
-def test_a_raster_smaller_than_a_tile_has_no_mask_beyond_its_edge(tmp_path):
+def test_masks_are_empty_beyond_the_edge_of_a_small_raster(tmp_path):
     rasters = pair(tmp_path, height=20, width=27)
     full = write_raster(tmp_path / "full.tif", np.ones((1, 20, 27), np.uint8))
     seen = []
 
-    class Looks(Told):
+    class Recording(GuidedToy):
         def __call__(self, before: Tensor, after: Tensor, valid: Any = None, priors: Any = None) -> ChangeLogits:
             seen.append(priors)
             return super().__call__(before, after, valid, priors)
 
-    detect(*rasters, model=Looks(stride=16), output=tmp_path / "out", masks=(full,))
+    detect(*rasters, model=Recording(stride=16), output=tmp_path / "out", masks=(full,))
     assert seen[0].dtype == torch.bool
     assert seen[0].shape[-2:] == (32, 32)
     assert seen[0][..., :20, :27].all()
@@ -137,7 +138,7 @@ def test_a_raster_smaller_than_a_tile_has_no_mask_beyond_its_edge(tmp_path):
     assert not seen[0][..., 27:].any()
 
 
-def test_masks_of_a_raster_in_another_crs_come_onto_the_common_grid(rasters, tmp_path):
+def test_masks_in_another_crs_are_resampled_to_the_common_grid(rasters, tmp_path):
     """GDAL's own warped view of the masks says where they must be."""
     with rasterio.open(rasters[1]) as raster:
         to = "EPSG:3857"
@@ -151,7 +152,7 @@ def test_masks_of_a_raster_in_another_crs_come_onto_the_common_grid(rasters, tmp
     files = MaskFiles.of_pair([nothing, theirs], ("building",))
     make_pair(rasters[0], after, tmp_path / "priors", PriorRequest(("building",), files))
     result = detect(
-        rasters[0], after, model=Told(), output=tmp_path / "out", priors=tmp_path / "priors", tile=48, margin=4
+        rasters[0], after, model=GuidedToy(), output=tmp_path / "out", priors=tmp_path / "priors", tile=48, margin=4
     )
     with rasterio.open(tmp_path / "priors/after.tif") as own:
         assert own.crs.to_string() == to
@@ -167,11 +168,11 @@ def test_masks_of_a_raster_in_another_crs_come_onto_the_common_grid(rasters, tmp
 
 
 def test_a_coarser_working_grid_takes_the_nearest_mask(rasters, folder, tmp_path):
-    result = detect(*rasters, model=Told(gsd_m=4.0), output=tmp_path / "out", priors=folder, grid="working")
+    result = detect(*rasters, model=GuidedToy(gsd_m=4.0), output=tmp_path / "out", priors=folder, grid="working")
     rows, cols = changed(result).shape
     assert rows < HEIGHT
     own = open_priors(folder).read_pair(
-        Window(0, 0, rows, cols), make_plan(*rasters, model=Told(gsd_m=4.0)).pair.working
+        Window(0, 0, rows, cols), make_plan(*rasters, model=GuidedToy(gsd_m=4.0)).pair.working
     )
     found = changed(result)
     compared = found != 255
@@ -179,7 +180,7 @@ def test_a_coarser_working_grid_takes_the_nearest_mask(rasters, folder, tmp_path
     np.testing.assert_array_equal(found[compared], (own[0, 0] != own[1, 0])[compared])
 
 
-def test_a_network_answers_a_tile_as_when_it_is_called_by_hand(rasters, folder, tmp_path):
+def test_a_tile_is_predicted_as_by_a_direct_call_of_the_network(rasters, folder, tmp_path):
     torch.manual_seed(0)
     network = SAMCD(words=["building"], **SMALL).eval()
     with torch.no_grad():
@@ -200,39 +201,39 @@ def test_a_network_answers_a_tile_as_when_it_is_called_by_hand(rasters, folder, 
     assert (changed(result) != changed(without)).any()
 
 
-def test_blocks_are_told_masks_as_pure_functions():
+def test_blocks_with_masks_are_pure_functions():
     """Without a file: the same answer from any tiling."""
     rng = np.random.default_rng(0)
     image = rng.random((3, 50, 70), np.float32)
     seen = PairWindow(Window(0, 0, 50, 70), image, image.copy(), np.zeros((50, 70), np.uint8))
     masks = rng.integers(0, 2, (2, 2, 50, 70)).astype(np.uint8)
-    feed = Feed(None, None, (0.0,) * 3, (0.0,) * 3)
-    rules = Rules(Vocabulary(), 0.5, 1.0, (50, 70), (50, 70))
-    model = Told(words=("a", "b"))
+    feed = InputScaling(None, None, (0.0,) * 3, (0.0,) * 3)
+    rules = InferenceSettings(Vocabulary(), 0.5, 1.0, (50, 70), (50, 70))
+    model = GuidedToy(words=("a", "b"))
     for tiling in (Tiling(50, 70, 128, 4), Tiling(50, 70, 24, 4, block_side=1000)):
         (block,) = tiling
-        answer = answer_block(model, feed, rules, block, seen, masks)
+        answer = predict_block(model, feed, rules, block, seen, masks)
         np.testing.assert_array_equal(answer.codes[2], (masks[0] != masks[1]).any(0))
 
 
 # ------------------------------------------------------------------------------------------------------ where from
 
 
-def test_masks_made_on_the_way_are_those_that_are_made_beforehand(rasters, folder, tmp_path):
+def test_masks_computed_during_the_run_equal_those_of_a_prior_folder(rasters, folder, tmp_path):
     files = (folder.parent / "old.tif", folder.parent / "new.tif")
-    result = detect(*rasters, model=Told(), output=tmp_path / "out", masks=files)
+    result = detect(*rasters, model=GuidedToy(), output=tmp_path / "out", masks=files)
     np.testing.assert_array_equal(changed(result), mask(1) != mask(2))
     own = tmp_path / "out/.wasnow/priors"
     assert open_priors(own).digest == open_priors(folder).digest
     assert "masks" in result.record.timings_s
-    assert detect(*rasters, model=Told(), output=tmp_path / "out", masks=files).reused
+    assert detect(*rasters, model=GuidedToy(), output=tmp_path / "out", masks=files).reused
 
 
-def test_what_was_found_on_the_way_is_not_looked_for_again(rasters, tmp_path, monkeypatch):
+def test_a_resumed_run_does_not_compute_masks_again(rasters, tmp_path, monkeypatch):
     monkeypatch.setenv("WASNOW_CACHE", str(tmp_path / "cache"))
     torch.set_num_threads(1)
     weights = families.clipseg(tmp_path / "clipseg")
-    options = {"model": Told(), "output": tmp_path / "out", "masker": "clipseg", "masker_weights": (weights,)}
+    options = {"model": GuidedToy(), "output": tmp_path / "out", "masker": "clipseg", "masker_weights": (weights,)}
 
     class Stops:
         phases: Sequence[str] = ()
@@ -257,25 +258,25 @@ def test_what_was_found_on_the_way_is_not_looked_for_again(rasters, tmp_path, mo
     assert any("finding masks" in phase for phase in phases)
 
 
-def test_a_run_does_not_go_on_with_other_masks(rasters, folder, tmp_path):
-    detect(*rasters, model=Told(), output=tmp_path / "out", priors=folder)
+def test_a_run_is_not_resumed_with_other_masks(rasters, folder, tmp_path):
+    detect(*rasters, model=GuidedToy(), output=tmp_path / "out", priors=folder)
     moved = shutil.copytree(folder, tmp_path / "moved")
-    assert detect(*rasters, model=Told(), output=tmp_path / "out", priors=moved).reused
+    assert detect(*rasters, model=GuidedToy(), output=tmp_path / "out", priors=moved).reused
     with rasterio.open(moved / "after.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as raster:
         raster.write(1 - raster.read(1), 1)
     with pytest.raises(ResumeRefused, match="priors"):
-        detect(*rasters, model=Told(), output=tmp_path / "out", priors=moved)
+        detect(*rasters, model=GuidedToy(), output=tmp_path / "out", priors=moved)
     with pytest.raises(ResumeRefused, match="priors"):
-        detect(*rasters, model=Told(), output=tmp_path / "out", priors="none")
+        detect(*rasters, model=GuidedToy(), output=tmp_path / "out", priors="none")
 
 
-def test_a_map_says_that_its_masks_are_of_another_kind_than_the_model_learned_from(rasters, folder, tmp_path):
-    model = Told(weights=WeightsInfo(learned_priors={"masker": {"masker": "sam3"}}))
+def test_masks_of_another_masker_than_in_training_cause_a_warning(rasters, folder, tmp_path):
+    model = GuidedToy(weights=WeightsInfo(learned_priors={"masker": {"masker": "sam3"}}))
     result = detect(*rasters, model=model, output=tmp_path / "out", priors=folder)
     assert any("learned from masks by sam3 and is given masks by files" in text for text in result.record.warnings)
 
 
-def test_a_checkpoint_remembers_which_masks_it_learned_from(rasters, folder, tmp_path):
+def test_a_checkpoint_records_the_masker_of_its_training_masks(rasters, folder, tmp_path):
     source = {"origin": "a test", "recipe": {"priors": {"masker": {"masker": "clipseg"}}}}
     save(tmp_path / "x.safetensors", SAMCD(words=["building"], **SMALL), provenance=source)
     plan = make_plan(*rasters, model=str(tmp_path / "x.safetensors"), options=Options(priors=str(folder)))
@@ -287,48 +288,50 @@ def test_a_checkpoint_remembers_which_masks_it_learned_from(rasters, folder, tmp
 # ------------------------------------------------------------------------------------------------------- refused
 
 
-def test_a_model_that_wants_masks_and_gets_none_says_what_to_do_and_writes_nothing(rasters, tmp_path):
-    with pytest.raises(UsageError, match=r"wasnow priors BEFORE AFTER --classes 'building' -o priors/.*--masker"):
-        detect(*rasters, model=Told(), output=tmp_path / "out")
+def test_a_guided_model_without_masks_is_refused_with_advice_before_any_work(rasters, tmp_path):
+    with pytest.raises(
+        UsageError, match=r"wasnow priors BEFORE AFTER --classes 'building' -o priors/.*masker grounded-sam"
+    ):
+        detect(*rasters, model=GuidedToy(), output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    # A look at the pair needs no masks.
-    assert make_plan(*rasters, model=Told()).wants_priors == ("building",)
+    # A plan needs no masks.
+    assert make_plan(*rasters, model=GuidedToy()).wants_priors == ("building",)
 
 
 @pytest.mark.parametrize(
     ("model", "options", "error", "text"),
     [
-        (Toy(), {"priors": "x"}, UsageError, "toy takes no masks: leave --priors out"),
-        (Toy(), {"masks": ("x.tif",)}, UsageError, "leave --masks out"),
-        (Told(), {"priors": "nowhere"}, InputError, "no finished prior folder"),
-        (Told(), {"priors": "x", "masker": "sam3"}, UsageError, "--priors and --masker all say"),
-        (Told(), {"masker": "sam4"}, UsageError, "did you mean 'sam3'"),
-        (Told(), {"masker": "files"}, UsageError, "name the files with --masks"),
-        (Told(), {"masker_weights": ("x",)}, UsageError, "without --masker"),
-        (Told(), {"masks": ("nowhere.tif",)}, InputError, "no such file"),
-        (ToldEncoding(), {"keep_features": "x"}, UsageError, "keeps no features"),
+        (Toy(), {"priors": "x"}, UsageError, "toy takes no prior masks: leave priors out"),
+        (Toy(), {"masks": ("x.tif",)}, UsageError, "leave masks out"),
+        (GuidedToy(), {"priors": "nowhere"}, InputError, "no finished prior folder"),
+        (GuidedToy(), {"priors": "x", "masker": "sam3"}, UsageError, "priors and masker exclude each other"),
+        (GuidedToy(), {"masker": "sam4"}, UsageError, "did you mean 'sam3'"),
+        (GuidedToy(), {"masker": "files"}, UsageError, "name the files with --masks"),
+        (GuidedToy(), {"masker_weights": ("x",)}, UsageError, "masker_weights needs masker"),
+        (GuidedToy(), {"masks": ("nowhere.tif",)}, InputError, "no such file"),
+        (GuidedEncoding(), {"keep_features": "x"}, UsageError, "cannot be cached"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_one_line(rasters, tmp_path, model, options, error, text):
+def test_invalid_combinations_are_refused_in_one_line(rasters, tmp_path, model, options, error, text):
     with pytest.raises(error, match=text) as caught:
         detect(*rasters, model=model, output=tmp_path / "out", **options)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_masks_of_another_image_of_other_words_or_of_a_dataset_are_refused(rasters, folder, tmp_path):
+def test_masks_of_other_images_words_or_of_a_dataset_are_refused(rasters, folder, tmp_path):
     with pytest.raises(InputError, match="of another before image"):
-        detect(*pair(tmp_path, seed=9), model=Told(), output=tmp_path / "out", priors=folder)
+        detect(*pair(tmp_path, seed=9), model=GuidedToy(), output=tmp_path / "out", priors=folder)
     with pytest.raises(VocabularyError, match="no priors for road, only for building"):
-        detect(*rasters, model=Told(words=("road",)), output=tmp_path / "out", priors=folder)
+        detect(*rasters, model=GuidedToy(words=("road",)), output=tmp_path / "out", priors=folder)
     shutil.copytree(folder, tmp_path / "dataset")
     manifest = json.loads((tmp_path / "dataset/priors.json").read_text())
     (tmp_path / "dataset/priors.json").write_text(json.dumps({**manifest, "kind": "dataset"}))
     with pytest.raises(UsageError, match="holds priors of a dataset"):
-        detect(*rasters, model=Told(), output=tmp_path / "out", priors=tmp_path / "dataset")
+        detect(*rasters, model=GuidedToy(), output=tmp_path / "out", priors=tmp_path / "dataset")
 
 
-def test_openvino_is_shown_masks_beside_the_images(monkeypatch):
+def test_openvino_gets_the_masks(monkeypatch):
     """Its wrapper hands on what it is given; the package itself need not be there."""
     network = SAMCD(words=["building"], **SMALL).eval()
     wrapped = OpenVinoModel(network)
@@ -343,7 +346,7 @@ def test_openvino_is_shown_masks_beside_the_images(monkeypatch):
             assert torch.allclose(wrapped(*images, valid, *told).change, expected, atol=1e-4)
 
 
-def test_it_is_typed_like_that(rasters, folder, tmp_path):
+def test_the_command_line_accepts_prior_masks(rasters, folder, tmp_path):
     save(tmp_path / "x.safetensors", SAMCD(words=["building"], **SMALL), provenance={"origin": "a test"})
     app = typer.Typer()
     app.command("detect")(verb.detect)

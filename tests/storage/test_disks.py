@@ -78,7 +78,7 @@ import rasterio, torch, scipy, shapely, pyogrio, pyarrow, jinja2, skimage.regist
 from pathlib import Path
 from wasnow.pipeline import plan
 from wasnow.output import writer
-from wasnow.pipeline import run
+from wasnow.pipeline import api
 from wasnow.storage import journal
 from wasnow.output.report import html, stac, style
 from wasnow.errors import WasnowError, InputError
@@ -102,7 +102,7 @@ def attempt(output, meddle=lambda: None, progress=None):
             try:
                 torch.set_num_threads(1)
                 meddle()
-                run.detect(before, after, output=output, model=Toy(tile=32), progress=progress)
+                api.detect(before, after, output=output, model=Toy(tile=32), progress=progress)
                 said = None
             except BaseException as error:
                 known = isinstance(error, WasnowError)

@@ -1,6 +1,6 @@
-"""Many pairs from one list: read and checked, worked through, summed up.
+"""Detect change in many pairs: read and check the list, run each pair, write summaries.
 
-table.py ──> run.py ──> summary.py
+table.py, names.py ──> run.py ──> summary.py
 """
 
 from wasnow.batch.run import detect_pairs

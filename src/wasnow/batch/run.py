@@ -1,14 +1,14 @@
-"""A list of pairs, one after the other: what is done stays done, what fails is listed, and the rest goes on.
+"""Detect change in all pairs of a list, one after the other. Finished pairs are kept, failures are listed.
 
-    list.csv ──> rows, all checked first ──> for each: run.detect ──> OUT/NAME/
+    list.csv ──> rows, all checked first ──> for each: detect ──> OUT/NAME/
                                                   └──> journal line ──> OUT/summary.json, summary.csv, index.html
 
     OUT/.wasnow/
-      lock, holder.json   one run at a time works through the list
-      pairs.jsonl         one line per pair that was done or failed, with what was asked
+      lock, holder.json   one process at a time works on a list
+      pairs.jsonl         one line per finished or failed pair
 
-Whether a pair is done is not believed to the journal: its result folder answers at once where it holds that very run,
-and notices inputs that changed since. The journal is for the summary, and says why something failed.
+The result folder of a pair decides whether it is finished: detect returns it at once if it contains this run, and
+notices changed inputs. The journal serves the summary and holds the reasons of failures.
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, cast
 
-from wasnow.batch.summary import PairOutcome, PairsSummary, Summaries
+from wasnow.batch.summary import PairOutcome, PairsSummary, SummaryWriter
 from wasnow.batch.table import PairRow, read_pairs
 from wasnow.errors import DiskFull, Interrupted, OutputError, WasnowError, WorkersLost
+from wasnow.models import loading
 from wasnow.models.contract import ChangeModel, SceneModel
 from wasnow.models.registry import DEFAULT
 from wasnow.output.change_map import ChangeMap
-from wasnow.pipeline import run as engine
-from wasnow.pipeline.plan import named_model
+from wasnow.pipeline import api
+from wasnow.pipeline.api import with_option_parameters
+from wasnow.pipeline.options import OptionValues
+from wasnow.pipeline.progress import Progress, no_progress
 from wasnow.storage.atomic import append_line
 from wasnow.storage.journal import Workspace, workspace
 
 JOURNAL = "pairs.jsonl"
+
 Model = str | ChangeModel | SceneModel
 
-Progress = Callable[[str, int, int], None]
-"""Called with (phase, done, total); the phase ``pairs`` counts the list, the others are those of `run.detect`."""
 
-
+@with_option_parameters
 def detect_pairs(
     table: str | os.PathLike[str] | Iterable[Mapping[str, Any]],
     *,
@@ -52,71 +54,71 @@ def detect_pairs(
     progress: Progress | None = None,
     each: Callable[[PairOutcome], None] | None = None,
     command: Sequence[str] | None = None,
-    **options: Any,
+    **options: Unpack[OptionValues],
 ) -> PairsSummary:
-    """Find what changed in each of many pairs; the same call again does what is left.
+    """Detect change in every pair of a list; the same call again continues with the rest.
 
-    One pair that fails does not stop the others; a full disk, lost workers and Ctrl-C do.
+    A pair that fails does not stop the others; a full disk, lost workers and Ctrl-C do.
 
     Args:
-        table: a CSV file with the columns before and after, and others: see `read_pairs`; or mappings like its rows.
-        output: the folder for a result folder per pair, and for the summary.
-        model: as for `run.detect`; a row may name another. Consecutive pairs with the same model load it once.
-        classes: as for `run.detect`; a row may name others.
-        overwrite: drop what earlier runs left of each pair.
-        fail_fast: stop at the first pair that fails; the others wait.
-        progress: called with (phase, done, total).
-        each: called with the outcome of each pair, when it is known.
+        table: a CSV file with the columns before and after and optional others, see `read_pairs`; or mappings like its
+            rows.
+        output: the folder for a result folder per pair and for the summary.
+        model: as for `detect`, where a row names none. It is loaded once for consecutive pairs with the same model.
+        classes: as for `detect`, where a row names none.
+        overwrite: remove the results of earlier runs of each pair.
+        fail_fast: stop at the first pair that fails.
+        progress: called with (phase, done, total); the phase ``pairs`` counts the pairs.
+        each: called with the outcome of each pair.
         command: what the user typed, for the records.
-        **options: as for `run.detect`; a row may set others.
+        **options: as for `detect`, where a row sets none.
 
     Returns:
-        The outcome of every row; failures are in there, and not raised.
+        The outcome of every row, failures included.
 
     Raises:
-        PairsError, InputError, UsageError: the list, or what is asked for all of it, cannot be meant; nothing is done.
-        OutputError, DiskFull, WorkersLost, Interrupted: no pair could go on; what is done stays.
+        PairsError, InputError, UsageError: the list, or an option for all pairs, is not valid; nothing was done.
+        OutputError, DiskFull, WorkersLost, Interrupted: no pair can continue; finished pairs are kept.
     """
-    rows = read_pairs(table, common=options)
+    rows = read_pairs(table, common=cast("dict[str, Any]", options))
     folder = Path(output)
-    tell = progress or (lambda phase, done, total: None)
     with workspace(folder) as space:
-        _check_place(space, rows)
-        run = _Run(space, rows, model, classes, dict(options), overwrite, tuple(command or ()), tell)
-        return run.through(fail_fast, each or (lambda outcome: None))
+        _check_folder(space, rows)
+        run = _ListRun(space, rows, model, classes, options, overwrite, tuple(command or ()), progress or no_progress)
+        return run.run(fail_fast, each or (lambda outcome: None))
 
 
-def _check_place(space: Workspace, rows: Sequence[PairRow]) -> None:
-    """Refuse a folder that is the result of a single pair, and names that lead out of it."""
+def _check_folder(space: Workspace, rows: Sequence[PairRow]) -> None:
+    """Refuse the result folder of a single pair, and links that lead out of the folder."""
     if space.plan is not None:
         raise OutputError(f"{space.output} is the result folder of one pair; choose another folder for a list of them")
     for row in rows:
         if (space.output / row.name).is_symlink():
-            raise OutputError(f"{space.output / row.name} is a link and leads elsewhere; remove it, or rename the pair")
+            raise OutputError(f"{space.output / row.name} is a link to another folder; remove it, or rename the pair")
 
 
 @dataclasses.dataclass
-class _Run:
-    """One way through the list."""
+class _ListRun:
+    """One run over the list."""
 
     space: Workspace
     rows: Sequence[PairRow]
     model: Model
     classes: str | Sequence[str] | None
-    options: dict[str, Any]
+    options: OptionValues
     overwrite: bool
     command: tuple[str, ...]
-    tell: Progress
+    progress: Progress
     _loaded: tuple[tuple[str, str], Model] | None = None
 
-    def through(self, fail_fast: bool, each: Callable[[PairOutcome], None]) -> PairsSummary:
-        outcomes = self._remembered()
-        summaries = Summaries(self.space.output)
+    def run(self, fail_fast: bool, each: Callable[[PairOutcome], None]) -> PairsSummary:
+        outcomes = self._from_journal()
+        summaries = SummaryWriter(self.space.output)
         summaries.write(outcomes, now=True)
         try:
             self._check_model()
             for place, row in enumerate(self.rows):
-                self.tell("pairs", place, len(self.rows))
+                self.progress("pairs", place, len(self.rows))
                 outcome = self._one(row)
                 if outcome.reused and outcomes[place].seconds is not None:
                     outcome = dataclasses.replace(outcome, seconds=outcomes[place].seconds)
@@ -127,7 +129,7 @@ class _Run:
                 if outcome.state == "failed" and fail_fast:
                     break
             else:
-                self.tell("pairs", len(self.rows), len(self.rows))
+                self.progress("pairs", len(self.rows), len(self.rows))
         except KeyboardInterrupt:
             raise Interrupted("interrupted between two pairs; run the same command again to go on") from None
         finally:
@@ -136,23 +138,23 @@ class _Run:
         return PairsSummary(self.space.output, tuple(outcomes))
 
     def _one(self, row: PairRow) -> PairOutcome:
-        """Carry out one pair.
+        """Detect change in one pair.
 
         Raises:
-            Interrupted, DiskFull, WorkersLost: no other pair could do better.
+            Interrupted, DiskFull, WorkersLost: the other pairs would fail too.
         """
         started = time.perf_counter()
         outcome = _waiting(row)
         try:
-            options = {**self.options, **row.options}
-            result = engine.detect(
+            options = cast("dict[str, Any]", {**self.options, **row.options})
+            result = api.detect(
                 row.before,
                 row.after,
                 output=self.space.output / row.name,
                 model=self._model(row.model if row.model is not None else self.model, options),
                 classes=row.classes if row.classes is not None else self.classes,
                 overwrite=self.overwrite,
-                progress=self.tell,
+                progress=self.progress,
                 command=self.command,
                 **options,
             )
@@ -164,35 +166,35 @@ class _Run:
         except Exception as error:
             kind, reason = type(error).__name__, str(error)
             if not isinstance(error, WasnowError):
-                # A fault of ours with one pair is no reason to leave the others undone.
+                # A bug that affects one pair must not stop the others.
                 reason = f"this is a bug in wasnow: {kind}: {error}; run it alone with --debug and report it"
                 self._note_traceback(row, error)
             return dataclasses.replace(outcome, state="failed", reason=" ".join(reason.split()), error=kind)
 
     def _check_model(self) -> None:
-        """What is wrong with the model of the whole list is no fault of each pair.
+        """Report a problem with the model of the whole list once, not for each pair.
 
         Raises:
-            UsageError, CheckpointError: there is no such model, or it cannot be loaded.
+            UsageError, CheckpointError: it does not exist or cannot be loaded.
         """
         if isinstance(self.model, str) and any(row.model is None for row in self.rows):
             first = next(row for row in self.rows if row.model is None)
-            self._model(self.model, {**self.options, **first.options})
+            self._model(self.model, {**cast("dict[str, Any]", self.options), **first.options})
 
     def _model(self, model: Model, options: Mapping[str, Any]) -> Model:
-        """A model that is loaded once for all pairs in a row that want it; by name where workers load their own."""
+        """The model, loaded once for consecutive pairs; its name where workers load it themselves."""
         if not isinstance(model, str) or options.get("workers") or options.get("scheduler"):
             return model
         key = model, str(options.get("device", "auto"))
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None
-            self._loaded = key, named_model(*key)
+            self._loaded = key, loading.load(model, device=key[1])
         return self._loaded[1]
 
     # --- the journal --------------------------------------------------------------------------------------------
 
-    def _remembered(self) -> list[PairOutcome]:
-        """What the journal says of each row, where the row still asks the same."""
+    def _from_journal(self) -> list[PairOutcome]:
+        """The outcome of each row in the journal, if the row is unchanged."""
         known: dict[tuple[str, str], PairOutcome] = {}
         fields = {field.name for field in dataclasses.fields(PairOutcome)}
         with suppress(FileNotFoundError), (self.space.folder / JOURNAL).open("rb") as journal:

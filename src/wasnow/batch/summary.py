@@ -1,10 +1,10 @@
-"""What became of each pair of a list: a table for programs, one for spreadsheets, and a page with links.
+"""The outcome of each pair of a list, written for programs, for spreadsheets, and as a page with links.
 
-    outcomes ──> summary.json   everything; `wasnow verify` goes by it
-             ├─> summary.csv    for a spreadsheet: a cell that it would take for a formula begins with an apostrophe
-             └─> index.html     for a person: links to the reports; asks nothing of any server
+    outcomes ──> summary.json   everything; read by `wasnow verify`
+             ├─> summary.csv    for spreadsheets: cells that look like a formula start with an apostrophe
+             └─> index.html     links to the reports; works offline
 
-All three are replaced as a whole whenever a pair is finished, so they may be read at any time.
+The files are replaced atomically when pairs finish, so they may be read at any time.
 """
 
 from __future__ import annotations
@@ -31,23 +31,33 @@ FORMAT = 1
 State = Literal["waiting", "done", "partial", "failed"]
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
-"""What a spreadsheet takes for the beginning of a formula; some also take the wide forms."""
+"""Characters that start a formula in a spreadsheet; some programs also accept the full-width forms."""
 
-SHARE_OF_TIME = 0.05
-"""Of the time of a run, what rewriting the summary may take: a list of many thousands is rewritten less often."""
+TIME_SHARE = 0.05
+"""Largest share of the run time that writing summaries may take: long lists are written less often."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairOutcome:
-    """What became of one pair.
+    """The outcome of one pair.
 
     Attributes:
-        state: ``done``; ``partial``: done, with parts that could not be read; ``failed``, see ``reason``; ``waiting``.
-        reason: why it failed, in one line; what was flagged, for a partial one.
-        error: the class of that error.
-        reused: its folder held this very run already.
-        key: a digest of what was asked.
-        changed_area_m2, changed_share, changed_px, not_processed_px, polygons, seconds: None where not known.
+        row: its number in the list.
+        name: of its result folder.
+        before: the earlier raster.
+        after: the later raster.
+        state: ``done``; ``partial``: done with parts that could not be read; ``failed``, see ``reason``; ``waiting``.
+        reason: why it failed, or what is flagged, in one line.
+        error: the class of the error.
+        model: its name; None if the list names none and the pair is not done.
+        changed_area_m2: None if unknown, as for the following.
+        changed_share: of the valid pixels, 0..1.
+        changed_px: number of changed pixels.
+        not_processed_px: number of flagged pixels.
+        polygons: number of polygons.
+        seconds: that it took.
+        reused: its folder contained this run already.
+        key: a digest of the row.
     """
 
     row: int
@@ -70,10 +80,10 @@ class PairOutcome:
 
 @dataclass(frozen=True)
 class PairsSummary:
-    """A list of pairs that was worked through, as far as it went.
+    """The outcomes of a list of pairs.
 
     Attributes:
-        folder: that holds the result folders and the summary.
+        folder: of the result folders and the summary.
         pairs: one outcome per row of the list, in its order.
     """
 
@@ -81,46 +91,50 @@ class PairsSummary:
     pairs: tuple[PairOutcome, ...]
 
     def of(self, state: State) -> tuple[PairOutcome, ...]:
-        """Those in one state."""
+        """Return the pairs in one state."""
         return tuple(each for each in self.pairs if each.state == state)
 
     @property
     def complete(self) -> bool:
-        """Whether every pair is done, and nothing of any had to be flagged as unreadable."""
+        """Whether every pair is done without parts that could not be read."""
         return all(each.state == "done" for each in self.pairs)
 
     @property
     def table(self) -> Path:
-        """The summary for spreadsheets."""
+        """Path of the summary for spreadsheets."""
         return self.folder / TABLE
 
     @property
     def page(self) -> Path:
-        """The summary for people."""
+        """Path of the summary page."""
         return self.folder / PAGE
 
     def summary(self) -> str:
-        """One line: how many pairs are in which state."""
-        return told(self.pairs)
+        """Return one line with the number of pairs in each state."""
+        return counts_text(self.pairs)
 
 
-def told(pairs: Sequence[PairOutcome]) -> str:
-    """``12 pairs: 10 done, 1 failed, 1 waiting``."""
+def counts_text(pairs: Sequence[PairOutcome]) -> str:
+    """Return ``12 pairs: 10 done, 1 failed, 1 waiting``."""
     counts = Counter(each.state for each in pairs)
     states: tuple[State, ...] = ("done", "partial", "failed", "waiting")
     parts = [f"{counts[state]:,} {state}" for state in states if counts[state]]
     return f"{len(pairs):,} pair{'s' * (len(pairs) != 1)}: {', '.join(parts)}"
 
 
-class Summaries:
-    """Writes the summary again and again, and no more often than it is worth."""
+class SummaryWriter:
+    """Writes the summary files repeatedly, limited to a share of the run time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._next = 0.0
 
     def write(self, pairs: Sequence[PairOutcome], *, now: bool = False) -> None:
-        """All three files, each replaced as a whole; passed over where they were written just before.
+        """Replace the summary files, unless they were written a short time ago.
+
+        Args:
+            pairs: the outcomes.
+            now: write in any case.
 
         Raises:
             DiskFull, OutputError: they cannot be written.
@@ -132,11 +146,11 @@ class Summaries:
         write_atomically(self._folder / PAGE, as_page(pairs).encode())
         write_atomically(self._folder / SUMMARY, as_json(pairs).encode())
         ended = time.monotonic()
-        self._next = ended + (ended - started) / SHARE_OF_TIME
+        self._next = ended + (ended - started) / TIME_SHARE
 
 
 def as_json(pairs: Sequence[PairOutcome]) -> str:
-    """The text of ``summary.json``."""
+    """Return the text of ``summary.json``."""
     value = {
         "format": FORMAT,
         "wasnow": wasnow.__version__,
@@ -165,7 +179,7 @@ _COLUMNS = (
 
 
 def as_csv(pairs: Sequence[PairOutcome]) -> str:
-    """The text of ``summary.csv``: every text is a text, also for a spreadsheet that would rather calculate."""
+    """Return the text of ``summary.csv``, in which no cell is a formula."""
     buffer = io.StringIO()
     table = csv.writer(buffer, lineterminator="\n")
     table.writerow(_COLUMNS)
@@ -187,9 +201,9 @@ def _report(each: PairOutcome) -> str | None:
 
 
 def as_page(pairs: Sequence[PairOutcome]) -> str:
-    """The text of ``index.html``."""
+    """Return the text of ``index.html``."""
     rows = "\n".join(_page_row(each) for each in pairs)
-    return _PAGE.format(title=html.escape(told(pairs)), rows=rows, version=html.escape(wasnow.__version__))
+    return _PAGE.format(title=html.escape(counts_text(pairs)), rows=rows, version=html.escape(wasnow.__version__))
 
 
 def _page_row(each: PairOutcome) -> str:
@@ -235,7 +249,7 @@ th, td {{ text-align: left; vertical-align: top; padding: .4rem .8rem; border-bo
 {rows}
 </tbody>
 </table>
-<p>wasnow {version}. The same command again does what is waiting or failed.</p>
+<p>wasnow {version}. Run the same command again to continue with waiting and failed pairs.</p>
 </body>
 </html>
 """

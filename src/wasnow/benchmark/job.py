@@ -41,11 +41,11 @@ from wasnow.benchmark.plan import Turn
 from wasnow.benchmark.scene import PerPair
 from wasnow.errors import Interrupted, WasnowError
 from wasnow.evaluation import evaluate, evaluation_mode, infer_pair, predict, write_evaluation
-from wasnow.models import checkpoint, registry
+from wasnow.models import registry
 from wasnow.models.contract import ChangeModel, SceneModel
+from wasnow.models.loading import load_network, resolve_device
 from wasnow.output.report.codes import GAP, dates_png, palette
 from wasnow.output.report.pictures import paletted_png
-from wasnow.pipeline.plan import chosen_device
 from wasnow.priors.samples import LABELS, with_priors
 from wasnow.training.devices import peak_memory_mb
 from wasnow.training.logging import LineLogger, NullLogger
@@ -241,9 +241,9 @@ def _model(job: Job) -> ChangeModel:
     """The model of a row, with its weights, on its device."""
     row, device = job.turn.row, _device(job)
     if row.config is not None:
-        return checkpoint.load(job.folder, device=device)
+        return load_network(job.folder, device=device)
     if row.weights is not None:
-        return checkpoint.load(row.weights, device=device)
+        return load_network(row.weights, device=device)
     assert row.model is not None
     made = registry.build(row.model)
     return PerPair(made) if isinstance(made, SceneModel) else made
@@ -251,7 +251,7 @@ def _model(job: Job) -> ChangeModel:
 
 def _device(job: Job) -> str:
     config = job.turn.config
-    return chosen_device(job.device if config is None else config.device)
+    return resolve_device(job.device if config is None else config.device)
 
 
 def _training(folder: Path) -> dict[str, Any]:

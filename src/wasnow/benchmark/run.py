@@ -50,10 +50,10 @@ from wasnow.benchmark.table import Table, as_csv, as_json, as_tex, line
 from wasnow.errors import CheckpointError, Interrupted, OutputError, ResumeRefused
 from wasnow.evaluation import change_labels, labels
 from wasnow.models import checkpoint
+from wasnow.models.loading import resolve_device
 from wasnow.models.registry import MODELS
 from wasnow.output.report.codes import NO_LABEL_COLOR, SIDE, dates_png
 from wasnow.output.report.pictures import data_uri, photo_jpeg
-from wasnow.pipeline.plan import chosen_device
 from wasnow.training.run_folder import RUN_NAME, RunFolder, differences
 from wasnow.vocabulary import CHANGED, CHANGED_COLOR, NO_CHANGE_COLOR, Vocabulary
 
@@ -180,7 +180,7 @@ class Benchmark:
             Interrupted: Ctrl-C or SIGTERM; run it again to go on.
         """
         turns = list(self.plan.turns(only))
-        chosen_device(self._device)  # now, and not once in every row
+        resolve_device(self._device)  # now, and not once in every row
         if overwrite:
             self.clear(only)
         self.check()
@@ -450,7 +450,7 @@ def machine() -> dict[str, str | int | float | None]:
     memory = None
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
-    cuda = chosen_device("auto") == "cuda"
+    cuda = resolve_device("auto") == "cuda"
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),

@@ -1,4 +1,4 @@
-"""The command line: one file per verb, glue only. Everything heavy is imported inside a verb, so ``--help`` is instant.
+"""The command line: one module per verb. Heavy packages are imported inside the verbs, so that ``--help`` is quick.
 
 Exit codes:
     0    success
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import typer
 
-from wasnow._system import patient_threads
+from wasnow._system import passive_thread_waiting
 from wasnow.cli import (
     areas,
     benchmark,
@@ -53,10 +53,10 @@ app = typer.Typer(
 @app.callback()
 def wasnow(
     version: bool = typer.Option(
-        False, "--version", callback=print_version, is_eager=True, help="Print the version and leave."
+        False, "--version", callback=print_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
-    """Was a field, now a car park: where two images of one place differ, from what to what, and how surely."""
+    """Detect land-cover change between two images: where, from which class to which class, with which confidence."""
 
 
 app.command("detect", epilog=detect.EXAMPLES)(detect.detect)
@@ -78,6 +78,6 @@ app.command("priors", epilog=priors.EXAMPLES)(priors.priors)
 
 
 def main() -> None:
-    """The ``wasnow`` command."""
-    patient_threads()
+    """Run the ``wasnow`` command."""
+    passive_thread_waiting()
     app()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, terminated_like_interrupted, verb, warn
+from wasnow._system import sigterm_as_interrupt
+from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, verb, warn
 from wasnow.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def benchmark(
             contest.check()
         _preview(contest.tasks(rows), pairs, as_json=as_json)
         return
-    with terminated_like_interrupted():
+    with sigterm_as_interrupt():
         outcome = contest.run(rows, overwrite=overwrite)
     if as_json:
         _print_outcome(outcome)

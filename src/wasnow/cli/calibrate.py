@@ -57,7 +57,7 @@ def calibrate(
     """Fit temperatures on validation pairs and write them into the checkpoint; maps stay as they are."""
     from wasnow.errors import UsageError
     from wasnow.evaluation.temperature import at_bound
-    from wasnow.models.checkpoint import load, read_header, resolve, set_calibration
+    from wasnow.models.checkpoint import read_header, resolve, set_calibration
 
     found = resolve(checkpoint)
     if not checkpoint.exists() and found.exists():
@@ -71,9 +71,9 @@ def calibrate(
     name, samples = validation_pairs(dataset.splits, split, header, force=force)
     from wasnow.evaluation import calibrate as fit
     from wasnow.evaluation.page import calibration_page
-    from wasnow.pipeline.plan import chosen_device
+    from wasnow.models.loading import load_network
 
-    model = load(found, device=chosen_device(device))
+    model = load_network(found, device=device)
     samples, _, remarks = with_masks(model, samples, name, dataset, priors, found, header)
     for remark in remarks:
         warn(remark)

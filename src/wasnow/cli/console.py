@@ -1,10 +1,9 @@
-"""What all verbs share: errors as one line, exit codes, progress, quiet and JSON."""
+"""Shared by all verbs: errors in one line, exit codes, progress, quiet and JSON output."""
 
 from __future__ import annotations
 
 import functools
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
-from wasnow.errors import EXIT_BUG, EXIT_INTERRUPTED, WasnowError
+from wasnow.errors import EXIT_BUG, EXIT_INTERRUPTED, InvalidOption, WasnowError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -27,18 +26,22 @@ QUIET = typer.Option(False, "--quiet", "-q", help="Print errors only.", rich_hel
 JSON = typer.Option(False, "--json", help="Print one JSON object on standard output.", rich_help_panel="Output")
 
 PHASES = {
-    "checksums": "checking files",
-    "survey": "looking over the pair",
+    "checksums": "checksums",
+    "survey": "survey",
     "detect": "detecting",
     "results": "writing results",
     "blocks": "decoding",
     "inputs": "checking inputs",
 }
+"""Phases of a run as the progress display names them; other phases are shown under their own names."""
+
+LOG_INTERVAL_S = 10.0
+"""Time between two progress lines where standard error is not a terminal."""
 
 
-def print_version(wanted: bool) -> None:
-    """``wasnow --version``."""
-    if wanted:
+def print_version(requested: bool) -> None:
+    """Print the version and exit: the callback of ``--version``."""
+    if requested:
         from wasnow import __version__
 
         typer.echo(f"wasnow {__version__}")
@@ -46,7 +49,7 @@ def print_version(wanted: bool) -> None:
 
 
 def verb(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a verb fail in one line and with its exit code; a traceback only with ``--debug``."""
+    """Report errors of a verb in one line and with their exit code; with ``--debug`` show the traceback."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -56,7 +59,7 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         except WasnowError as error:
             if debug:
                 raise
-            fail(str(error))
+            fail(_message(error))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             fail("interrupted")
@@ -64,7 +67,7 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         except (typer.Exit, typer.Abort):
             raise
         except BrokenPipeError:
-            # The reader of a pipe left (wasnow info | head): no news.
+            # The reader of the pipe has ended (wasnow info | head); that is not an error.
             sys.stderr.close()
             raise typer.Exit(0) from None
         except Exception as error:
@@ -76,62 +79,56 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def _message(error: WasnowError) -> str:
+    if isinstance(error, InvalidOption):
+        from wasnow.cli.options import flag_name
+
+        return error.written(flag_name)
+    return str(error)
+
+
 def fail(message: str) -> None:
-    """One line on standard error."""
+    """Print an error in one line on standard error."""
     typer.secho("wasnow: ", fg=typer.colors.RED, bold=True, nl=False, err=True)
     typer.echo(" ".join(message.split()), err=True)
 
 
 def warn(message: str) -> None:
-    """One line on standard error."""
+    """Print a warning in one line on standard error."""
     typer.secho("warning: ", fg=typer.colors.YELLOW, nl=False, err=True)
     typer.echo(" ".join(message.split()), err=True)
 
 
 def print_json(value: Any) -> None:
-    """Machine-readable output on standard output."""
+    """Print a value as JSON on standard output."""
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 @contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C: batch systems send it before they kill."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
-        # Not in the main thread: whoever embeds us owns the signals.
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar with rate and time left on a terminal, a line now and then elsewhere, nothing when quiet."""
+    """Yield a progress callback: bars on a terminal, occasional lines elsewhere, nothing when quiet."""
     if quiet:
         yield lambda phase, done, total: None
     elif not sys.stderr.isatty():
         yield _Lines()
     else:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
-        console = Console(stderr=True)
         with Progress(
             TextColumn("{task.description:>22}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:>10}"),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=Console(stderr=True),
         ) as bars:
             yield _Bars(bars)
 
@@ -141,47 +138,41 @@ class _Bars:
 
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
-        self._tasks: dict[str, tuple[TaskID, float, int]] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         if phase not in self._tasks:
-            task = self._bars.add_task(PHASES.get(phase, phase), total=total, rate="", left="")
-            self._tasks[phase] = (task, time.monotonic(), done)
-        task, since, first = self._tasks[phase]
-        if done < first or done == 0:
-            # Begun anew: the same phase of another pair.
-            since, first = time.monotonic(), done
-            self._tasks[phase] = task, since, first
-        seconds, steps = time.monotonic() - since, done - first
-        rate = left = ""
-        if phase == "detect" and steps > 0 and seconds > 0:
-            rate = f"{steps / seconds:.1f}/s"
-            left = f"{duration((total - done) * seconds / steps)} left" if done < total else ""
-        self._bars.update(task, completed=done, total=total, rate=rate, left=left)
+            self._tasks[phase] = self._bars.add_task(PHASES.get(phase, phase), total=total)
+        elif done < self._done[phase]:
+            # The same phase of another pair.
+            self._bars.reset(self._tasks[phase], total=total)
+        self._done[phase] = done
+        self._bars.update(self._tasks[phase], completed=done, total=total)
 
 
 class _Lines:
-    """Phases as plain lines, at most one every ten seconds, for logs."""
+    """Phases as plain lines for logs, at most one every `LOG_INTERVAL_S` seconds."""
 
     def __init__(self) -> None:
         self._phase = ""
-        self._said = 0.0
-        self._since = 0.0
+        self._printed = 0.0
+        self._start = 0.0
         self._first = 0
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         now = time.monotonic()
         if phase != self._phase:
-            self._phase, self._since, self._said, self._first = phase, now, now, done
+            self._phase, self._start, self._printed, self._first = phase, now, now, done
             typer.echo(f"{PHASES.get(phase, phase)} ...", err=True)
-        elif now - self._said >= 10 and done > self._first:
-            self._said = now
-            left = (total - done) * (now - self._since) / (done - self._first)
-            typer.echo(f"{PHASES.get(phase, phase)} {done}/{total}, {duration(left)} left", err=True)
+        elif now - self._printed >= LOG_INTERVAL_S and done > self._first:
+            self._printed = now
+            remaining = (total - done) * (now - self._start) / (done - self._first)
+            typer.echo(f"{PHASES.get(phase, phase)} {done}/{total}, {duration(remaining)} left", err=True)
 
 
 def duration(seconds: float) -> str:
-    """``2 h 05 min``, ``3 min 20 s``, ``12 s``."""
+    """Return ``2 h 05 min``, ``3 min 20 s`` or ``12 s``."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

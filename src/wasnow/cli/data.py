@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wasnow.cli.console import DEBUG, JSON, QUIET, fail, print_json, progress, terminated_like_interrupted, verb, warn
+from wasnow._system import sigterm_as_interrupt
+from wasnow.cli.console import DEBUG, JSON, QUIET, fail, print_json, progress, verb, warn
 from wasnow.errors import EXIT_INPUT, SingleDated
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def check(
     except SingleDated:
         _check_masks(folder, encoding, as_json=as_json, quiet=quiet)
         return
-    with terminated_like_interrupted(), progress(quiet or as_json) as report:
+    with sigterm_as_interrupt(), progress(quiet or as_json) as report:
         found = dataset.examine(report)
     facts = dataset.describe()
     if as_json:
@@ -93,7 +94,7 @@ def preview(
     from wasnow.data.preview import write_preview
 
     dataset = open_dataset(folder, encoding=encoding, split=split, tile=tile, strict=False)
-    with terminated_like_interrupted(), progress(quiet) as report:
+    with sigterm_as_interrupt(), progress(quiet) as report:
         write_preview(dataset, output, shown=pairs, progress=report)
     if not quiet:
         for warning in dataset.warnings:
@@ -143,7 +144,7 @@ def pairs(
         "val from": ", ".join(held.groups) if held is not None else "nothing",
         "images": folder.fingerprint,
     }
-    with terminated_like_interrupted(), progress(quiet) as report:
+    with sigterm_as_interrupt(), progress(quiet) as report:
         name = f"pairs made of {folder.root.resolve().name}"
         export_second(splits, output, name=name, provenance=notes, overwrite=overwrite, progress=report)
     if not quiet:

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from wasnow.cli.console import DEBUG, QUIET, progress, terminated_like_interrupted, verb
-from wasnow.cli.detect import tell_result
+from wasnow._system import sigterm_as_interrupt
+from wasnow.cli.console import DEBUG, QUIET, progress, verb
+from wasnow.cli.detect import print_result
 from wasnow.models.registry import DEFAULT
 
 FROM_TO_ROWS = 6
@@ -30,13 +31,13 @@ def demo(
 ) -> None:
     """Render a synthetic aerial pair, detect what changed, and score it against the truth."""
     from wasnow.evaluation.demo import render, score
-    from wasnow.pipeline import run
+    from wasnow.pipeline.api import detect
     from wasnow.synthetic import write_scene
 
     scene = render(seed, side)
     paths = write_scene(scene, output / "pair")
-    with terminated_like_interrupted(), progress(quiet) as tell:
-        result = run.detect(
+    with sigterm_as_interrupt(), progress(quiet) as tell:
+        result = detect(
             paths.before,
             paths.after,
             output=output / "result",
@@ -48,7 +49,7 @@ def demo(
         )
     if quiet:
         return
-    tell_result(result)
+    print_result(result)
     scores = score(result, scene)
     binary = scores.binary
     typer.echo(

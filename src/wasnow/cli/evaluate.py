@@ -84,7 +84,7 @@ def evaluate(
 ) -> None:
     """Score a model on labelled pairs: both protocols, every class, every image, with confidence intervals."""
     synonyms = parse_synonyms(others or ())
-    from wasnow.models.checkpoint import load, read_header, resolve
+    from wasnow.models.checkpoint import read_header, resolve
 
     found = resolve(checkpoint)
     header = read_header(found)
@@ -95,9 +95,9 @@ def evaluate(
         warn(f"these pairs ({name}) were trained on, so the scores say little about others")
     from wasnow.evaluation import evaluate as score
     from wasnow.evaluation import write_evaluation
-    from wasnow.pipeline.plan import chosen_device
+    from wasnow.models.loading import load_network
 
-    model = load(found, device=chosen_device(device))
+    model = load_network(found, device=device)
     samples, origin, remarks = with_masks(model, samples, name, dataset, priors, found, header)
     with progress(quiet or as_json) as tell:
         result = score(

@@ -1,4 +1,4 @@
-"""``wasnow info``: what a pair is, how it would be aligned, what looks wrong."""
+"""``wasnow info``: both files, how the pair would be aligned, and possible problems."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wasnow.cli.console import DEBUG, JSON, print_json, verb, warn
+from wasnow.cli.options import option_values, with_run_options
 from wasnow.models.registry import DEFAULT
-from wasnow.pipeline.parsing import parse_bands
+from wasnow.pipeline.options import MODEL
 
 if TYPE_CHECKING:
     from wasnow.pipeline.plan import Plan
@@ -17,56 +18,64 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
     "  wasnow info 2009.tif 2017.tif\n\n"
-    "  wasnow info 2009.tif 2017.tif --classes 'greenhouse, canal'   # are these words understood?"
+    "  wasnow info 2009.tif 2017.tif --classes 'greenhouse, canal'   # are these words known?"
 )
+
+SAMPLE_PX = 2**21
+"""Pixels that are read to estimate the valid share and the shift."""
 
 
 @verb
+@with_run_options("align", "assume_crs", "bands", "gsd", "grid", "tile", "margin", "allow_indirect")
 def info(
     before: Annotated[str, typer.Argument(help="The earlier raster.", show_default=False)],
     after: Annotated[str, typer.Argument(help="The later raster.", show_default=False)],
-    model: Annotated[str, typer.Option("--model", "-m", help="The model that would be used.")] = DEFAULT,
-    classes: Annotated[str | None, typer.Option(help="As for wasnow detect.", show_default=False)] = None,
-    align: Annotated[str, typer.Option(help="As for wasnow detect.")] = "before",
-    assume_crs: Annotated[str | None, typer.Option(help="As for wasnow detect.")] = None,
-    bands: Annotated[str | None, typer.Option(help="As for wasnow detect.")] = None,
-    gsd: Annotated[float | None, typer.Option(help="As for wasnow detect.")] = None,
-    allow_indirect: Annotated[bool, typer.Option("--allow-indirect", help="As for wasnow detect.")] = False,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="The model that would be used.", rich_help_panel=MODEL)
+    ] = DEFAULT,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="The class words that would be used.", show_default=False, rich_help_panel=MODEL),
+    ] = None,
     as_json: bool = JSON,
     debug: bool = DEBUG,
+    **options: Any,
 ) -> None:
-    """Look at a pair: both files side by side, the way onto one grid, the shift between them, and what looks wrong."""
+    """Show both files, their alignment, the shift between them, and possible problems."""
     from wasnow.errors import InputError
-    from wasnow.pipeline.plan import Options, make_plan
+    from wasnow.pipeline.options import Options
+    from wasnow.pipeline.plan import make_plan
     from wasnow.raster.gdal import gdal_settings
     from wasnow.raster.source import probe
 
+    chosen = Options(**option_values(options))
     with gdal_settings():
-        opening: dict[str, Any] = {"assume_crs": assume_crs, "allow_indirect": allow_indirect}
-        sources = probe(before, **opening), probe(after, **opening)
-        facts = _facts(*sources)
+        sources = tuple(
+            probe(path, assume_crs=chosen.assume_crs, allow_indirect=chosen.allow_indirect) for path in (before, after)
+        )
+        files = _file_facts(*sources)
         if not as_json:
-            _show("the files", ("", "before", "after"), [(name, *values) for name, values in facts.items()])
-        options = Options(align=align, bands=parse_bands(bands), gsd=gsd, **opening)
-        plan = make_plan(before, after, model=model, classes=classes, options=options)
-        shown, warnings = _plan_facts(plan)
+            _print_table("files", ("", "before", "after"), [(name, *values) for name, values in files.items()])
+        plan = make_plan(before, after, model=model, classes=classes, options=chosen)
+        facts, warnings = _plan_facts(plan)
         try:
-            shown |= (look := _look(plan))[0]
-            warnings += look[1]
+            sampled, sample_warnings = _sample_facts(plan)
+            facts |= sampled
+            warnings += sample_warnings
         except InputError as error:
             warnings.append(str(error))
     if as_json:
-        files = {date: {name: v[i] for name, v in facts.items()} for i, date in enumerate(("before", "after"))}
-        print_json({**files, "together": shown, "warnings": warnings})
+        dates = {date: {name: v[i] for name, v in files.items()} for i, date in enumerate(("before", "after"))}
+        print_json({**dates, "together": facts, "warnings": warnings})
         return
-    _show("together", ("", ""), list(shown.items()))
+    _print_table("together", ("", ""), list(facts.items()))
     for warning in warnings:
         warn(warning)
     if not warnings:
-        typer.echo("nothing looks wrong")
+        typer.echo("no problems found")
 
 
-def _facts(*sources: RasterSource) -> dict[str, tuple[str, ...]]:
+def _file_facts(*sources: RasterSource) -> dict[str, tuple[str, ...]]:
     rows: dict[str, list[str]] = {}
     for source in sources:
         grid = source.grid
@@ -80,7 +89,7 @@ def _facts(*sources: RasterSource) -> dict[str, tuple[str, ...]]:
             "type": source.dtype,
             "bands": ", ".join(source.band_names),
             "missing pixels": _mask(source),
-            "date": source.date or "not said",
+            "date": source.date or "unknown",
             "overviews": ", ".join(f"1:{each}" for each in source.overviews) or "none",
         }
         for name, value in values.items():
@@ -91,7 +100,7 @@ def _facts(*sources: RasterSource) -> dict[str, tuple[str, ...]]:
 def _crs(source: RasterSource) -> str:
     name = source.grid.crs_name
     if name is None:
-        return "none (it has a position, see --assume-crs)" if source.has_transform else "none"
+        return "none (it has a transform, see --assume-crs)" if source.has_transform else "none"
     return name if len(name) < 40 else name.split('"')[1] + " (no EPSG code)"
 
 
@@ -106,13 +115,15 @@ def _mask(source: RasterSource) -> str:
     return text
 
 
-def _plan_facts(plan: Plan) -> tuple[dict[str, str], list[str]]:
-    working = plan.pair.working
+def _plan_facts(plan: Plan) -> tuple[dict[str, Any], list[str]]:
+    """The plan as texts, and its warnings."""
     from wasnow.raster.align import overlap_share
 
-    facts = {"results on": str(plan.result)}
+    working = plan.pair.working
+    facts: dict[str, Any] = {"results on": str(plan.result)}
     if working != plan.result:
-        facts["model sees"] = f"{working.width} x {working.height} px of {working.gsd_m or plan.card.gsd_m:.4g} m"
+        gsd = working.gsd_m or plan.card.gsd_m
+        facts["model runs on"] = f"{working.width} x {working.height} px of {gsd:.4g} m"
     facts["before"] = plan.pair.before.placement.describe()
     facts["after"] = plan.pair.after.placement.describe()
     for date, placed in (("before", plan.pair.before), ("after", plan.pair.after)):
@@ -129,27 +140,28 @@ def _plan_facts(plan: Plan) -> tuple[dict[str, str], list[str]]:
     return facts, list(plan.warnings)
 
 
-def _look(plan: Plan) -> tuple[dict[str, Any], list[str]]:
-    """What a sample of pixels adds: valid share and shift."""
-    from wasnow.pipeline.run import shift_warnings
+def _sample_facts(plan: Plan) -> tuple[dict[str, Any], list[str]]:
+    """Valid share and shift from a sample of the pixels, and warnings."""
+    from wasnow.pipeline.survey import shift_warnings
     from wasnow.raster.survey import survey
 
     with plan.pair.open() as reader:
-        looked = survey(reader, budget_px=2**21)
-    facts = {"comparable": f"{looked.valid_px / looked.read_px:.1%} of {looked.read_px:,} px looked at"}
-    if looked.shift is None:
-        facts["shift"] = "cannot be told: too little texture in common"
+        found = survey(reader, budget_px=SAMPLE_PX)
+    facts = {"comparable": f"{found.valid_px / found.read_px:.1%} of {found.read_px:,} sampled px"}
+    if found.shift is None:
+        facts["shift"] = "not estimated: too little common texture"
     else:
-        shift = looked.shift
-        sure = "sure" if shift.spread_px <= 0.5 else "roughly" if shift.spread_px <= shift.length_px / 5 else "unsure"
+        shift = found.shift
+        exact, near = shift.spread_px <= 0.5, shift.spread_px <= shift.length_px / 5
+        quality = "reliable" if exact else "approximate" if near else "unreliable"
         facts["shift"] = (
             f"{shift.rows_px:+.2f} rows, {shift.cols_px:+.2f} cols "
-            f"({sure}: spread {shift.spread_px:.2f} px over {shift.windows} windows)"
+            f"({quality}: spread {shift.spread_px:.2f} px over {shift.windows} windows)"
         )
-    return facts, list(shift_warnings(plan, looked.shift))
+    return facts, list(shift_warnings(plan, found.shift))
 
 
-def _show(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -18,10 +18,9 @@ def models(context: typer.Context, as_json: bool = JSON, debug: bool = DEBUG) ->
     """List the models, the one that detect uses by itself first."""
     if context.invoked_subcommand is not None:
         return
-    from wasnow.models.registry import DEFAULT, MODELS
+    from wasnow.models.registry import DEFAULT, list_models
 
-    # What answers without anything else comes first; the others stay in their order.
-    entries = dict(sorted(MODELS.items(), key=lambda item: (item[0] != DEFAULT, item[1].shipped is None)))
+    entries = list_models()
     if as_json:
         hidden = ("factory", "network")
         print_json({name: {k: v for k, v in asdict(one).items() if k not in hidden} for name, one in entries.items()})

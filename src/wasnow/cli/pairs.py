@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from wasnow.cli.console import fail, print_json, progress, terminated_like_interrupted
+from wasnow._system import sigterm_as_interrupt
+from wasnow.cli.console import fail, print_json, progress
 from wasnow.errors import EXIT_PARTIAL, EXIT_SOME_FAILED, Interrupted
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 FAILURES_SHOWN = 20
 
 
-def carry_out_pairs(
+def run_pairs(
     table: Path,
     output: Path,
     *,
@@ -32,14 +33,27 @@ def carry_out_pairs(
     as_json: bool,
     command: tuple[str, ...],
 ) -> None:
-    """Work through the list, show progress, list the failures; leaves with the exit code of what became of it."""
+    """Detect change in every pair of a list with progress, and list the failures; exits with 7, 5 or 0.
+
+    Args:
+        table: the CSV file.
+        output: folder for a result folder per pair.
+        model: name or path, where a row names none.
+        classes: class words, where a row names none.
+        overwrite: remove earlier runs.
+        fail_fast: stop at the first pair that fails.
+        options: of the run, where a row sets none.
+        quiet: print errors only.
+        as_json: print one JSON object.
+        command: what the user typed.
+    """
     from wasnow.batch import detect_pairs
 
-    def tell_pair(outcome: PairOutcome) -> None:
+    def print_outcome(outcome: PairOutcome) -> None:
         if not (quiet or as_json):
-            typer.echo(" ".join(f"{outcome.name}: {_amount(outcome)}".split()))
+            typer.echo(" ".join(f"{outcome.name}: {_outcome_text(outcome)}".split()))
 
-    with terminated_like_interrupted(), progress(quiet or as_json) as tell:
+    with sigterm_as_interrupt(), progress(quiet or as_json) as callback:
         try:
             summary = detect_pairs(
                 table,
@@ -48,8 +62,8 @@ def carry_out_pairs(
                 classes=classes,
                 overwrite=overwrite,
                 fail_fast=fail_fast,
-                progress=tell if sys.stderr.isatty() else _one_phase_a_pair(tell),
-                each=tell_pair,
+                progress=callback if sys.stderr.isatty() else _one_phase_per_pair(callback),
+                each=print_outcome,
                 command=command,
                 **options,
             )
@@ -61,30 +75,30 @@ def carry_out_pairs(
         typer.echo(summary.summary())
         typer.echo(f"summary   {summary.page}")
         typer.echo(f"table     {summary.table}")
-    _leave(summary)
+    _exit(summary)
 
 
-def _one_phase_a_pair(tell: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
-    """For a log: which pair it is, and how far its blocks are, instead of five phases of each."""
+def _one_phase_per_pair(callback: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+    """For a log: the number of the pair and its blocks, instead of five phases per pair."""
     pair = ""
 
-    def told(phase: str, done: int, total: int) -> None:
+    def progress_of_pair(phase: str, done: int, total: int) -> None:
         nonlocal pair
         if phase == "pairs":
             pair = f"pair {done + 1:,} of {total:,}"
         elif phase == "detect":
-            tell(pair, done, total)
+            callback(pair, done, total)
 
-    return told
+    return progress_of_pair
 
 
-def _amount(outcome: PairOutcome) -> str:
+def _outcome_text(outcome: PairOutcome) -> str:
     if outcome.state == "failed":
         return f"failed: {outcome.reason}"
     area = outcome.changed_area_m2
     amount = f"{outcome.changed_px or 0:,} px" if area is None else f"{area / 1e4:,.2f} ha"
-    known = ", as it was" if outcome.reused else ""
-    return f"{amount} changed in {outcome.polygons or 0:,} polygons{known}" + (
+    reused = ", finished before" if outcome.reused else ""
+    return f"{amount} changed in {outcome.polygons or 0:,} polygons{reused}" + (
         f"; {outcome.reason}" if outcome.reason else ""
     )
 
@@ -100,14 +114,14 @@ def _as_facts(summary: PairsSummary) -> dict[str, Any]:
     }
 
 
-def _leave(summary: PairsSummary) -> None:
-    """Say what failed, and raise the exit code that says so too."""
+def _exit(summary: PairsSummary) -> None:
+    """Print what failed and raise the matching exit code; returns if all pairs are done."""
     failed, waiting, partial = summary.of("failed"), summary.of("waiting"), summary.of("partial")
     for each in failed[:FAILURES_SHOWN]:
         fail(f"pair {each.name} (row {each.row}): {each.reason}")
     if failed:
         more = f", {len(failed) - FAILURES_SHOWN:,} more are in {summary.table}" if len(failed) > FAILURES_SHOWN else ""
-        rest = f", {len(waiting):,} were not begun (--fail-fast)" if waiting else ""
+        rest = f", {len(waiting):,} were not started (--fail-fast)" if waiting else ""
         fail(f"{len(failed):,} of {len(summary.pairs):,} pairs failed{more}{rest}; the same command tries them again")
         raise typer.Exit(EXIT_SOME_FAILED)
     if partial:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wasnow._system import sigterm_as_interrupt
 from wasnow.cli.console import (
     DEBUG,
     JSON,
@@ -14,11 +15,9 @@ from wasnow.cli.console import (
     duration,
     print_json,
     progress,
-    terminated_like_interrupted,
     verb,
     warn,
 )
-from wasnow.pipeline.parsing import parse_bands
 
 if TYPE_CHECKING:
     from wasnow.priors.files import MaskFiles
@@ -100,7 +99,7 @@ def priors(
         raise UsageError(
             "--masker files wants --masks PATH" if not masks else f"--masks is for files, not for {chosen}"
         )
-    from wasnow.pipeline.plan import chosen_device
+    from wasnow.models.loading import resolve_device
     from wasnow.priors.cache import PriorCache, prior_cache
     from wasnow.priors.make import PriorRequest, make_dataset, make_pair
 
@@ -108,15 +107,17 @@ def priors(
         words,
         _files(masks or [], words, column, pair=len(inputs) == 2)
         if network is None
-        else network.load(chosen_device(device)),
+        else network.load(resolve_device(device)),
         PriorCache(cache or prior_cache()) if network is not None else None,
         tile,
         margin,
     )
-    with progress(quiet or as_json) as tell, terminated_like_interrupted():
+    with progress(quiet or as_json) as tell, sigterm_as_interrupt():
         if len(inputs) == 2:
-            shown = parse_bands(bands)
-            opened: dict[str, Any] = {"bands": shown, "stretch": stretch, "allow_indirect": allow_indirect}
+            from wasnow.pipeline.options import Options
+
+            chosen_bands = Options(bands=bands).bands
+            opened: dict[str, Any] = {"bands": chosen_bands, "stretch": stretch, "allow_indirect": allow_indirect}
             made = make_pair(inputs[0], inputs[1], output, way, **opened, progress=tell)
         else:
             from wasnow.data.dataset import open_dataset

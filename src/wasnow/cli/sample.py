@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, progress, terminated_like_interrupted, verb, warn
+from wasnow._system import sigterm_as_interrupt
+from wasnow.cli.console import DEBUG, JSON, QUIET, print_json, progress, verb, warn
 from wasnow.errors import UsageError
 
 EXAMPLES = (
@@ -64,7 +65,7 @@ def sample(
     method = next((each for each in ALLOCATIONS if each == allocation), None)
     if method is None:
         raise UsageError(f"--allocation {allocation!r} is unknown; choose one of {', '.join(ALLOCATIONS)}")
-    with terminated_like_interrupted(), progress(quiet or as_json) as report:
+    with sigterm_as_interrupt(), progress(quiet or as_json) as report:
         made = draw_sample(
             ChangeMap.open(result),
             output,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wasnow.cli.console import DEBUG, JSON, QUIET, fail, print_json, progress, terminated_like_interrupted, verb
+from wasnow._system import sigterm_as_interrupt
+from wasnow.cli.console import DEBUG, JSON, QUIET, fail, print_json, progress, verb
 from wasnow.errors import EXIT_UNSOUND, InputError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def verify(
 
     verdicts: list[Verdict] = []
     strangers: list[str] = []
-    with terminated_like_interrupted(), progress(quiet or as_json) as tell:
+    with sigterm_as_interrupt(), progress(quiet or as_json) as tell:
         for folder in folders:
             try:
                 verdicts.append(checks.verify(folder, inputs=inputs, progress=tell))

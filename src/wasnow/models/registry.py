@@ -1,6 +1,6 @@
 """The list of models: a name, a summary, and the factory.
 
-Factories are given as text, so that listing the models imports none of them.
+Factories are given as text, so that listing the models imports none of them. `wasnow.models.loading` loads models.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasnow.errors import CheckpointError, UnknownModel, UsageError
+from wasnow.errors import CheckpointError, UnknownModel
 
 if TYPE_CHECKING:
     from wasnow.models.contract import ChangeModel, SceneModel
@@ -133,25 +133,6 @@ def shipped(name: str) -> Path | None:
     return path
 
 
-def ready(name: str, device: str = "cpu") -> ChangeModel | SceneModel:
-    """Return a model that needs nothing but its name.
-
-    Args:
-        name: of `MODELS`.
-        device: where a network goes.
-
-    Raises:
-        UnknownModel: no such name; suggests similar ones.
-        UsageError: it is a network without weights.
-        CheckpointError: the weights that come with wasnow are missing or damaged.
-    """
-    if (path := shipped(name)) is not None:
-        from wasnow.models import checkpoint
-
-        return checkpoint.load(path, device=device)
-    if name in MODELS and MODELS[name].network:
-        raise UsageError(
-            f"{name} is a network without weights; give a checkpoint instead "
-            f"(made by 'wasnow train {name}' or 'wasnow convert WEIGHTS --model {name}')"
-        )
-    return build(name)
+def list_models() -> dict[str, ModelEntry]:
+    """Return all models by name: the default first, then those whose checkpoint is part of the package."""
+    return dict(sorted(MODELS.items(), key=lambda item: (item[0] != DEFAULT, item[1].shipped is None)))

@@ -27,10 +27,8 @@ from torch import Tensor, nn
 
 from wasnow.errors import UsageError
 from wasnow.models.contract import ChangeLogits, ChangeModel, FeatureModel, ModelCard
+from wasnow.models.loading import OPENVINO
 from wasnow.nn.fused import fused
-
-OPENVINO = "openvino"
-"""The ``--device`` that is no device of torch."""
 
 Precision = Literal["32", "bf16"]
 

@@ -1,10 +1,10 @@
-"""What a worker must know to answer any block of a run, and the worker itself.
+"""A worker predicts the blocks of a run. This module defines what it receives, what it returns, and the worker itself.
 
-    Order ──(this process, a pipe, a network)──> Worker: opens the rasters, loads the model once
-    block number ──────────────────────────────> read ──> answer ──> Answer: record, codes and confidence, no logits
+    RunSpec ──(this process, a pipe, a network)──> Worker: opens the rasters, loads the model once
+    block number ────────────────────────────────> read ──> predict ──> BlockResult: record, codes and confidence
 
-An order is plain values, and the same block of the same order has the same answer wherever it is asked for. So blocks
-may be answered twice, in any order, and by anyone; who does it is told in `wasnow.pipeline.backends`.
+A run specification consists of plain values, and a block of it has the same result in every process. Blocks may
+therefore be computed in any order, by any worker, and more than once. `wasnow.pipeline.backends` distributes them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 import wasnow
 from wasnow.errors import UsageError, WasnowError, WorkersLost
 from wasnow.models.contract import ChangeModel
-from wasnow.pipeline.acceleration import OPENVINO, Precision, accelerated
-from wasnow.pipeline.block import BlockAnswer, Feed, Masks, Rules, answer_block
-from wasnow.pipeline.feature_cache import FeatureStore, Remembering
-from wasnow.pipeline.plan import ModelReference, chosen_device
+from wasnow.models.loading import ModelReference, resolve_device
+from wasnow.pipeline.acceleration import Precision, accelerated
+from wasnow.pipeline.block import BlockPrediction, InferenceSettings, InputScaling, Masks, predict_block
+from wasnow.pipeline.feature_cache import CachedFeatureModel, FeatureStore
 from wasnow.priors.store import Priors
 from wasnow.raster.gdal import gdal_settings
 from wasnow.raster.pair import Pair, PairReader, PairWindow, PlacedSource, Reason
@@ -38,19 +38,19 @@ from wasnow.storage.journal import BlockRecord
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
 
-TRIES = 3
-"""How often a block is tried alone before it is held to be what kills its workers."""
+ATTEMPTS = 3
+"""How often a block may crash its worker while no other block runs, before it is flagged."""
 
 
 @dataclass(frozen=True)
-class KeptFeatures:
-    """Where image features are kept.
+class FeatureCacheSpec:
+    """Where image features are cached.
 
     Attributes:
-        folder: that all workers share.
-        limit_bytes: what it may take.
-        identity: of the network that makes them, from `wasnow.pipeline.feature_cache.model_identity`.
-        writers: how many workers fill it at the same time.
+        folder: shared by all workers.
+        limit_bytes: largest size of all its files together.
+        identity: of the network that computes the features, from `wasnow.pipeline.feature_cache.model_identity`.
+        writers: number of workers that write to it at the same time.
     """
 
     folder: Path
@@ -60,43 +60,48 @@ class KeptFeatures:
 
 
 @dataclass(frozen=True)
-class Order:
+class RunSpec:
     """All that is the same for every block of a run.
 
     Attributes:
         pair: the rasters on their working grid.
-        tiling: of that grid; a block is named by its number there.
-        feed: how the model wants its pixels.
-        rules: how its probabilities become codes.
-        model: bound and fitted; None where ``reference`` says how to come by it.
-        reference: how another process comes by it; None where it must be sent.
-        device, precision: of the options of the run.
+        tiling: of that grid; it numbers the blocks.
+        scaling: how pixel values are prepared for the model.
+        settings: how tiles become codes.
+        model: bound and fitted; None where ``reference`` says how to load it.
+        reference: how another process loads the model; None for a model that must be pickled.
+        device: of the options of the run.
+        precision: of the options of the run.
         keep_going: flag what cannot be read.
-        priors: masks for a model that wants some.
-        features: where image features are kept; None where they are not.
-        threads: of the network in each worker; None leaves them as they are.
-        version: of the wasnow that gave the order.
+        priors: prior masks for a model that takes them.
+        features: where image features are cached; None for no cache.
+        threads: torch threads in each worker; None keeps their number.
+        version: the wasnow version that made this specification.
     """
 
     pair: Pair
     tiling: Tiling
-    feed: Feed
-    rules: Rules
+    scaling: InputScaling
+    settings: InferenceSettings
     model: ChangeModel | None
     reference: ModelReference | None = None
     device: str = "auto"
     precision: Precision = "32"
     keep_going: bool = False
     priors: Priors | None = None
-    features: KeptFeatures | None = None
+    features: FeatureCacheSpec | None = None
     threads: int | None = None
     version: str = wasnow.__version__
 
-    def sent(self, *, workers: int, threads: int | None) -> bytes:
-        """The order for other processes: paths that hold anywhere, the network by reference where it has one.
+    def serialise(self, *, workers: int, threads: int | None) -> bytes:
+        """Return the specification for other processes: absolute paths, and the network by reference if it has one.
+
+        Args:
+            workers: number of processes that will use it.
+            threads: torch threads in each of them; None keeps their number.
 
         Raises:
-            UsageError: the model cannot be sent.
+            UsageError: the model cannot be pickled.
         """
         pair = Pair(_absolute(self.pair.before), _absolute(self.pair.after), self.pair.working)
         priors = None if self.priors is None else replace(self.priors, folder=self.priors.folder.absolute())
@@ -116,60 +121,75 @@ class Order:
             ) from None
 
     def paths(self) -> tuple[Path, ...]:
-        """Every file and folder of this machine that a worker opens."""
-        return paths_of(self.pair, self.priors, self.reference, self.features.folder if self.features else None)
+        """Return every local file and folder that a worker opens."""
+        return local_paths(self.pair, self.priors, self.reference, self.features.folder if self.features else None)
 
 
-def paths_of(
+def local_paths(
     pair: Pair, priors: Priors | None = None, reference: ModelReference | None = None, features: Path | None = None
 ) -> tuple[Path, ...]:
-    """Every file and folder of this machine that must be seen to answer blocks; URLs are left out."""
-    sources = (pair.before.source, pair.after.source)
-    found = [Path(name) for source in sources for name in (source.path, *source.files)]
-    found += [priors.folder] if priors is not None else []
-    found += [features] if features is not None else []
-    found += [reference.path] if reference is not None and reference.path is not None else []
-    return tuple(dict.fromkeys(path.absolute() for path in found if path.exists()))
-
-
-def order_received(sent: bytes, threads: int | None = None) -> Order:
-    """What `Order.sent` sent.
+    """Return every local file and folder that a worker must be able to open; URLs are left out.
 
     Args:
-        sent: by it.
-        threads: of the network, where the order leaves them to the worker.
+        pair: the rasters.
+        priors: the prior folder, if any.
+        reference: of the model, if it has one.
+        features: the folder of cached features, if any.
     """
-    order: Order = pickle.loads(sent)
-    return order if order.threads is not None else replace(order, threads=threads)
+    sources = (pair.before.source, pair.after.source)
+    paths = [Path(name) for source in sources for name in (source.path, *source.files)]
+    paths += [priors.folder] if priors is not None else []
+    paths += [features] if features is not None else []
+    paths += [reference.path] if reference is not None and reference.path is not None else []
+    return tuple(dict.fromkeys(path.absolute() for path in paths if path.exists()))
+
+
+def deserialise(data: bytes, threads: int | None = None) -> RunSpec:
+    """Return the specification that `RunSpec.serialise` wrote.
+
+    Args:
+        data: its bytes.
+        threads: torch threads where the specification leaves their number to the worker.
+    """
+    spec: RunSpec = pickle.loads(data)
+    return spec if spec.threads is not None else replace(spec, threads=threads)
 
 
 def _absolute(placed: PlacedSource) -> PlacedSource:
     path = Path(placed.source.path)
-    # What is no file of this machine is a URL, or a name that GDAL alone understands.
+    # Anything that is not a local file is a URL or a name that only GDAL understands.
     source = replace(placed.source, path=str(path.absolute())) if path.exists() else placed.source
     return PlacedSource(source, placed.placement)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What comes back of a block: small, and all that the journal needs.
+class BlockResult:
+    """The result of one block: small, and all that the journal stores.
 
     Attributes:
-        record: what became of it.
+        record: its outcome.
         arrays: by name; empty where no pixel was processed.
         seconds: by phase.
-        left_out: features that were not kept, by reason.
+        not_cached: number of tiles whose features were not cached, by reason.
     """
 
     record: BlockRecord
     arrays: Arrays
     seconds: Mapping[str, float] = field(default_factory=dict)
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    not_cached: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The pixels of a block, read but not answered yet."""
+class BlockPixels:
+    """The pixels of a block, before prediction.
+
+    Attributes:
+        block: the block.
+        window: both dates over it.
+        masks: prior masks ``(2, W, h, w)`` over it; None for a model that takes none.
+        error: why a part of it could not be read.
+        seconds: that reading took.
+    """
 
     block: Block
     window: PairWindow
@@ -179,78 +199,81 @@ class Seen:
 
 
 class Worker:
-    """Answers the blocks of one order. The rasters are opened once for each thread, the model is loaded once.
+    """Predicts the blocks of one run. The rasters are opened once per thread, the model is loaded once.
 
     Args:
-        order: what to do.
-        lanes: how many blocks may be answered at the same time, by as many threads.
+        spec: the run.
+        concurrency: how many blocks may be predicted at the same time, each by a thread of its own.
 
     Raises:
-        CheckpointError, UsageError: the model cannot be had here.
-        WorkersLost: this is another version of wasnow than the one that gave the order.
+        CheckpointError, UsageError: the model cannot be loaded here.
+        WorkersLost: this is another version of wasnow than the one that made the specification.
     """
 
-    def __init__(self, order: Order, lanes: int = 1) -> None:
-        if order.version != wasnow.__version__:
+    def __init__(self, spec: RunSpec, concurrency: int = 1) -> None:
+        if spec.version != wasnow.__version__:
             raise WorkersLost(
-                f"a worker has wasnow {wasnow.__version__} and the run is of {order.version}; install the same version"
+                f"a worker has wasnow {wasnow.__version__} and the run uses {spec.version}; install the same version"
             )
-        self.order = order
-        if order.threads is not None:
-            torch.set_num_threads(order.threads)
-        network = order.model
+        self.spec = spec
+        if spec.threads is not None:
+            torch.set_num_threads(spec.threads)
+        network = spec.model
         if network is None:
-            if order.reference is None:
-                raise ValueError("an order names its model or brings it along")
-            network = order.reference.load("cpu" if order.device == OPENVINO else chosen_device(order.device))
-        self._model = accelerated(network, device=order.device, precision=order.precision)
-        self._remembering: Remembering | None = None
-        if (kept := order.features) is not None:
-            store = FeatureStore(kept.folder, kept.limit_bytes, writers=kept.writers)
-            self._remembering = Remembering(self._model, store, kept.identity)
-        self._own = threading.local()
+            if spec.reference is None:
+                raise ValueError("a run specification needs a model or a reference to one")
+            network = spec.reference.load(resolve_device(spec.device, openvino=True))
+        self._model = accelerated(network, device=spec.device, precision=spec.precision)
+        self._cached: CachedFeatureModel | None = None
+        if (cache := spec.features) is not None:
+            store = FeatureStore(cache.folder, cache.limit_bytes, writers=cache.writers)
+            self._cached = CachedFeatureModel(self._model, store, cache.identity)
+        self._local = threading.local()
         self._readers: list[PairReader] = []
-        self._lanes = threading.BoundedSemaphore(lanes)
+        self._free = threading.BoundedSemaphore(concurrency)
 
-    def read(self, index: int) -> Seen:
-        """The pixels of a block; any thread may call this.
+    def read(self, index: int) -> BlockPixels:
+        """Return the pixels of a block; may be called from any thread.
 
         Raises:
-            RasterUnreadable: a file is damaged there, and the run is not told to go on.
+            RasterUnreadable: a file is damaged there, and the run does not keep going.
         """
-        at = time.perf_counter()
-        order, block = self.order, self.order.tiling[index]
+        start = time.perf_counter()
+        spec, block = self.spec, self.spec.tiling[index]
         with gdal_settings():
-            reader: PairReader | None = getattr(self._own, "reader", None)
+            reader: PairReader | None = getattr(self._local, "reader", None)
             if reader is None:
-                reader = self._own.reader = order.pair.open()
+                reader = self._local.reader = spec.pair.open()
                 self._readers.append(reader)
-            window = block.read.clip(*order.pair.working.shape)
-            seen, error = reader.read_around_damage(window) if order.keep_going else (reader.read(window), None)
-            masks = None if order.priors is None else order.priors.read_pair(window, order.pair.working)
-        return Seen(block, seen, masks, error, time.perf_counter() - at)
+            window = block.read.clip(*spec.pair.working.shape)
+            pixels, error = reader.read_around_damage(window) if spec.keep_going else (reader.read(window), None)
+            masks = None if spec.priors is None else spec.priors.read_pair(window, spec.pair.working)
+        return BlockPixels(block, pixels, masks, error, time.perf_counter() - start)
 
-    def answer(self, seen: Seen, waited: float = 0.0) -> Answer:
-        """The answer to a block that was read; as many at a time as there are lanes, whatever thread calls.
+    def predict(self, pixels: BlockPixels, waited: float = 0.0) -> BlockResult:
+        """Return the result of a block; calls from more threads than the worker's concurrency wait.
 
         Args:
-            seen: from `read`.
-            waited: seconds for which the reading held the caller up.
+            pixels: from `read`.
+            waited: seconds for which the caller waited for them.
         """
-        order, memory = self.order, self._remembering
-        with self._lanes:
-            if order.threads is not None and torch.get_num_threads() != order.threads:
-                # OpenMP counts for each thread of the process by itself.
-                torch.set_num_threads(order.threads)
-            before = (memory.reused, memory.encoded, dict(memory.store.left_out)) if memory else (0, 0, {})
-            at = time.perf_counter()
-            answered = answer_block(memory or self._model, order.feed, order.rules, seen.block, seen.window, seen.masks)
-            took = time.perf_counter() - at
-            after = (memory.reused, memory.encoded, dict(memory.store.left_out)) if memory else (0, 0, {})
-        record, arrays = _stored(seen, answered, took, (after[0] - before[0], after[1] - before[1]))
-        left_out = {reason: count - before[2].get(reason, 0) for reason, count in after[2].items()}
-        seconds = {"read": seen.seconds, "waiting for pixels": waited, "model": took}
-        return Answer(record, arrays, seconds, {reason: count for reason, count in left_out.items() if count})
+        spec, cached = self.spec, self._cached
+        with self._free:
+            if spec.threads is not None and torch.get_num_threads() != spec.threads:
+                # OpenMP keeps a thread count for each thread of the process.
+                torch.set_num_threads(spec.threads)
+            before = (cached.reused, cached.encoded, dict(cached.store.not_cached)) if cached else (0, 0, {})
+            start = time.perf_counter()
+            prediction = predict_block(
+                cached or self._model, spec.scaling, spec.settings, pixels.block, pixels.window, pixels.masks
+            )
+            seconds = time.perf_counter() - start
+            after = (cached.reused, cached.encoded, dict(cached.store.not_cached)) if cached else (0, 0, {})
+        tiles = (after[0] - before[0], after[1] - before[1])
+        record, arrays = _record_and_arrays(pixels, prediction, seconds, tiles)
+        not_cached = {reason: count - before[2].get(reason, 0) for reason, count in after[2].items()}
+        timings = {"read": pixels.seconds, "waiting for pixels": waited, "model": seconds}
+        return BlockResult(record, arrays, timings, {reason: count for reason, count in not_cached.items() if count})
 
     def close(self) -> None:
         """Close all files; no thread may be reading."""
@@ -259,34 +282,34 @@ class Worker:
         self._readers.clear()
 
 
-def _stored(
-    seen: Seen, answer: BlockAnswer, seconds: float, tiles: tuple[int, int]
+def _record_and_arrays(
+    pixels: BlockPixels, prediction: BlockPrediction, seconds: float, tiles: tuple[int, int]
 ) -> tuple[BlockRecord, dict[str, np.ndarray[Any, Any]]]:
-    window = answer.window
-    flagged = answer.not_processed()
+    window = prediction.window
+    flagged = prediction.not_processed()
     empty = sum(flagged.values()) == window.size
     record = BlockRecord(
-        block=seen.block.index,
+        block=pixels.block.index,
         row=window.row,
         col=window.col,
         height=window.height,
         width=window.width,
-        outcome="failed" if seen.error is not None else "empty" if empty else "done",
+        outcome="failed" if pixels.error is not None else "empty" if empty else "done",
         seconds=round(seconds, 4),
         not_processed=flagged,
-        error=seen.error,
+        error=pixels.error,
         tiles_reused=tiles[0],
         tiles_encoded=tiles[1],
     )
-    arrays: Arrays = {"codes": answer.codes, "confidence": answer.confidence}
-    if answer.landcover is not None:
-        arrays["landcover"] = answer.landcover
+    arrays: Arrays = {"codes": prediction.codes, "confidence": prediction.confidence}
+    if prediction.landcover is not None:
+        arrays["landcover"] = prediction.landcover
     return record, {} if empty else arrays
 
 
-def poisoned(order: Order, index: int) -> Answer:
-    """The record of a block that nobody lived to answer: all its pixels flagged, to be tried again by the next run."""
-    window = order.rules.result_window(order.tiling[index].core)
+def crashed_block(spec: RunSpec, index: int) -> BlockResult:
+    """Return the result of a block that crashed every worker: all pixels flagged; the next run tries it again."""
+    window = spec.settings.result_window(spec.tiling[index].core)
     record = BlockRecord(
         block=index,
         row=window.row,
@@ -296,29 +319,34 @@ def poisoned(order: Order, index: int) -> Answer:
         outcome="failed",
         seconds=0.0,
         not_processed={Reason.WORKER_DIED.text: window.size},
-        error=f"its worker died each time that it was tried alone ({TRIES} times): out of memory, or a broken file",
+        error=f"its worker crashed in {ATTEMPTS} attempts without other blocks: out of memory, or a damaged file",
     )
-    return Answer(record, {})
+    return BlockResult(record, {})
 
 
 class ReadAhead:
-    """A worker whose own threads read the next blocks while it answers one."""
+    """A worker whose own threads read the next blocks while it predicts one.
+
+    Args:
+        worker: the worker.
+        threads: number of reading threads.
+    """
 
     def __init__(self, worker: Worker, threads: int) -> None:
         self._worker = worker
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wasnow-read")
-        self._reads: dict[int, Future[Seen]] = {}
+        self._reads: dict[int, Future[BlockPixels]] = {}
 
-    def answer(self, index: int, then: Sequence[int] = ()) -> Answer:
-        """The answer to a block, while those that come next are read."""
-        for each in (index, *then):
+    def predict(self, index: int, upcoming: Sequence[int] = ()) -> BlockResult:
+        """Return the result of a block, while the upcoming ones are read."""
+        for each in (index, *upcoming):
             if each not in self._reads:
                 self._reads[each] = self._pool.submit(self._worker.read, each)
-        for each in set(self._reads) - {index, *then}:
+        for each in set(self._reads) - {index, *upcoming}:
             self._reads.pop(each).cancel()
-        at = time.perf_counter()
-        seen = self._reads.pop(index).result()
-        return self._worker.answer(seen, time.perf_counter() - at)
+        start = time.perf_counter()
+        pixels = self._reads.pop(index).result()
+        return self._worker.predict(pixels, time.perf_counter() - start)
 
     def close(self) -> None:
         """Stop reading, close all files."""
@@ -326,12 +354,12 @@ class ReadAhead:
         self._worker.close()
 
 
-def told_plainly(call: Callable[[], T]) -> T:
-    """What a call in another process gives; its errors as such that can be sent.
+def with_picklable_errors(call: Callable[[], T]) -> T:
+    """Call a function in a worker process, so that every error can be sent back.
 
     Raises:
-        WasnowError: as it was raised.
-        RuntimeError: anything else, in words: exceptions of libraries may not survive the journey.
+        WasnowError: as the function raised it.
+        RuntimeError: with the text of any other exception; those of libraries may not be picklable.
     """
     try:
         return call()

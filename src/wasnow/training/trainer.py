@@ -25,7 +25,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, distributed, nn
 
-from wasnow._system import kept_memory
+from wasnow._system import retained_heap
 from wasnow.errors import Interrupted, OutOfMemory, ResumeRefused, TrainingDiverged
 from wasnow.models.checkpoint import BEST, LAST, save
 from wasnow.models.contract import ChangeModel, Checkpointing, FeatureModel
@@ -137,7 +137,7 @@ def train(
     roles = withhold(assign_roles(splits, holdback=config.holdback, seed=config.seed), config.leave_out)
     folder = RunFolder(Path(output))
     logger = logger if logger is not None and fabric.is_global_zero else NullLogger()
-    with deterministic(), _locked(folder, fabric), kept_memory(), stop_signals() as stop_requested:
+    with deterministic(), _locked(folder, fabric), retained_heap(), stop_signals() as stop_requested:
         if overwrite and fabric.is_global_zero:
             folder.clear()
         run = _Trainer(

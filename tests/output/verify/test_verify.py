@@ -22,7 +22,7 @@ from wasnow.errors import InputError, Interrupted
 from wasnow.output.layout import LANDCOVER_OUTPUTS, OUTPUTS
 from wasnow.output.record import RunRecord
 from wasnow.output.verify import verify
-from wasnow.pipeline.run import detect
+from wasnow.pipeline.api import detect
 from wasnow.storage.journal import workspace
 
 
@@ -411,13 +411,13 @@ def test_a_record_that_counts_wrongly_is_found_out(out):
 
 
 def test_a_run_in_the_midst_says_how_far_it_is_and_how_to_go_on(tmp_path, monkeypatch):
-    from wasnow.pipeline import run
+    from wasnow.pipeline import api
 
     def stop(phase, done, total):
         if phase == "detect" and done == 4:
             raise KeyboardInterrupt
 
-    small = run.make_plan
+    small = api.make_plan
 
     def in_small_blocks(*given, **options):
         from wasnow.raster.tiles import Tiling
@@ -426,7 +426,7 @@ def test_a_run_in_the_midst_says_how_far_it_is_and_how_to_go_on(tmp_path, monkey
         t = plan.tiling
         return replace(plan, tiling=Tiling(t.height, t.width, tile=t.tile, margin=t.margin, stride=1, block_side=32))
 
-    monkeypatch.setattr(run, "make_plan", in_small_blocks)
+    monkeypatch.setattr(api, "make_plan", in_small_blocks)
     with pytest.raises(Interrupted):
         detect(*pair(tmp_path), output=tmp_path / "out", model=Toy(tile=32), progress=stop)
     (finding,) = verify(tmp_path / "out").findings

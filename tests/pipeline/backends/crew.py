@@ -1,4 +1,4 @@
-"""Models that say where they were loaded, take their time, or kill whoever asks them; and pairs of many blocks."""
+"""Test models that record where they were unpickled, are slow, or kill their process; and pairs of many blocks."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from wasnow.models.contract import ChangeLogits
 from wasnow.pipeline import plan
 
 SAME = ("change.tif", "confidence.tif", "changes.gpkg", "changes.parquet")
-"""What must be the same bytes whoever did the work."""
+"""Results that must have the same bytes with every backend."""
 LETHAL = (250, 0, 250)
-"""The colour of a pixel in the before image that kills."""
+"""The colour of a pixel in the before image that makes `Lethal` kill its process."""
 
 
 @dataclass(frozen=True)
-class Told(Toy):
-    """A `Toy` of small tiles that leaves a line in a folder, named by its process, whenever it is unpacked there."""
+class Traced(Toy):
+    """A `Toy` of small tiles that writes a line to a file of its process whenever it is unpickled there."""
 
     tile: int = 32
     folder: str = ""
     seconds: float = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, (type(self), {each.name: getattr(self, each.name) for each in fields(self)})
+        return _unpickled, (type(self), {each.name: getattr(self, each.name) for each in fields(self)})
 
     def __call__(self, before: Tensor, after: Tensor, valid: Tensor) -> ChangeLogits:
         time.sleep(self.seconds)
         return super().__call__(before, after, valid)
 
 
-def _arrived(kind: type[Told], values: dict[str, Any]) -> Told:
+def _unpickled(kind: type[Traced], values: dict[str, Any]) -> Traced:
     with (Path(values["folder"]) / f"{os.getpid()}.loaded").open("a") as file:
         file.write("loaded\n")
     return kind(**values)
 
 
 def loads(folder: Path) -> dict[int, int]:
-    """How often each process has loaded the model."""
+    """How often each process has unpickled the model."""
     return {int(path.stem): len(path.read_text().splitlines()) for path in folder.glob("*.loaded")}
 
 
 @dataclass(frozen=True)
 class Guided(Toy):
-    """Believes the masks that it is given: changed where they differ between the dates."""
+    """Change is where the prior masks of the two dates differ."""
 
     classes: tuple[str, ...] = ()
     tile: int = 32
@@ -68,8 +68,8 @@ class Guided(Toy):
 
 
 @dataclass(frozen=True)
-class Lethal(Told):
-    """Kills its process over a lethal pixel, until there is a file ``healed``."""
+class Lethal(Traced):
+    """Kills its process at a lethal pixel, until a file ``healed`` exists."""
 
     def __call__(self, before: Tensor, after: Tensor, valid: Tensor) -> ChangeLogits:
         lethal = (before - torch.tensor(LETHAL).reshape(1, 3, 1, 1) / 255).abs().amax(1) < 0.01
@@ -90,19 +90,19 @@ def lethal_pair(folder: Path, *places: tuple[int, int]) -> tuple[Path, Path]:
 
 
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 32 pixels: twelve in a pair, and more with margins."""
+    """Use blocks of 32 pixels: twelve in a pair, and more with margins."""
     whole = plan.Tiling
     monkeypatch.setattr(plan, "Tiling", lambda *a, **k: whole(*a, **k, block_side=32))
 
 
 def same_results(one: Path, other: Path) -> None:
-    """Nothing, if two result folders hold the same bytes."""
+    """Assert that two result folders have the same bytes."""
     for name in SAME:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
 def children_of(pid: int) -> list[int]:
-    """Every living descendant of a process, and what is left of its group."""
+    """Every running process of the process group of a process."""
     found = []
     for path in Path("/proc").iterdir():
         if path.name.isdigit():

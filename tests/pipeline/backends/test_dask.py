@@ -1,4 +1,4 @@
-"""A dask cluster that shares a run: the same bytes, and a plain word where cluster and run do not go together."""
+"""The dask backend: the same bytes, and clear errors where cluster and run do not fit."""
 
 import json
 import logging
@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from making import TESTS, pair, write_raster
-from pipeline.backends.crew import Guided, Lethal, Told, children_of, lethal_pair, loads, same_results, small_blocks
+from pipeline.backends.crew import Guided, Lethal, Traced, children_of, lethal_pair, loads, same_results, small_blocks
 from wasnow.errors import UsageError, WorkersLost
-from wasnow.pipeline.run import detect
+from wasnow.pipeline.api import detect
 
 distributed = pytest.importorskip("distributed", reason='needs dask: pip install "wasnow[cluster]"')
 
-from wasnow.pipeline.backends import cluster  # noqa: E402 - needs dask itself
+from wasnow.pipeline.backends import dask as backend  # noqa: E402 - needs dask
 
 DASK = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
 WORKER = [sys.executable, "-m", "distributed.cli.dask_worker"]
@@ -34,12 +34,12 @@ def _many_blocks(monkeypatch):
 
 @contextmanager
 def started(command, folder, **more):
-    """A command in a session of its own, gone with all its children at the end."""
+    """Run a command in a session of its own; at the end kill it with all its children."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(TESTS),
         "OMP_NUM_THREADS": "1",
-        # One death makes a suspect: the tests shall not wait for four.
+        # One crash makes a suspect, so that the tests need not wait for four.
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
         **more,
     }
@@ -55,15 +55,15 @@ def started(command, folder, **more):
 @contextmanager
 def scheduler(folder):
     """The address of a scheduler."""
-    told = folder / "scheduler.json"
-    command = [*DASK, "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(told)]
+    file = folder / "scheduler.json"
+    command = [*DASK, "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
     with started(command, folder) as process:
         deadline = time.monotonic() + 60
-        while not told.exists() or not told.read_text().endswith("}"):
+        while not file.exists() or not file.read_text().endswith("}"):
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        yield json.loads(told.read_text())["address"], process
+        yield json.loads(file.read_text())["address"], process
 
 
 @contextmanager
@@ -81,8 +81,8 @@ def address(tmp_path_factory):
         yield found
 
 
-def test_the_workers_of_a_scheduler_load_the_model_once_each_and_give_the_bytes_of_one(tmp_path, address):
-    paths, model = pair(tmp_path), Told(folder=str(tmp_path))
+def test_the_workers_load_the_model_once_each_and_give_the_same_bytes(tmp_path, address):
+    paths, model = pair(tmp_path), Traced(folder=str(tmp_path))
     alone = detect(*paths, output=tmp_path / "alone", model=model)
     shared = detect(*paths, output=tmp_path / "shared", model=model, scheduler=address)
     same_results(alone.folder, shared.folder)
@@ -94,22 +94,25 @@ def test_the_workers_of_a_scheduler_load_the_model_once_each_and_give_the_bytes_
     assert 1 <= len(found) <= len(executor.workers) <= 2
 
 
-def test_a_fitted_method_and_masks_travel_too(tmp_path, address):
+def test_a_fitted_scene_model_and_prior_masks_are_sent_to_the_workers(tmp_path, address):
     paths = pair(tmp_path)
     masks = []
     for name, rows in (("one.tif", slice(0, 30)), ("two.tif", slice(20, 60))):
         values = np.zeros((1, 96, 128), np.uint8)
         values[:, rows, 40:90] = 1
         masks.append(str(write_raster(tmp_path / name, values)))
-    for name, options in (("cva", {"model": "cva", "tile": 32}), ("told", {"model": Guided(), "masks": tuple(masks)})):
+    for name, options in (
+        ("cva", {"model": "cva", "tile": 32}),
+        ("guided", {"model": Guided(), "masks": tuple(masks)}),
+    ):
         alone = detect(*paths, output=tmp_path / f"{name}-alone", **options)
         shared = detect(*paths, output=tmp_path / f"{name}-shared", **options, scheduler=address)
         assert alone.record.pixels.changed > 0
         same_results(alone.folder, shared.folder)
 
 
-def test_a_worker_killed_on_the_way_costs_nothing_but_time(tmp_path, address):
-    paths, model = pair(tmp_path), Told(folder=str(tmp_path), seconds=0.02)
+def test_a_killed_worker_is_replaced(tmp_path, address):
+    paths, model = pair(tmp_path), Traced(folder=str(tmp_path), seconds=0.02)
     killed = []
 
     def kill(phase, done, total):
@@ -125,7 +128,7 @@ def test_a_worker_killed_on_the_way_costs_nothing_but_time(tmp_path, address):
 
 
 @pytest.mark.slow
-def test_a_block_that_kills_each_time_is_flagged_and_all_others_are_done(tmp_path, address):
+def test_a_block_that_crashes_every_worker_is_flagged_and_all_others_are_done(tmp_path, address):
     paths = lethal_pair(tmp_path, (10, 40))
     found = detect(*paths, output=tmp_path / "out", model=Lethal(folder=str(tmp_path)), scheduler=address)
     (failed,) = [block for block in found.record.blocks if block.outcome == "failed"]
@@ -137,25 +140,25 @@ def test_a_block_that_kills_each_time_is_flagged_and_all_others_are_done(tmp_pat
     same_results(detect(*paths, output=tmp_path / "whole", model=model).folder, again.folder)
 
 
-# --- what does not go together ------------------------------------------------------------------------------------
+# --- clusters that do not fit the run --------------------------------------------------------------------------------
 
 
-def test_files_that_a_worker_does_not_see_are_named_before_any_work(tmp_path, address):
+def test_files_that_a_worker_cannot_open_are_named_before_any_work(tmp_path, address):
     (tmp_path / "mine").write_bytes(b"123")
     with (tmp_path / "mine").open("rb") as file:
         os.dup2(file.fileno(), 789)
     try:
-        # Open here and nowhere else.
+        # Open in this process only.
         with pytest.raises(WorkersLost, match="cannot see /proc/self/fd/789; workers open files by their paths"):
-            cluster.Dask(address, None, [tmp_path, Path("/proc/self/fd/789")]).__enter__()
+            backend.DaskExecutor(address, None, [tmp_path, Path("/proc/self/fd/789")]).__enter__()
     finally:
         os.close(789)
 
 
-def test_another_version_at_the_workers_is_an_error(address, monkeypatch):
+def test_another_version_on_a_worker_is_an_error(address, monkeypatch):
     monkeypatch.setattr("wasnow.__version__", "9.9")
     with pytest.raises(WorkersLost, match=r"has wasnow .* and this is 9\.9; install the same version"):
-        cluster.Dask(address, None).__enter__()
+        backend.DaskExecutor(address, None).__enter__()
 
 
 @pytest.mark.parametrize(
@@ -165,63 +168,62 @@ def test_another_version_at_the_workers_is_an_error(address, monkeypatch):
         ({"torch": PackageNotFoundError("torch")}, "has no torch; install wasnow"),
     ],
 )
-def test_a_package_that_is_missing_at_the_workers_is_named(monkeypatch, answers, message):
-    executor = cluster.Dask("tcp://head:8786", None)
+def test_a_package_that_is_missing_on_a_worker_is_named(monkeypatch, answers, message):
+    executor = backend.DaskExecutor("tcp://head:8786", None)
     own = {"wasnow:__version__": "0.1.0"}
 
-    def asked(function, name):
+    def on_workers(function, name):
         return {"tcp://one:1": answers.get(name, own.get(name) or function(name))}
 
     monkeypatch.setattr("wasnow.__version__", "0.1.0")
-    monkeypatch.setattr(executor, "_asked", asked)
+    monkeypatch.setattr(executor, "_on_workers", on_workers)
     with pytest.raises(WorkersLost, match=message):
-        executor._same_everywhere()
+        executor._check_versions()
 
 
-def test_other_libraries_at_the_workers_are_a_warning(monkeypatch):
-    executor = cluster.Dask("tcp://head:8786", None)
+def test_other_versions_of_libraries_on_a_worker_are_a_warning(monkeypatch):
+    executor = backend.DaskExecutor("tcp://head:8786", None)
     monkeypatch.setattr(
         executor,
-        "_asked",
+        "_on_workers",
         lambda function, name: {"tcp://one:1": "1.0+cu128" if name == "torch" else function(name)},
     )
-    executor._same_everywhere()
+    executor._check_versions()
     (warning,) = executor.warnings
     assert "has torch 1.0+cu128" in warning
 
 
-def test_a_scheduler_that_does_not_answer_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT_S", 0.5)
-    with pytest.raises(WorkersLost, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:1 "):
+def test_a_scheduler_that_does_not_respond_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "CONNECT_S", 0.5)
+    with pytest.raises(WorkersLost, match=r"no dask scheduler responds at tcp://127\.0\.0\.1:1 "):
         detect(*pair(tmp_path), output=tmp_path / "out", model="cva", scheduler="tcp://127.0.0.1:1")
-    with pytest.raises(UsageError, match="is no address that dask knows"):
+    with pytest.raises(UsageError, match="is not an address that dask accepts"):
         detect(*pair(tmp_path), output=tmp_path / "out", model="cva", scheduler="spam://127.0.0.1:1")
 
 
-def test_a_scheduler_without_workers_and_one_that_goes_away_are_clear_ends_and_the_run_goes_on_without(
+def test_a_scheduler_without_workers_and_a_lost_one_are_errors_and_the_run_can_continue_without_dask(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(cluster, "CONNECT_S", 3.0)
-    heard: list[str] = []
-    ear = logging.Handler(logging.ERROR)
-    ear.emit = lambda record: heard.append(record.getMessage())
-    monkeypatch.setattr(logging.getLogger("distributed"), "handlers", [ear])
-    paths, model = pair(tmp_path), Told(folder=str(tmp_path), seconds=0.02)
+    monkeypatch.setattr(backend, "CONNECT_S", 3.0)
+    logged: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: logged.append(record.getMessage())
+    monkeypatch.setattr(logging.getLogger("distributed"), "handlers", [handler])
+    paths, model = pair(tmp_path), Traced(folder=str(tmp_path), seconds=0.02)
     with scheduler(tmp_path) as (address, process):
         with monkeypatch.context() as patch:
-            patch.setattr(cluster, "WORKERS_S", 1.0)
+            patch.setattr(backend, "WORKERS_S", 1.0)
             with pytest.raises(WorkersLost, match=r"no worker joined .* start some: dask worker tcp://"):
-                cluster.Dask(address, None).__enter__()
+                backend.DaskExecutor(address, None).__enter__()
         with workers(tmp_path, address, 1):
 
             def kill(phase, done, total):
                 if phase == "detect" and done == 3:
                     os.killpg(process.pid, signal.SIGKILL)
 
-            with pytest.raises(WorkersLost, match="went away; start it, and run the same command again to go on"):
+            with pytest.raises(WorkersLost, match="lost the connection to the dask scheduler"):
                 detect(*paths, output=tmp_path / "out", model=model, scheduler=address, progress=kill)
-    # What dask writes of it into its logs, tracebacks and all, is for nobody.
-    assert heard == []
+    assert logged == []
     steps = []
     again = detect(
         *paths,
@@ -233,8 +235,8 @@ def test_a_scheduler_without_workers_and_one_that_goes_away_are_clear_ends_and_t
     same_results(detect(*paths, output=tmp_path / "whole", model=model).folder, again.folder)
 
 
-def test_a_cluster_made_for_the_run_goes_with_it(tmp_path):
-    paths, model = pair(tmp_path), Told(folder=str(tmp_path))
+def test_a_cluster_started_for_the_run_ends_with_it(tmp_path):
+    paths, model = pair(tmp_path), Traced(folder=str(tmp_path))
     alone = detect(*paths, output=tmp_path / "alone", model=model)
     before = set(children_of(os.getpgid(0)))
     shared = detect(*paths, output=tmp_path / "shared", model=model, scheduler="local", workers=2)

@@ -1,4 +1,4 @@
-"""This process, one block after the other or two at a time."""
+"""The backend of this process: one block after the other, or two at the same time."""
 
 import threading
 from types import SimpleNamespace
@@ -9,16 +9,16 @@ from torch import nn
 
 from making import Toy, pair
 from pipeline.backends.crew import small_blocks
-from wasnow.pipeline.acceleration import OPENVINO
-from wasnow.pipeline.backends import here
-from wasnow.pipeline.backends.local import LANES, lanes_for
-from wasnow.pipeline.run import detect
+from wasnow.models.loading import OPENVINO
+from wasnow.pipeline.api import detect
+from wasnow.pipeline.backends import local
+from wasnow.pipeline.backends.local import CONCURRENT_BLOCKS, concurrent_blocks
 
 OUTPUTS = ("change.tif", "confidence.tif", "changes.parquet")
 
 
 class Network(nn.Module):
-    """The toy as a network."""
+    """The toy as an ``nn.Module``."""
 
     def __init__(self, toy=None):
         super().__init__()
@@ -44,21 +44,21 @@ def two_threads(monkeypatch):
     torch.set_num_threads(before)
 
 
-def run(folder, name, model, monkeypatch, lanes):
-    monkeypatch.setattr(here, "lanes_for", lambda order: lanes)
+def run(folder, name, model, monkeypatch, concurrency):
+    monkeypatch.setattr(local, "concurrent_blocks", lambda spec: concurrency)
     return detect(*pair(folder), output=folder / name, model=model)
 
 
-def test_two_lanes_write_the_bytes_of_one(tmp_path, monkeypatch):
+def test_two_blocks_at_a_time_give_the_bytes_of_one(tmp_path, monkeypatch):
     one = run(tmp_path, "one", Network(), monkeypatch, 1)
     two = run(tmp_path, "two", Network(), monkeypatch, 2)
-    assert len(one.record.blocks) > LANES
+    assert len(one.record.blocks) > CONCURRENT_BLOCKS
     for name in OUTPUTS:
         assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes(), name
     assert [block.block for block in two.record.blocks] == [block.block for block in one.record.blocks]
 
 
-def test_each_lane_has_its_share_of_the_threads_and_all_are_back_afterwards(tmp_path, monkeypatch):
+def test_each_block_gets_its_share_of_the_threads_and_the_thread_count_is_restored(tmp_path, monkeypatch):
     seen = []
     plain = Toy.__call__
     monkeypatch.setattr(
@@ -68,25 +68,25 @@ def test_each_lane_has_its_share_of_the_threads_and_all_are_back_afterwards(tmp_
     )
     run(tmp_path, "out", Network(), monkeypatch, 2)
     assert {threads for _, threads in seen} == {1}
-    assert all(name.startswith("wasnow-lane") for name, _ in seen)
+    assert all(name.startswith("wasnow-block") for name, _ in seen)
     assert torch.get_num_threads() == 2
 
 
-def test_a_fault_in_one_lane_ends_the_run_and_the_next_run_goes_on(tmp_path, monkeypatch):
+def test_an_error_in_one_block_ends_the_run_and_the_next_run_continues(tmp_path, monkeypatch):
     calls = []
     plain = Toy.__call__
 
     def failing(self, *images):
         calls.append(1)
         if len(calls) == 4:
-            raise MemoryError("no room for this tile")
+            raise MemoryError("no memory for this tile")
         return plain(self, *images)
 
     monkeypatch.setattr(Toy, "__call__", failing)
     with pytest.raises(MemoryError):
         run(tmp_path, "out", Network(), monkeypatch, 2)
     assert torch.get_num_threads() == 2
-    assert not [each for each in threading.enumerate() if each.name.startswith("wasnow-lane")]
+    assert not [each for each in threading.enumerate() if each.name.startswith("wasnow-block")]
     first = len(calls)
     done = run(tmp_path, "out", Network(), monkeypatch, 2)
     assert len(calls) - first < len(done.record.blocks)
@@ -95,26 +95,26 @@ def test_a_fault_in_one_lane_ends_the_run_and_the_next_run_goes_on(tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    ("changes", "lanes"),
+    ("changes", "concurrency"),
     [
         ({}, 2),
         ({"device": OPENVINO}, 1),
         ({"features": object()}, 1),
-        ({"model": Toy()}, 1),  # no network: nobody knows what it keeps between calls
+        ({"model": Toy()}, 1),  # not a network: it may keep state between calls
         ({"model": None}, 1),
-        ({"tiling": range(1)}, 1),  # half of the threads would stand still
+        ({"tiling": range(1)}, 1),  # half of the threads would be idle
     ],
 )
-def test_lanes_are_for_networks_on_processors(changes, lanes, monkeypatch):
+def test_two_blocks_at_a_time_are_for_networks_on_a_cpu(changes, concurrency, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    order = SimpleNamespace(**{"model": Network(), "features": None, "device": "auto", "tiling": range(2), **changes})
-    assert lanes_for(order) == lanes
+    spec = SimpleNamespace(**{"model": Network(), "features": None, "device": "auto", "tiling": range(2), **changes})
+    assert concurrent_blocks(spec) == concurrency
 
 
-def test_a_single_thread_and_a_graphics_card_have_one_lane(monkeypatch):
-    order = SimpleNamespace(model=Network(), features=None, device="auto", tiling=range(2))
+def test_a_single_thread_and_a_gpu_compute_one_block_at_a_time(monkeypatch):
+    spec = SimpleNamespace(model=Network(), features=None, device="auto", tiling=range(2))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert lanes_for(order) == 1
+    assert concurrent_blocks(spec) == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     torch.set_num_threads(1)
-    assert lanes_for(order) == 1
+    assert concurrent_blocks(spec) == 1

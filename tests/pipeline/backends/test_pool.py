@@ -1,4 +1,4 @@
-"""Processes that share a run: the same bytes, whoever of them dies, is interrupted, or is left without its master."""
+"""The backend of worker processes: the same bytes after crashes, interrupts and the death of the parent process."""
 
 import json
 import multiprocessing
@@ -15,11 +15,11 @@ import pytest
 import rasterio
 
 from making import TESTS, ToyEncoding, pair
-from pipeline.backends.crew import Lethal, Told, children_of, lethal_pair, loads, same_results, small_blocks
-from wasnow.cli.detect import why_partial
+from pipeline.backends.crew import Lethal, Traced, children_of, lethal_pair, loads, same_results, small_blocks
+from wasnow.cli.detect import partial_reason
 from wasnow.errors import Interrupted, RasterUnreadable
-from wasnow.pipeline.run import detect
-from wasnow.pipeline.worker import TRIES
+from wasnow.pipeline.api import detect
+from wasnow.pipeline.worker import ATTEMPTS
 
 
 @pytest.fixture(autouse=True)
@@ -32,18 +32,18 @@ def codes(folder):
         return raster.read()
 
 
-def test_two_processes_load_the_model_once_each_and_give_the_bytes_of_one(tmp_path):
-    paths, model = pair(tmp_path), Told(folder=str(tmp_path))
+def test_two_processes_load_the_model_once_each_and_give_the_same_bytes(tmp_path):
+    paths, model = pair(tmp_path), Traced(folder=str(tmp_path))
     alone = detect(*paths, output=tmp_path / "alone", model=model, landcover=True)
     assert len(alone.record.blocks) > 8
-    told = []
+    steps = []
     shared = detect(
         *paths,
         output=tmp_path / "shared",
         model=model,
         landcover=True,
         workers=2,
-        progress=lambda *step: told.append(step),
+        progress=lambda *step: steps.append(step),
     )
     same_results(alone.folder, shared.folder)
     for one, other in zip(alone.landcover, shared.landcover, strict=True):
@@ -54,13 +54,13 @@ def test_two_processes_load_the_model_once_each_and_give_the_bytes_of_one(tmp_pa
     executor = shared.record.executor
     assert (executor.kind, executor.lost) == ("processes", 0)
     assert set(map(int, executor.workers)) <= set(found)
-    assert [done for phase, done, _ in told if phase == "detect"] == list(range(len(alone.record.blocks) + 1))
+    assert [done for phase, done, _ in steps if phase == "detect"] == list(range(len(alone.record.blocks) + 1))
     assert shared.record.timings_s["model"] > 0
     assert not multiprocessing.active_children()
 
 
-def test_a_worker_killed_on_the_way_costs_nothing_but_time_even_when_others_began_the_run(tmp_path):
-    paths, model = pair(tmp_path), Told(folder=str(tmp_path), seconds=0.02)
+def test_a_killed_worker_is_replaced_also_in_a_resumed_run(tmp_path):
+    paths, model = pair(tmp_path), Traced(folder=str(tmp_path), seconds=0.02)
     whole = detect(*paths, output=tmp_path / "whole", model=model)
 
     def stop(phase, done, total):
@@ -81,11 +81,11 @@ def test_a_worker_killed_on_the_way_costs_nothing_but_time_even_when_others_bega
     assert again.complete
     same_results(whole.folder, again.folder)
     assert again.record.executor.lost == 1
-    assert any("1 worker died" in warning for warning in again.record.warnings)
+    assert any("1 worker crashed" in warning for warning in again.record.warnings)
 
 
-def test_a_block_that_kills_each_time_is_flagged_and_all_others_are_done(tmp_path):
-    # Where one block alone sees it.
+def test_a_block_that_crashes_every_worker_is_flagged_and_all_others_are_done(tmp_path):
+    # A pixel that only one block reads.
     paths = lethal_pair(tmp_path, (10, 40))
     (tmp_path / "healthy").mkdir()
     (tmp_path / "healthy" / "healed").touch()
@@ -95,13 +95,13 @@ def test_a_block_that_kills_each_time_is_flagged_and_all_others_are_done(tmp_pat
     (failed,) = [block for block in found.record.blocks if block.outcome == "failed"]
     assert not found.complete
     assert failed.row <= 10 < failed.row + failed.height
-    assert f"{TRIES} times" in failed.error
+    assert f"{ATTEMPTS} attempts" in failed.error
     assert failed.not_processed == {"its worker died": failed.height * failed.width}
     flagged = codes(found.folder)[2] == 255
     assert flagged.sum() == found.record.pixels.not_processed["its worker died"]
     np.testing.assert_array_equal(codes(found.folder)[:, ~flagged], codes(whole.folder)[:, ~flagged])
-    assert "run the same command again" in why_partial(found)
-    assert found.record.executor.lost == TRIES + 1
+    assert "run the same command again" in partial_reason(found)
+    assert found.record.executor.lost == ATTEMPTS + 1
     assert "its worker died" in found.report.read_text(encoding="utf-8")
     (tmp_path / "healed").touch()
     again = detect(*paths, output=tmp_path / "out", model=Lethal(folder=str(tmp_path)))
@@ -109,7 +109,7 @@ def test_a_block_that_kills_each_time_is_flagged_and_all_others_are_done(tmp_pat
     same_results(whole.folder, again.folder)
 
 
-def test_what_a_worker_cannot_read_ends_the_run_as_here_and_no_process_stays(tmp_path):
+def test_a_read_error_in_a_worker_ends_the_run_and_all_processes(tmp_path):
     before, after = pair(tmp_path, tiled=True, blockxsize=32, blockysize=32, compress="deflate", interleave="pixel")
     with rasterio.open(after) as raster:
         at = int(raster.get_tag_item("BLOCK_OFFSET_2_1", "TIFF", bidx=1))
@@ -117,11 +117,11 @@ def test_what_a_worker_cannot_read_ends_the_run_as_here_and_no_process_stays(tmp
     data[at : at + 300] = bytes(300)
 
     def damage(phase, done, total):
-        # The survey has seen the whole file by then.
+        # The survey has read the whole file by then.
         if phase == "detect" and done == 0:
             after.write_bytes(data)
 
-    model = Told(folder=str(tmp_path))
+    model = Traced(folder=str(tmp_path))
     with pytest.raises(RasterUnreadable, match=r"after\.tif: rows .* cannot be read") as caught:
         detect(before, after, output=tmp_path / "out", model=model, workers=1, progress=damage)
     assert caught.value.path == str(after)
@@ -129,7 +129,7 @@ def test_what_a_worker_cannot_read_ends_the_run_as_here_and_no_process_stays(tmp
     assert not multiprocessing.active_children()
 
 
-def test_processes_share_a_folder_of_features_and_stay_within_its_limit(tmp_path):
+def test_processes_share_a_feature_cache(tmp_path):
     paths, model = pair(tmp_path), ToyEncoding(tile=32)
     options = {"model": model, "tile": 32, "keep_features": tmp_path / "features"}
     first = detect(*paths, output=tmp_path / "first", workers=2, **options)
@@ -143,7 +143,7 @@ def test_processes_share_a_folder_of_features_and_stay_within_its_limit(tmp_path
     same_results(first.folder, again.folder)
 
 
-def test_a_method_that_fits_itself_to_the_scene_is_fitted_once_and_sent(tmp_path):
+def test_a_scene_model_is_fitted_once_and_sent_to_the_workers(tmp_path):
     paths = pair(tmp_path)
     alone, shared = (
         detect(*paths, output=tmp_path / name, model="irmad", tile=32, **options)
@@ -155,42 +155,18 @@ def test_a_method_that_fits_itself_to_the_scene_is_fitted_once_and_sent(tmp_path
 
 # --- signals, from outside ------------------------------------------------------------------------------------------
 
-COMMAND = """
-import signal, sys
-sys.path.insert(0, sys.argv[4])
-# A job that a shell started in the background has Ctrl-C ignored, and so would what it starts.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from pathlib import Path
-import typer
-from pipeline.backends.crew import Told
-from wasnow.pipeline import plan
-from wasnow.cli.detect import carry_out
-from wasnow.cli.console import verb
 
-whole = plan.Tiling
-plan.Tiling = lambda *a, **k: whole(*a, **k, block_side=32)
-folder = Path(sys.argv[3])
-try:
-    verb(lambda: carry_out(
-        sys.argv[1], sys.argv[2], folder / "out", model=Told(folder=str(folder), seconds=0.4), classes=None,
-        overwrite=False, options={"workers": 2}, quiet=True, as_json=False, command=("wasnow", "detect"),
-    ))()
-except typer.Exit as leave:
-    sys.exit(leave.exit_code)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked for in /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 @pytest.mark.parametrize(
     "number",
     [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL],
     ids=lambda number: number.name,
 )
-def test_a_signal_ends_the_run_and_every_process_of_it_and_another_executor_goes_on(tmp_path, number):
+def test_a_signal_ends_all_processes_of_the_run_and_another_backend_continues_it(tmp_path, number):
     paths = pair(tmp_path)
     journal = tmp_path / "out" / ".wasnow" / "journal.jsonl"
     running = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *map(str, paths), str(tmp_path), str(TESTS)],
+        [sys.executable, str(TESTS / "pipeline" / "backends" / "slow_detect.py"), *map(str, paths), str(tmp_path)],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -204,7 +180,7 @@ def test_a_signal_ends_the_run_and_every_process_of_it_and_another_executor_goes
             time.sleep(0.02)
         assert len(children_of(running.pid)) >= 2
         if number == signal.SIGINT:
-            # As a terminal does it: to all of them; and a second time, for the impatient.
+            # A terminal sends it to all processes; and a second time, as impatient users do.
             os.killpg(running.pid, number)
             time.sleep(0.02)
         os.kill(running.pid, number)
@@ -227,16 +203,16 @@ def test_a_signal_ends_the_run_and_every_process_of_it_and_another_executor_goes
     again = detect(
         *paths,
         output=tmp_path / "out",
-        model=Told(folder=str(tmp_path)),
+        model=Traced(folder=str(tmp_path)),
         progress=lambda phase, done, total: steps.append(done) if phase == "detect" else None,
     )
     assert done - 1 <= steps[0] <= done
-    whole = detect(*paths, output=tmp_path / "whole", model=Told(folder=str(tmp_path)))
+    whole = detect(*paths, output=tmp_path / "whole", model=Traced(folder=str(tmp_path)))
     same_results(whole.folder, again.folder)
 
 
 @pytest.mark.slow
-def test_a_script_that_calls_wasnow_without_a_guard_is_told_so(tmp_path):
+def test_a_script_without_a_main_guard_gets_advice(tmp_path):
     script = tmp_path / "script.py"
     paths = pair(tmp_path)
     script.write_text(

@@ -1,16 +1,16 @@
-"""Who answers the blocks of a run: this process, processes of this machine, or the workers of a dask cluster.
+"""Execution backends compute the blocks of a run: this process, local worker processes, or a dask cluster.
 
-    block numbers ──> Executor.answers ──> answers, in any order ──> the journal, which the run alone writes
+    block numbers ──> Executor.results ──> block results, in any order ──> the journal, which only the run writes
 
-                        works in                         a worker that dies               at most on the way
-    here.Here           this process                     is the run itself; run again     READ_AHEAD + 1 blocks
-    pool.Processes      processes, spawned               another takes its place          2 blocks a worker
-    cluster.Dask        workers of a dask scheduler      dask asks another                2 blocks a worker
+    backend                  runs in                       a worker crashes                 blocks in progress, at most
+    local.LocalExecutor      this process                  the run ends; run it again       READ_AHEAD + 1
+    pool.PoolExecutor        spawned processes             another process replaces it      2 per worker
+    dask.DaskExecutor        workers of a dask scheduler   dask asks another worker         2 per worker
 
-All three ask the same `Worker` the same questions, so a run may end with another one than it began with. A
-block that was under way when its worker died is a suspect. Suspects wait until everything else is done; then each is
-tried alone, so that none is blamed for another one or for what memory the others took. After `worker.TRIES` deaths
-alone it is flagged, and the next run tries again.
+All backends use the same `Worker`, so a run may be finished with another backend than it was started with. The blocks
+in progress when their worker crashed are suspects. Suspects wait until all other blocks are done, then each runs
+alone, so that no block is blamed for another one or for the memory of others. A block that crashes its worker
+`worker.ATTEMPTS` times alone is flagged, and the next run tries it again.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from typing import Protocol, Self
 
 from wasnow.errors import UsageError
 from wasnow.output.record import ExecutorRecord
-from wasnow.pipeline.backends.local import Here
-from wasnow.pipeline.worker import Answer, Order
+from wasnow.pipeline.backends.local import LocalExecutor
+from wasnow.pipeline.worker import BlockResult, RunSpec
 
-LOCAL = "local"
-"""The ``--scheduler`` that is no address: a cluster on this machine, made for the run."""
+LOCAL_CLUSTER = "local"
+"""The value of ``--scheduler`` that starts a cluster on this machine for the run."""
 
 
 class Executor(Protocol):
-    """Entered before a run looks at its pixels, left when all is answered; to leave it early drops the rest."""
+    """A context manager: entered before the survey, left when all blocks are done. Leaving it early drops the rest."""
 
     def __enter__(self) -> Self: ...
 
@@ -38,49 +38,49 @@ class Executor(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None: ...
 
-    def answers(self, order: Order, blocks: Iterable[int]) -> Generator[Answer, None, None]:
-        """An answer to each of these blocks, as they come.
+    def results(self, spec: RunSpec, blocks: Iterable[int]) -> Generator[BlockResult, None, None]:
+        """Yield the result of each of these blocks, in the order in which they finish.
 
         Raises:
-            UsageError: the order cannot be sent there.
-            WorkersLost: there is nobody left to work.
-            WasnowError: what a worker raised over a block.
+            UsageError: the model cannot be sent to the workers.
+            WorkersLost: no worker is left.
+            WasnowError: raised by a worker.
         """
         ...
 
     @property
     def record(self) -> ExecutorRecord:
-        """Who it was; complete when the last answer is there."""
+        """The workers that took part; complete after the last result."""
         ...
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What went wrong on the way and was mended."""
+        """Problems that the backend recovered from."""
         ...
 
 
 def executor_for(workers: int | None, scheduler: str | None, *, blocks: int, paths: Sequence[Path] = ()) -> Executor:
-    """The executor that two options name.
+    """Return the backend that two options select.
 
     Args:
-        workers: processes; None: this one.
-        scheduler: an address, or ``local``; None: no dask.
-        blocks: how many there are to answer.
-        paths: files and folders that whoever answers them must see.
+        workers: number of processes; None selects this process.
+        scheduler: the address of a dask scheduler, or ``local``; None for no dask.
+        blocks: number of blocks to compute.
+        paths: files and folders that all workers must be able to open.
 
     Raises:
-        UsageError: dask is asked for and is not installed.
+        UsageError: dask is required and not installed.
     """
     if blocks == 0 or (scheduler is None and workers is None):
-        return Here()
+        return LocalExecutor()
     if scheduler is None:
-        from wasnow.pipeline.backends.pool import Processes
+        from wasnow.pipeline.backends.pool import PoolExecutor
 
-        return Processes(min(workers or 1, blocks))
+        return PoolExecutor(min(workers or 1, blocks))
     try:
         import distributed  # noqa: F401
     except ImportError:
         raise UsageError('--scheduler needs dask, which is not installed; pip install "wasnow[cluster]"') from None
-    from wasnow.pipeline.backends.dask import Dask
+    from wasnow.pipeline.backends.dask import DaskExecutor
 
-    return Dask(None if scheduler == LOCAL else scheduler, workers, paths)
+    return DaskExecutor(None if scheduler == LOCAL_CLUSTER else scheduler, workers, paths)

@@ -1,11 +1,11 @@
-"""This process answers: one block after the other while its threads read ahead, or two at a time.
+"""Compute the blocks in this process: one after the other with reading ahead, or two at the same time.
 
-    one lane     read ahead ─> block ─> block ─>        torch's threads share the work of each convolution
-    two lanes    read ─> block ─> read ─> block ─>      each lane has half of torch's threads, and none waits for the
-                 read ─> block ─> read ─> block ─>      other: reading, convolutions, codes all use all cores
+    one at a time    read ahead ─> block ─> block ─>    torch's threads share the work of each convolution
+    two at a time    read ─> block ─> read ─> block ─>  each block has half of torch's threads; while one is read,
+                     read ─> block ─> read ─> block ─>  the other one uses the cores
 
-Two lanes are for networks on a processor. On a GPU, through OpenVINO, where features are kept, and for a pair that is
-one block there is one.
+Two at a time is for networks on a CPU. There is one on a GPU, with OpenVINO, with a feature cache, and for a pair that
+consists of one block.
 """
 
 from __future__ import annotations
@@ -19,33 +19,32 @@ from types import TracebackType
 import torch
 from torch import nn
 
+from wasnow.models.loading import OPENVINO, resolve_device
 from wasnow.output.record import ExecutorRecord
-from wasnow.pipeline.acceleration import OPENVINO
-from wasnow.pipeline.plan import chosen_device
-from wasnow.pipeline.worker import Answer, Order, ReadAhead, Worker
+from wasnow.pipeline.worker import BlockResult, ReadAhead, RunSpec, Worker
 
 READ_AHEAD = 2
 """Blocks that are read while the model works on another."""
 
-LANES = 2
-"""Blocks that are answered at the same time, at most: each takes the memory of a tile's widest maps."""
+CONCURRENT_BLOCKS = 2
+"""Blocks that are predicted at the same time, at most: each needs memory for the widest feature maps of a tile."""
 
 
-class Here:
-    """An `Executor` without any other process."""
+class LocalExecutor:
+    """An `Executor` without other processes."""
 
     warnings: tuple[str, ...] = ()
 
-    def __enter__(self) -> Here:
+    def __enter__(self) -> LocalExecutor:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         pass
 
-    def answers(self, order: Order, blocks: Iterable[int]) -> Generator[Answer, None, None]:
+    def results(self, spec: RunSpec, blocks: Iterable[int]) -> Generator[BlockResult, None, None]:
         """See `Executor`; in the order of the blocks."""
-        lanes = lanes_for(order)
-        return _in_turn(order, blocks) if lanes == 1 else _abreast(order, blocks, lanes)
+        concurrency = concurrent_blocks(spec)
+        return _one_at_a_time(spec, blocks) if concurrency == 1 else _concurrently(spec, blocks, concurrency)
 
     @property
     def record(self) -> ExecutorRecord:
@@ -53,42 +52,42 @@ class Here:
         return ExecutorRecord(kind="this process", threads=torch.get_num_threads())
 
 
-def lanes_for(order: Order) -> int:
-    """How many blocks of an order this process should answer at the same time."""
-    network = isinstance(order.model, nn.Module) and order.features is None and order.device != OPENVINO
-    # Of all blocks, not of those that are left: a resumed run rounds as one that was never interrupted.
-    enough = min(torch.get_num_threads(), len(order.tiling)) >= LANES
-    return LANES if network and enough and chosen_device(order.device) == "cpu" else 1
+def concurrent_blocks(spec: RunSpec) -> int:
+    """Return how many blocks of a run this process predicts at the same time."""
+    network = isinstance(spec.model, nn.Module) and spec.features is None and spec.device != OPENVINO
+    # Counts all blocks, not only the remaining ones: a resumed run must round like one that was never interrupted.
+    enough = min(torch.get_num_threads(), len(spec.tiling)) >= CONCURRENT_BLOCKS
+    return CONCURRENT_BLOCKS if network and enough and resolve_device(spec.device) == "cpu" else 1
 
 
-def _in_turn(order: Order, blocks: Iterable[int]) -> Generator[Answer, None, None]:
-    ahead = ReadAhead(Worker(order), READ_AHEAD)
+def _one_at_a_time(spec: RunSpec, blocks: Iterable[int]) -> Generator[BlockResult, None, None]:
+    ahead = ReadAhead(Worker(spec), READ_AHEAD)
     waiting: deque[int] = deque()
     try:
         for block in blocks:
             waiting.append(block)
             if len(waiting) > READ_AHEAD:
-                yield ahead.answer(waiting.popleft(), waiting)
+                yield ahead.predict(waiting.popleft(), waiting)
         while waiting:
-            yield ahead.answer(waiting.popleft(), waiting)
+            yield ahead.predict(waiting.popleft(), waiting)
     finally:
         ahead.close()
 
 
-def _abreast(order: Order, blocks: Iterable[int], lanes: int) -> Generator[Answer, None, None]:
+def _concurrently(spec: RunSpec, blocks: Iterable[int], concurrency: int) -> Generator[BlockResult, None, None]:
     threads = torch.get_num_threads()
     worker: Worker | None = None
-    pool = ThreadPoolExecutor(lanes, thread_name_prefix="wasnow-lane")
-    under_way: deque[Future[Answer]] = deque()
+    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="wasnow-block")
+    in_progress: deque[Future[BlockResult]] = deque()
     try:
-        worker = Worker(replace(order, threads=threads // lanes), lanes)
+        worker = Worker(replace(spec, threads=threads // concurrency), concurrency)
         for block in blocks:
-            under_way.append(pool.submit(_answered, worker, block))
-            # One more than there are lanes: none stands still while an answer is written down.
-            if len(under_way) > lanes:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            in_progress.append(pool.submit(_read_and_predict, worker, block))
+            # One more than run at the same time, so that no thread waits while a result is written to the journal.
+            if len(in_progress) > concurrency:
+                yield in_progress.popleft().result()
+        while in_progress:
+            yield in_progress.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         if worker is not None:
@@ -96,5 +95,5 @@ def _abreast(order: Order, blocks: Iterable[int], lanes: int) -> Generator[Answe
         torch.set_num_threads(threads)
 
 
-def _answered(worker: Worker, block: int) -> Answer:
-    return worker.answer(worker.read(block))
+def _read_and_predict(worker: Worker, block: int) -> BlockResult:
+    return worker.predict(worker.read(block))

@@ -1,291 +1,293 @@
-"""Processes of this machine, each a pool of one, so that it is known who died and over which block.
+"""Compute the blocks in worker processes of this machine. Each slot is a pool of one process.
 
-    seat 1   ProcessPoolExecutor(1): answers 7, reads 9     ──┐
-    seat 2   ProcessPoolExecutor(1): answers 8, reads 10    ──┼──> answers
-    seat 3   died over 5, read 6: 5 and 6 are suspects; a new process sits down and goes on with 11
+    slot 1   ProcessPoolExecutor(1): computes 7, reads 9     ──┐
+    slot 2   ProcessPoolExecutor(1): computes 8, reads 10    ──┼──> block results
+    slot 3   crashed in 5, had read 6: both are suspects; a new process continues with 11
 
-With one pool for all, the death of one process breaks it for the others, whose blocks would be lost and suspected too.
+With one pool for all workers, the crash of one process would break the pool: blocks of the other workers would be lost
+and become suspects too.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 
-from wasnow._system import become_worker, patient_threads
+from wasnow._system import blocked_interrupts, initialise_worker, passive_thread_waiting
 from wasnow.errors import WorkersLost
 from wasnow.output.record import ExecutorRecord
-from wasnow.pipeline.worker import TRIES, Answer, Order, ReadAhead, Worker, order_received, poisoned, told_plainly
+from wasnow.pipeline.worker import (
+    ATTEMPTS,
+    BlockResult,
+    ReadAhead,
+    RunSpec,
+    Worker,
+    crashed_block,
+    deserialise,
+    with_picklable_errors,
+)
 
-FALSE_STARTS = 3
-"""Processes that may die on a seat, one after the other, before they have their order: then it stays empty."""
+FAILED_STARTS = 3
+"""Processes that may crash in a slot, one after the other, before they are ready: then the slot stays empty."""
 
 
-class Processes:
-    """An `Executor` with processes of its own.
+class PoolExecutor:
+    """An `Executor` with worker processes of its own.
 
     Args:
-        workers: how many, at least 1.
+        workers: number of processes, at least 1.
     """
 
     def __init__(self, workers: int) -> None:
-        self._seats = [_Seat() for _ in range(workers)]
+        self._slots = [_Slot() for _ in range(workers)]
         self._threads = 1
-        self._seen: dict[int, None] = {}
+        self._pids: dict[int, None] = {}
         self._lost = 0
 
-    def __enter__(self) -> Processes:
-        # They load their libraries while the run looks over the pair.
-        for seat in self._seats:
-            seat.sit_down()
+    def __enter__(self) -> PoolExecutor:
+        # They import their libraries during the survey.
+        for slot in self._slots:
+            slot.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is not None:
-            # What they were doing is of no use to anybody, and a second Ctrl-C shall find them gone already.
-            for seat in self._seats:
-                seat.kill()
-        for seat in self._seats:
-            seat.leave()
+            # Their results are not needed any more, and a second Ctrl-C must not find them running.
+            for slot in self._slots:
+                slot.kill()
+        for slot in self._slots:
+            slot.stop()
 
     @property
     def record(self) -> ExecutorRecord:
         """See `Executor`."""
-        workers = tuple(str(pid) for pid in self._seen)
+        workers = tuple(str(pid) for pid in self._pids)
         return ExecutorRecord(kind="processes", workers=workers, threads=self._threads, lost=self._lost)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """See `Executor`."""
-        return deaths_told(self._lost)
+        return lost_workers_warning(self._lost)
 
-    def answers(self, order: Order, blocks: Iterable[int]) -> Generator[Answer, None, None]:
+    def results(self, spec: RunSpec, blocks: Iterable[int]) -> Generator[BlockResult, None, None]:
         """See `Executor`."""
-        self._threads = threads_each(len(self._seats))
-        sent = order.sent(workers=len(self._seats), threads=self._threads)
+        self._threads = threads_per_worker(len(self._slots))
+        data = spec.serialise(workers=len(self._slots), threads=self._threads)
         suspects: list[int] = []
-        yield from self._together(sent, deque(), iter(blocks), suspects)
+        yield from self._all_slots(data, deque(), iter(blocks), suspects)
         if suspects:
-            # One process is enough for them, and the memory of the others is free as well.
-            for seat in self._seats[1:]:
-                seat.kill()
-                seat.leave()
+            # One process computes them, and the memory of the others is free.
+            for slot in self._slots[1:]:
+                slot.kill()
+                slot.stop()
         for block in suspects:
-            yield self._alone(order, sent, block)
+            yield self._alone(spec, data, block)
 
-    def _together(
-        self, sent: bytes, returned: deque[int], blocks: Iterator[int], suspects: list[int]
-    ) -> Generator[Answer, None, None]:
-        """All seats at work; what was under way in a process that died is left to ``suspects``."""
-        busy: dict[Future[Answer], _Seat] = {}
+    def _all_slots(
+        self, data: bytes, returned: deque[int], blocks: Iterator[int], suspects: list[int]
+    ) -> Generator[BlockResult, None, None]:
+        """Results of all slots; the blocks of a crashed process go to ``suspects``."""
+        busy: dict[Future[BlockResult], _Slot] = {}
 
-        def following() -> int | None:
+        def next_block() -> int | None:
             return returned.popleft() if returned else next(blocks, None)
 
-        def feed(seat: _Seat) -> None:
-            now = seat.next if seat.next is not None else following()
-            seat.next = None
-            if now is None:
-                # Nothing left but what others have put by.
-                other = next((each for each in self._seats if each.next is not None), seat)
-                now, other.next = other.next, None
-            if now is not None:
-                seat.next = following()
-                busy[seat.ask(sent, now)] = seat
+        def submit_to(slot: _Slot) -> None:
+            block = slot.upcoming if slot.upcoming is not None else next_block()
+            slot.upcoming = None
+            if block is None:
+                # No block is left except those that other slots would compute next.
+                other = next((each for each in self._slots if each.upcoming is not None), slot)
+                block, other.upcoming = other.upcoming, None
+            if block is not None:
+                slot.upcoming = next_block()
+                busy[slot.submit(data, block)] = slot
 
         while True:
-            for seat in self._seats:
-                if seat.now is None and seat.false_starts < FALSE_STARTS:
-                    feed(seat)
+            for slot in self._slots:
+                if slot.current is None and slot.failed_starts < FAILED_STARTS:
+                    submit_to(slot)
             if not busy:
                 break
             done, _ = wait(busy, return_when=FIRST_COMPLETED)
             for future in done:
-                seat = busy.pop(future)
+                slot = busy.pop(future)
                 try:
-                    answer = seat.outcome(future)
+                    result = slot.result(future)
                 except BrokenProcessPool:
-                    held = [block for block in (seat.now, seat.next) if block is not None]
-                    (suspects if seat.has_begun else returned).extend(held)
-                    self._replace(seat)
+                    held = [block for block in (slot.current, slot.upcoming) if block is not None]
+                    (suspects if slot.is_ready else returned).extend(held)
+                    self._replace(slot)
                     continue
-                self._note(seat)
-                # First the next block, then what this one needs of our time.
-                feed(seat)
-                yield answer
+                self._note(slot)
+                # Submit the next block before this result is written to the journal.
+                submit_to(slot)
+                yield result
 
-    def _alone(self, order: Order, sent: bytes, block: int) -> Answer:
-        """A suspect, with nobody else at work."""
-        deaths = 0
-        while deaths < TRIES:
-            seat = next(each for each in self._seats if each.false_starts < FALSE_STARTS)
+    def _alone(self, spec: RunSpec, data: bytes, block: int) -> BlockResult:
+        """The result of a suspect while no other block runs."""
+        crashes = 0
+        while crashes < ATTEMPTS:
+            slot = next(each for each in self._slots if each.failed_starts < FAILED_STARTS)
             try:
-                answer = seat.outcome(seat.ask(sent, block))
+                result = slot.result(slot.submit(data, block))
             except BrokenProcessPool:
-                deaths += seat.has_begun
-                self._replace(seat)
+                crashes += slot.is_ready
+                self._replace(slot)
                 continue
-            self._note(seat)
-            return answer
-        return poisoned(order, block)
+            self._note(slot)
+            return result
+        return crashed_block(spec, block)
 
-    def _replace(self, seat: _Seat) -> None:
-        """Another process for one that died, unless none gets as far as its order there.
+    def _replace(self, slot: _Slot) -> None:
+        """Let another process take the place of a crashed one, unless none becomes ready there.
 
         Raises:
-            WorkersLost: there is no seat left.
+            WorkersLost: no slot is left.
         """
         self._lost += 1
-        seat.false_starts = 0 if seat.has_begun else seat.false_starts + 1
-        seat.now = seat.next = None
-        # Whoever asks it next finds a new process.
-        seat.leave()
-        if all(each.false_starts >= FALSE_STARTS for each in self._seats):
+        slot.failed_starts = 0 if slot.is_ready else slot.failed_starts + 1
+        slot.current = slot.upcoming = None
+        # The next `submit` starts a new process.
+        slot.stop()
+        if all(each.failed_starts >= FAILED_STARTS for each in self._slots):
             raise WorkersLost(
-                "worker processes die before they take up any block; look for memory (each loads the model for itself: "
-                "lower --workers), and in a script of your own call wasnow under if __name__ == '__main__'"
+                "worker processes crash before they start any block; check the memory (each process loads the model: "
+                "lower --workers), and in a script call wasnow under if __name__ == '__main__'"
             )
 
-    def _note(self, seat: _Seat) -> None:
-        for process in seat.processes:
+    def _note(self, slot: _Slot) -> None:
+        for process in slot.processes:
             if process.pid is not None:
-                self._seen.setdefault(process.pid)
+                self._pids.setdefault(process.pid)
 
 
-def deaths_told(lost: int) -> tuple[str, ...]:
-    """A sentence where workers died or left, and others took over."""
+def lost_workers_warning(lost: int) -> tuple[str, ...]:
+    """Return a sentence if workers crashed or left and others took over."""
     if not lost:
         return ()
-    who, held = ("1 worker", "it") if lost == 1 else (f"{lost} workers", "they")
-    return (f"{who} died or left on the way, and what {held} had in hand was tried anew",)
+    count = "1 worker" if lost == 1 else f"{lost} workers"
+    return (f"{count} crashed or left during the run; the blocks in progress were computed again",)
 
 
-def threads_each(workers: int) -> int:
-    """Threads of the network in each worker: what torch would take here, shared out.
+def threads_per_worker(workers: int) -> int:
+    """Return torch's thread count in each worker: that of this process, divided by the number of workers.
 
-    More threads than cores wait for each other; and torch's own number respects ``OMP_NUM_THREADS``.
+    More threads than cores slow each other down. Torch's own count respects ``OMP_NUM_THREADS``.
     """
     import torch
 
     return max(1, torch.get_num_threads() // workers)
 
 
-class _Seat:
-    """A place for one worker process, and the blocks that it has."""
+class _Slot:
+    """A place for one worker process, and the blocks that it has.
+
+    Attributes:
+        current: the block that it computes.
+        upcoming: the block that it computes next.
+        failed_starts: processes that crashed here one after the other before they were ready.
+        processes: the process, for `kill`.
+    """
 
     def __init__(self) -> None:
-        self.now: int | None = None
-        self.next: int | None = None
-        self.false_starts = 0
+        self.current: int | None = None
+        self.upcoming: int | None = None
+        self.failed_starts = 0
         self.processes: list[BaseProcess] = []
         self._pool: ProcessPoolExecutor | None = None
-        self._begun: Future[None] | None = None
+        self._ready: Future[None] | None = None
 
-    def sit_down(self) -> None:
-        """Start a process; it loads its libraries."""
-        self.leave()
-        patient_threads()
-        self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=become_worker)
-        with _ctrl_c_is_ours():
-            self._pool.submit(_load_libraries)
-        # Of Python's own making, and the only way to end a process that is busy; 3.14 has kill_workers.
+    def start(self) -> None:
+        """Start a process; it imports its libraries."""
+        self.stop()
+        passive_thread_waiting()
+        self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=initialise_worker)
+        with blocked_interrupts():
+            self._pool.submit(_import_libraries)
+        # A private attribute of Python, and the only way to end a busy process; Python 3.14 has kill_workers.
         self.processes = list((self._pool._processes or {}).values())
-        self._begun = None
+        self._ready = None
 
     @property
-    def has_begun(self) -> bool:
-        """Whether the process has had its order, so that a block can have killed it."""
-        return self._begun is not None and self._begun.done() and self._begun.exception() is None
+    def is_ready(self) -> bool:
+        """Whether the process has loaded the run, so that a block can have crashed it."""
+        return self._ready is not None and self._ready.done() and self._ready.exception() is None
 
-    def ask(self, sent: bytes, block: int) -> Future[Answer]:
-        """Have a block answered, and the next one read."""
+    def submit(self, data: bytes, block: int) -> Future[BlockResult]:
+        """Compute a block and read the upcoming one."""
         if self._pool is None:
-            self.sit_down()
+            self.start()
         pool = self._pool
         if pool is None:
-            raise AssertionError("a process sits here")
-        self.now = block
+            raise AssertionError("start() did not create a pool")
+        self.current = block
         try:
-            if self._begun is None:
-                self._begun = pool.submit(_begin, sent)
-            return pool.submit(_answer, block, self.next)
+            if self._ready is None:
+                self._ready = pool.submit(_load_run, data)
+            return pool.submit(_compute, block, self.upcoming)
         except BrokenProcessPool as error:
-            # It died while nobody asked it for anything.
-            broken: Future[Answer] = Future()
+            # It crashed while it was idle.
+            broken: Future[BlockResult] = Future()
             broken.set_exception(error)
             return broken
 
-    def outcome(self, future: Future[Answer]) -> Answer:
-        """What became of the block; the seat is free then.
+    def result(self, future: Future[BlockResult]) -> BlockResult:
+        """Wait for the result of the current block; then the slot is free.
 
         Raises:
-            BrokenProcessPool: the process died; `now` and `next` say over what.
-            WasnowError, RuntimeError: what the worker raised.
+            BrokenProcessPool: the process crashed; `current` and `upcoming` are the blocks that it had.
+            WasnowError, RuntimeError: raised by the worker.
         """
         wait([future])
-        if self._begun is not None and (error := self._begun.exception()) is not None:
+        if self._ready is not None and (error := self._ready.exception()) is not None:
             raise error
-        answer = future.result()
-        self.now, self.false_starts = None, 0
-        return answer
+        result = future.result()
+        self.current, self.failed_starts = None, 0
+        return result
 
     def kill(self) -> None:
         """End the process now."""
         for process in self.processes:
             process.kill()
 
-    def leave(self) -> None:
-        """Let a process that has nothing to do end, and wait for that."""
-        if not self.has_begun:
+    def stop(self) -> None:
+        """Let an idle process end, and wait for it."""
+        if not self.is_ready:
             self.kill()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        self._pool, self._begun, self.processes = None, None, []
+        self._pool, self._ready, self.processes = None, None, []
 
 
-@contextmanager
-def _ctrl_c_is_ours() -> Iterator[None]:
-    """Processes that are started here never see Ctrl-C, not even before they could say so themselves."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+# --- in the worker process --------------------------------------------------------------------------------------
+
+_worker: ReadAhead | None = None
 
 
-# --- in the worker ----------------------------------------------------------------------------------------------
-
-_ahead: ReadAhead | None = None
-
-
-def _load_libraries() -> int:
-    """Nothing but what reaching this function has imported already."""
+def _import_libraries() -> int:
+    """Do nothing else: unpickling this function imports this module."""
     return os.getpid()
 
 
-def _begin(sent: bytes) -> None:
-    """Take up an order; once in the life of a process.
+def _load_run(data: bytes) -> None:
+    """Load the model and open the rasters; once in the life of a process.
 
     Raises:
-        WasnowError, RuntimeError: it cannot be carried out.
+        WasnowError, RuntimeError: the run cannot be loaded here.
     """
-    global _ahead
-    _ahead = told_plainly(lambda: ReadAhead(Worker(order_received(sent)), 1))
+    global _worker
+    _worker = with_picklable_errors(lambda: ReadAhead(Worker(deserialise(data)), 1))
 
 
-def _answer(block: int, then: int | None) -> Answer:
-    ahead = _ahead
-    if ahead is None:
-        raise RuntimeError("the order was not taken up")
-    return told_plainly(lambda: ahead.answer(block, () if then is None else (then,)))
+def _compute(block: int, upcoming: int | None) -> BlockResult:
+    worker = _worker
+    if worker is None:
+        raise RuntimeError("the run was not loaded")
+    return with_picklable_errors(lambda: worker.predict(block, () if upcoming is None else (upcoming,)))
