@@ -1,4 +1,4 @@
-"""Invented scenes: repeatable, with the change that was asked for, and truthful about everything that is none."""
+"""Synthetic scenes: reproducible, with the requested share of change, and exact reference data."""
 
 import datetime
 import functools
@@ -39,18 +39,18 @@ def test_the_same_seed_gives_the_same_pixels() -> None:
     assert once.acquisitions == twice.acquisitions
 
 
-def test_another_seed_gives_another_place() -> None:
+def test_different_seeds_give_different_places() -> None:
     assert (scene(0).before_classes != scene(1).before_classes).mean() > 0.1
     assert (scene(0).before != scene(1).before).mean() > 0.9
 
 
-def test_the_changed_share_is_near_what_was_asked() -> None:
+def test_the_share_of_change_is_close_to_the_requested_one() -> None:
     shares = [scene(seed).changed.mean() for seed in range(4)]
     assert np.mean(shares) == pytest.approx(0.08, rel=0.2)
     assert all(0.05 < share < 0.12 for share in shares)
 
 
-def test_asking_for_more_change_gives_more() -> None:
+def test_a_larger_requested_share_gives_more_change() -> None:
     assert scene(1, change_share=0.2).changed.mean() > 1.6 * scene(1).changed.mean()
 
 
@@ -60,7 +60,7 @@ def test_every_class_occurs_at_both_dates() -> None:
         assert set(np.unique(codes)) == {BUILDING, ROAD, WATER, VEGETATION, BARE}
 
 
-def test_things_change_into_each_other_in_many_ways() -> None:
+def test_many_transitions_occur() -> None:
     pairs = {
         (int(before), int(after))
         for seed in range(4)
@@ -69,16 +69,16 @@ def test_things_change_into_each_other_in_many_ways() -> None:
         )
     }
     assert {(VEGETATION, BUILDING), (VEGETATION, ROAD), (VEGETATION, WATER), (VEGETATION, BARE)} <= pairs
-    assert pairs & {(BUILDING, BARE), (BUILDING, VEGETATION)}, "no house was torn down"
+    assert pairs & {(BUILDING, BARE), (BUILDING, VEGETATION)}, "no house was demolished"
 
 
-def test_an_identical_place_has_no_change_but_looks_different() -> None:
+def test_an_unchanged_place_has_no_change_but_different_pixels() -> None:
     same = scene(0, identical=True)
     assert not same.changed.any()
     assert np.abs(same.before.astype(int) - same.after).mean() > 5
 
 
-def test_season_sun_and_haze_leave_the_truth_alone() -> None:
+def test_season_sun_and_haze_do_not_change_the_reference_data() -> None:
     drawn = scene(1)
     low_sun = Acquisition(
         datetime.date(2020, 10, 20), sun_azimuth=220, sun_elevation=15, haze=0.3, gain=(1.3, 0.9, 0.8)
@@ -89,31 +89,31 @@ def test_season_sun_and_haze_leave_the_truth_alone() -> None:
     assert np.abs(drawn.before.astype(int) - other.before).mean() > 10
 
 
-def test_the_shift_of_the_second_picture_leaves_the_truth_alone() -> None:
+def test_the_shift_of_the_second_image_does_not_change_the_reference_data() -> None:
     np.testing.assert_array_equal(scene(1).after_classes, scene(1, shift_px=(-3.5, 2.0)).after_classes)
 
 
 def correlation_peak(rendered: Scene, normalization: str | None) -> np.ndarray:
-    """Where the second picture lies against the first (rows, cols), by skimage; a Hann window hides the edges."""
+    """Shift of the second image (rows, cols) by skimage; a Hann window suppresses the edges."""
     taper = window("hann", rendered.changed.shape)
     first, second = ((image.mean(-1) - image.mean()) * taper for image in (rendered.before, rendered.after))
     return -phase_cross_correlation(first, second, upsample_factor=50, normalization=normalization)[0]
 
 
 @pytest.mark.parametrize("shift", [SHIFT_PX, (-1.3, 2.6)])
-def test_the_second_picture_is_displaced_by_exactly_the_shift(shift: tuple[float, float]) -> None:
+def test_the_second_image_is_shifted_by_exactly_the_given_amount(shift: tuple[float, float]) -> None:
     quiet = Acquisition(datetime.date(2020, 7, 1), noise=0.004)
     same = scene(0, identical=True, shift_px=shift, acquisitions=(quiet, quiet))
     assert correlation_peak(same, None) == pytest.approx(shift, abs=0.05)
 
 
-def test_the_shift_is_found_through_another_season_and_sun() -> None:
+def test_the_shift_can_be_estimated_across_seasons() -> None:
     assert correlation_peak(scene(0, identical=True), "phase") == pytest.approx(SHIFT_PX, abs=0.15)
 
 
 def test_shadows_fall_away_from_the_sun() -> None:
     def dark_side(azimuth: float) -> float:
-        """How much darker the picture is just north than just south of the buildings."""
+        """Difference in brightness between just south and just north of the buildings."""
         look = Acquisition(datetime.date(2020, 7, 1), sun_azimuth=azimuth, sun_elevation=35)
         lit = render_scene(0, height=256, width=256, identical=True, shift_px=(0.0, 0.0), acquisitions=(look, look))
         brightness = lit.before.mean(-1)
@@ -135,7 +135,7 @@ def test_water_is_dark_and_smooth_and_roofs_are_not_water() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (300, 700), (17, 233)])
-def test_odd_sizes_work(height: int, width: int) -> None:
+def test_any_image_size_is_rendered(height: int, width: int) -> None:
     odd = render_scene(5, height=height, width=width)
     assert odd.before.shape == odd.after.shape == (height, width, 3)
     assert odd.before_classes.shape == odd.after_classes.shape == odd.changed.shape == (height, width)
@@ -143,7 +143,7 @@ def test_odd_sizes_work(height: int, width: int) -> None:
     assert odd.after_classes.max() <= len(CLASSES)
 
 
-def test_the_same_ground_is_seen_at_any_pixel_size() -> None:
+def test_the_same_place_is_rendered_at_any_pixel_size() -> None:
     fine = render_scene(6, height=200, width=200, gsd_m=0.5, identical=True)
     coarse = render_scene(6, height=100, width=100, gsd_m=1.0, identical=True)
     agree = fine.before_classes[::2, ::2] == coarse.before_classes
@@ -153,23 +153,23 @@ def test_the_same_ground_is_seen_at_any_pixel_size() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"height": 3}, "height is 3; give a number from 16"),
-        ({"change_share": 0.9}, "change_share is 0.9; give a number from 0 to 0.4"),
-        ({"gsd_m": 0.0}, "gsd_m is 0.0"),
-        ({"shift_px": (0.0, -99.0)}, "shift_px is 99.0"),
+        ({"height": 3}, "height 3 must be 16 to 20000"),
+        ({"change_share": 0.9}, "change_share 0.9 must be 0 to 0.4"),
+        ({"gsd_m": 0.0}, "gsd_m 0.0 must be 0.1 to 5"),
+        ({"shift_px": (0.0, -99.0)}, "shift_px 99.0 must be 0 to 8"),
     ],
 )
-def test_what_cannot_be_rendered_is_refused_with_advice(options: dict[str, float], message: str) -> None:
+def test_arguments_outside_their_range_are_rejected(options: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         render_scene(0, **options)  # type: ignore[arg-type]
 
 
-def test_a_sun_below_the_horizon_is_refused() -> None:
-    with pytest.raises(UsageError, match="give an elevation from 10 to 85"):
+def test_a_sun_below_the_horizon_is_rejected() -> None:
+    with pytest.raises(UsageError, match="must be 10 to 85 degrees"):
         Acquisition(datetime.date(2020, 7, 1), sun_elevation=-3)
 
 
-def test_written_files_read_back_as_they_were(tmp_path) -> None:
+def test_written_files_read_back_unchanged(tmp_path) -> None:
     rendered = scene(0)
     paths = write_scene(rendered, tmp_path / "new" / "folder")
     dates = []
@@ -199,7 +199,7 @@ def test_written_files_read_back_as_they_were(tmp_path) -> None:
     ]
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path, monkeypatch) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_partial_file(tmp_path, monkeypatch) -> None:
     paths = write_scene(scene(0), tmp_path)
     old = paths.before.read_bytes()
 
@@ -215,7 +215,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path, monkeypatch)
 
 @given(st.integers(0, 2**32), st.floats(-2000, 2000), st.floats(-2000, 2000))
 @settings(max_examples=50, deadline=None)
-def test_the_bend_of_the_plan_can_be_undone(seed: int, x: float, y: float) -> None:
+def test_the_warp_of_the_plan_is_invertible(seed: int, x: float, y: float) -> None:
     warp = Warp.drawn(np.random.default_rng(seed))
     plan = np.array([[x, y]])
     np.testing.assert_allclose(warp.to_plan(warp.to_world(plan)), plan, atol=1e-2)

@@ -1,19 +1,19 @@
-"""Two aerial pictures of an invented place at two dates, and the truth about what changed between them.
+"""Synthetic aerial image pairs of invented places, with reference data about what changed between the dates.
 
-    seed ─▶ plan ─▶ things ─▶ at a date ─▶ paint ─▶ light ─▶ camera ─▶ before, after
-                                               └──▶ classes ─────────▶ before_classes, after_classes
+    seed ─▶ plan ─▶ objects ─▶ at a date ─▶ paint ─▶ illumination ─▶ camera ─▶ before, after
+                                                └──▶ classes ─────────────────▶ before_classes, after_classes
 
-    plan/      what stands where, and when: villages, cells, roads, houses, and what became of them
-    paint/     the plan at one date as seen from above, on a canvas: ground, water, roads, roofs, crowns, shadows
-    camera     season, sun, air and sensor of one date
+    plan/      where objects are, and at which dates: villages, cells, roads, houses, and their changes
+    paint/     the plan at one date seen from above, on a canvas: ground, water, roads, roofs, crowns, shadows
+    camera     season, sun, atmosphere and sensor of one date
     scene      both dates together: `render_scene`
     files      a scene as GeoTIFFs: `write_scene`
-    things, shapes, colors, classes          what all of them speak of
+    objects, shapes, colors, classes         used by all of them
 
-Half a kilometre of village edge: streets and plots, crops in rows, a river or a pond, woods, a building site. Between
-the dates houses come and go, fields become car parks, homes and building sites, woods are felled, ponds grow, the river
-shifts, a road is built. Season, sun, haze, noise, parked cars and a shift of a fraction of a pixel differ as well, and
-are no change. What counts as what is told in `wasnow.synthetic.classes`.
+A scene shows half a kilometre at the edge of a village: streets and plots, crops in rows, a river or a pond, woods, a
+building site. Between the dates houses are built and demolished, fields become car parks, homes and building sites,
+woods are felled, ponds grow, the river moves, a road is built. Season, sun, haze, noise, parked cars and a shift of a
+fraction of a pixel differ as well, and are not change. `wasnow.synthetic.classes` defines the classes.
 """
 
 from wasnow.synthetic.camera import Acquisition, Season

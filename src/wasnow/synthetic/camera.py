@@ -1,8 +1,8 @@
-"""How one date is seen: season, sun, air, optics and sensor.
+"""Acquisition of one date: season, sun, atmosphere, optics and sensor.
 
-    light of a canvas ─▶ optics ─▶ haze ─▶ gain ─▶ tone curve ─▶ noise ─▶ picture
+    radiance of a canvas ─▶ optics ─▶ haze ─▶ gain ─▶ tone curve ─▶ noise ─▶ image
 
-Season and sun decide how a canvas is painted; the rest, what becomes of the light on its way (`expose`).
+Season and sun determine how a canvas is painted; the rest is applied to the painted canvas (`expose`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ _ELEVATIONS: dict[Season, tuple[float, float]] = {"spring": (42, 54), "summer": 
 
 @dataclass(frozen=True)
 class Acquisition:
-    """How one date is seen: everything that differs between two pictures of a place where nothing happened.
+    """Acquisition conditions of one date: everything that differs between two images of an unchanged place.
 
     Attributes:
-        date: when the picture was taken; its month decides the season.
-        sun_azimuth: where the sun stands, degrees clockwise from north.
+        date: of the acquisition; its month determines the season.
+        sun_azimuth: degrees clockwise from north.
         sun_elevation: degrees above the horizon, 10 to 85.
         gain: per band, around 1.
         gamma: exponent of the tone curve, around 1.
-        haze: share of the light that is scattered air, 0 to 1.
-        blur_px: Gaussian sigma of the optics.
-        noise: standard deviation of the sensor's noise, in units of full scale.
+        haze: share of scattered light, 0 to 1.
+        blur_px: standard deviation of the Gaussian blur of the optics, pixels.
+        noise: standard deviation of the sensor noise, in units of full scale.
+
+    Raises:
+        UsageError: the sun elevation is outside its range.
     """
 
     date: datetime.date
@@ -49,17 +52,23 @@ class Acquisition:
 
     def __post_init__(self) -> None:
         if not 10 <= self.sun_elevation <= 85:
-            raise UsageError(f"the sun stands at {self.sun_elevation} degrees; give an elevation from 10 to 85")
+            raise UsageError(f"sun_elevation {self.sun_elevation} must be 10 to 85 degrees")
 
     @property
     def season(self) -> Season:
-        """Of the northern temperate year; the leafless months look like autumn."""
+        """Season of the northern temperate zone; the leafless months count as autumn."""
         month = self.date.month
         return "spring" if 3 <= month <= 5 else "summer" if 6 <= month <= 8 else "autumn"
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, season: Season, year: int) -> Acquisition:
-        """A plausible survey flight in the given season: late morning to early afternoon, clear air."""
+        """Return a plausible survey flight in a season: late morning to early afternoon, clear air.
+
+        Args:
+            rng: source of all random numbers.
+            season: of the flight.
+            year: of the flight.
+        """
         month = int(rng.integers(*_MONTHS[season], endpoint=True))
         gain = rng.uniform(0.94, 1.10) * (1 + rng.normal(0, 0.015, 3))
         return cls(
@@ -75,7 +84,7 @@ class Acquisition:
 
 
 def draw_acquisitions(rng: np.random.Generator) -> tuple[Acquisition, Acquisition]:
-    """Two flights some years apart, in different seasons."""
+    """Return two flights some years apart, in different seasons."""
     seasons: list[Season] = ["spring", "summer", "autumn"]
     first, second = (seasons[index] for index in rng.permutation(3)[:2])
     year = int(rng.integers(2015, 2019))
@@ -83,7 +92,16 @@ def draw_acquisitions(rng: np.random.Generator) -> tuple[Acquisition, Acquisitio
 
 
 def expose(albedo: NDArray[np.float32], look: Acquisition, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Optics, haze, gain, tone curve and noise: from light to ``(H, W, 3)`` uint8."""
+    """Apply optics, haze, gain, tone curve and noise.
+
+    Args:
+        albedo: ``(H, W, 3)`` painted canvas, 0..1.
+        look: acquisition conditions.
+        rng: source of the noise.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+    """
     air = np.array([0.66, 0.70, 0.76], np.float32)
     light = _blur(albedo, look.blur_px)
     light *= np.float32(1 - look.haze)
@@ -91,13 +109,13 @@ def expose(albedo: NDArray[np.float32], look: Acquisition, rng: np.random.Genera
     light *= np.array(look.gain, np.float32)
     tones: NDArray[np.float32] = np.clip(light, 0, 1) ** np.float32(look.gamma)
     grain = rng.standard_normal(tones.shape, dtype=np.float32)
-    # Part of the noise is common to the bands, as demosaicing leaves it.
+    # Part of the noise is common to the bands, as after demosaicing.
     grain = np.float32(0.6) * grain + np.float32(0.8) * grain[..., :1]
     tones += np.float32(look.noise) * grain
     return np.round(np.clip(tones, 0, 1) * 255).astype(np.uint8)
 
 
 def _blur(image: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
-    """The optics: a Gaussian of ``sigma_px`` on each band."""
+    """Blur each band with a Gaussian of ``sigma_px``."""
     blurred: NDArray[np.float32] = ndimage.gaussian_filter(image, (sigma_px, sigma_px, 0), mode="nearest", truncate=3.0)
     return blurred

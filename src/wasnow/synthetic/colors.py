@@ -1,6 +1,6 @@
-"""Every colour of an invented place: roofs as the plan picks them, covers and crowns by season, cars.
+"""Colours of a synthetic scene: roofs, land cover and crowns by season, cars.
 
-Pairs are a first colour and a second one that shows through in patches.
+A pair of colours is a main colour and a second one that is mixed in in patches.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from wasnow.synthetic.classes import BARE, ROAD, WATER
 from wasnow.synthetic.objects import Rgb
 
 Image = NDArray[np.float32]
-"""Red, green and blue, 0..1, in the last axis: one colour ``(3,)`` or a picture ``(h, w, 3)``."""
+"""Red, green and blue, 0..1, in the last axis: one colour ``(3,)`` or an image ``(h, w, 3)``."""
 
 
 def rgb(red: float, green: float, blue: float) -> Image:
-    """One colour ``(3,)``, 0..1, of three numbers from 0 to 255."""
+    """Return a colour ``(3,)``, 0..1, from three numbers 0 to 255."""
     return np.array([red, green, blue], np.float32) / np.float32(255)
 
 
 TILES: tuple[Rgb, ...] = (
     (156, 92, 68), (172, 106, 82), (142, 84, 62), (124, 86, 70), (184, 124, 98), (104, 84, 76),
 )  # fmt: skip
-"""Clay, on gables and hips."""
+"""Clay tiles, on gable and hip roofs."""
 
 SLATES: tuple[Rgb, ...] = ((96, 97, 104), (76, 76, 82), (112, 108, 106), (88, 92, 98))
-"""Slate, on gables and hips."""
+"""Slate, on gable and hip roofs."""
 
 FLATS: tuple[Rgb, ...] = ((176, 174, 168), (150, 152, 154), (206, 204, 198), (128, 126, 124), (188, 178, 162))
 """Felt and gravel, on flat roofs."""
@@ -86,7 +86,7 @@ COVERS: dict[str, dict[str, tuple[Image, Image]]] = {
         },
     }.items()
 }
-"""What grows, by cover and season; always vegetation."""
+"""Vegetation, by cover and season."""
 
 GROUNDS: dict[str, tuple[int, Image, Image]] = {
     "site": (BARE, rgb(188, 164, 132), rgb(160, 134, 104)),
@@ -100,7 +100,7 @@ GROUNDS: dict[str, tuple[int, Image, Image]] = {
     "car park": (ROAD, rgb(122, 122, 124), rgb(134, 132, 132)),
     "pool": (WATER, rgb(92, 176, 196), rgb(112, 190, 206)),
 }
-"""Covers that know no season: class, colour, second colour."""
+"""Covers that do not change with the season: class, colour, second colour."""
 
 CROWNS: dict[str, dict[str, tuple[Image, Image]]] = {
     "broadleaf": {
@@ -120,7 +120,7 @@ CROWNS: dict[str, dict[str, tuple[Image, Image]]] = {
         "autumn": (rgb(108, 108, 62), rgb(140, 118, 66)),
     },
 }
-"""Leaves, by kind of tree and season."""
+"""Leaves, by tree type and season."""
 
 CARS = tuple(
     rgb(*color)
@@ -129,4 +129,4 @@ CARS = tuple(
         (150, 44, 40), (52, 76, 120), (170, 172, 176), (232, 230, 222), (84, 96, 88),
     )
 )  # fmt: skip
-"""Paint of cars."""
+"""Car paint."""

@@ -1,4 +1,4 @@
-"""A scene on disk: four GeoTIFFs on one grid."""
+"""Write a scene as four GeoTIFFs on one grid."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from wasnow.synthetic.scene import Scene
 from wasnow.vocabulary import Vocabulary
 
 CRS = "EPSG:25832"
-"""UTM zone 32 north on ETRS89, where the invented village lies."""
+"""UTM zone 32 north on ETRS89, the CRS of synthetic scenes."""
 
 _ORIGIN = (600_000.0, 5_500_000.0)
 
 
 @dataclass(frozen=True)
 class ScenePaths:
-    """The files that `write_scene` wrote."""
+    """Paths of the files written by `write_scene`."""
 
     before: Path
     after: Path
@@ -32,11 +32,15 @@ class ScenePaths:
 
 
 def write_scene(scene: Scene, folder: str | os.PathLike[str]) -> ScenePaths:
-    """Write before.tif, after.tif, truth_before.tif and truth_after.tif, each whole or not at all.
+    """Write before.tif, after.tif, truth_before.tif and truth_after.tif, each by an atomic rename.
 
-    All four lie on the same grid in `CRS`, tiled and deflated. The pictures carry their date (TIFFTAG_DATETIME), the
-    truth its colours and class names. The displacement of ``after`` is not in its georeference: it is the error of
-    registration that a change detector has to live with.
+    All four are on the same grid in `CRS`, tiled and compressed with deflate. Images carry their date
+    (TIFFTAG_DATETIME), reference data its colours and class names. The shift of ``after`` is not in its georeference:
+    it simulates a registration error.
+
+    Args:
+        scene: from `render_scene`.
+        folder: created if missing.
 
     Raises:
         OSError: the folder cannot be written.

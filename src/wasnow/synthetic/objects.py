@@ -1,7 +1,7 @@
-"""What stands in an invented place, and when: the items of a plan, frozen values in metres.
+"""The objects of a plan, frozen values in metres, and the dates at which they exist.
 
-Everything that exists is an item with a ``when``: there before, there after, or both. Most lie in world coordinates;
-a `Ground` lies in plan coordinates, where fields are straight (see `wasnow.synthetic.shapes.Warp`).
+Every object has a ``when``: present before, present after, or at both dates. Most are in world coordinates; a `Ground`
+is in plan coordinates, where fields are straight (see `wasnow.synthetic.shapes.Warp`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Rgb = tuple[int, int, int]
 
 
 class Presence(IntFlag):
-    """At which of the two dates an item is there."""
+    """The dates at which an object exists."""
 
     BEFORE = 1
     AFTER = 2
@@ -52,7 +52,7 @@ class Road:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """A thin thing along a world polyline: a clipped hedge, or paint on a car park."""
+    """A thin object along a world polyline: a clipped hedge, or paint on a car park."""
 
     line: Points
     kind: str
@@ -62,9 +62,10 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Building:
-    """A rectangular building: ``angle`` is the direction of ridge and ``length``; ``roof`` is gable, hip or flat.
+    """A rectangular building: ``angle`` is the direction of the ridge and of ``length_m``; ``roof`` is gable, hip or
+    flat.
 
-    ``height_m`` is that of the eaves; ``extras`` seeds what stands on the roof.
+    ``height_m`` is the height of the eaves; ``extras`` seeds the details on the roof.
     """
 
     centre: Point
@@ -79,18 +80,18 @@ class Building:
 
     @property
     def area_m2(self) -> float:
-        """Of the ground it stands on."""
+        """Footprint area."""
         return self.length_m * self.width_m
 
     @property
     def rise_m(self) -> float:
-        """Height of the ridge above the eaves: 38 degrees, less on wide halls."""
+        """Height of the ridge above the eaves: a pitch of 38 degrees, less on wide halls."""
         return min(0.39 * self.width_m, 4.5)
 
 
 @dataclass(frozen=True, eq=False)
 class Tree:
-    """One crown; ``hue`` 0..1 picks its place in the season's palette."""
+    """One crown; ``hue`` 0..1 selects a colour between the two of the season."""
 
     centre: Point
     radius_m: float
@@ -102,7 +103,7 @@ class Tree:
 
 @dataclass(frozen=True, eq=False)
 class Pond:
-    """Still water with a wobbling shore: radius · (1 + Σ wobble_k · sin(k · angle + phase_k)), k = 2, 3, 4, 5."""
+    """A pond with an irregular shore: radius · (1 + Σ wobble_k · sin(k · angle + phase_k)), k = 2, 3, 4, 5."""
 
     centre: Point
     radius_m: float
@@ -113,7 +114,7 @@ class Pond:
 
 @dataclass(frozen=True, eq=False)
 class River:
-    """Running water along a world polyline; ``bed`` says that only its gravel is left."""
+    """A river along a world polyline; ``bed`` marks a dry river bed of gravel."""
 
     line: Points
     half_width_m: float
@@ -123,7 +124,7 @@ class River:
 
 @dataclass(frozen=True, eq=False)
 class Parking:
-    """A place where a car may stand at either date; no class of its own."""
+    """A place where a car may be parked at either date; without a class of its own."""
 
     centre: Point
     angle: float
@@ -133,7 +134,7 @@ class Parking:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Everything there is at a place, at both dates."""
+    """All objects of a place, at both dates."""
 
     warp: Warp
     grounds: tuple[Ground, ...]
@@ -145,7 +146,7 @@ class Plan:
     parkings: tuple[Parking, ...]
 
     def at(self, date: Presence) -> Plan:
-        """Of all this, what is there at one date."""
+        """Return the objects that exist at one date."""
         return Plan(
             self.warp,
             _there(self.grounds, date),

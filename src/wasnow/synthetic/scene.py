@@ -1,4 +1,4 @@
-"""A place, photographed twice: the two pictures and the truth about what changed between them."""
+"""Render a scene: two images of one place, and the reference data about what changed between them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from wasnow.synthetic.paint.light import Illumination
 from wasnow.synthetic.plan import make_plan
 
 SHIFT_PX = (0.4, -0.3)
-"""How far the second date appears displaced unless told otherwise: rows, cols."""
+"""Default shift of the second date: rows, cols."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Two pictures of one place, and the classes of both dates on the pixel grid of the first.
+    """Two images of one place, and the classes of both dates on the pixel grid of the first.
 
     Attributes:
         before: ``(H, W, 3)`` uint8 RGB.
-        after: ``(H, W, 3)`` uint8 RGB; the world appears displaced in it by ``shift_px``.
+        after: ``(H, W, 3)`` uint8 RGB, shifted by ``shift_px``.
         before_classes: ``(H, W)`` uint8, codes 1..5 of `CLASSES`.
-        after_classes: the same for the second date, on the grid of ``before``: not displaced.
-        gsd_m: pixel side, metres.
-        shift_px: (rows, cols): what lies at (r, c) in ``before`` lies at (r + rows, c + cols) in ``after``.
-        acquisitions: how each date was seen.
+        after_classes: the same for the second date, on the grid of ``before``: not shifted.
+        gsd_m: pixel size, metres.
+        shift_px: (rows, cols): the point at (r, c) in ``before`` is at (r + rows, c + cols) in ``after``.
+        acquisitions: acquisition conditions of each date.
     """
 
     before: NDArray[np.uint8]
@@ -43,7 +43,7 @@ class Scene:
 
     @property
     def changed(self) -> NDArray[np.bool_]:
-        """``(H, W)``: where the class is another one."""
+        """``(H, W)`` bool: where the classes of the dates differ."""
         changed: NDArray[np.bool_] = self.before_classes != self.after_classes
         return changed
 
@@ -59,21 +59,21 @@ def render_scene(
     acquisitions: tuple[Acquisition, Acquisition] | None = None,
     identical: bool = False,
 ) -> Scene:
-    """Invent a place and photograph it twice. The same arguments give the same pixels.
+    """Render a random place at two dates. The same arguments give the same pixels.
 
     Args:
-        seed: which place; 0 or more.
-        height: rows, 16 or more.
-        width: columns, 16 or more.
-        gsd_m: pixel side in metres, 0.1 to 5; textures and cars need 0.2 to 1 to be seen.
-        change_share: share of the pixels whose class should change, 0 to 0.4. Met to within half of
-            itself for images of a few hundred metres; a small image may show no ground that could change.
-        shift_px: see `Scene`; at most 8 pixels either way.
-        acquisitions: season, sun and camera of each date; drawn from the seed, in different seasons, when None.
-        identical: nothing happens between the dates; everything that is no change still differs.
+        seed: of the place; 0 or more.
+        height: rows, 16 to 20,000.
+        width: columns, 16 to 20,000.
+        gsd_m: pixel size in metres, 0.1 to 5; textures and cars are visible at 0.2 to 1.
+        change_share: target share of changed pixels, 0 to 0.4. Met to within half of itself for images of a few hundred
+            metres; a small image may contain no ground that can change.
+        shift_px: see `Scene`; at most 8 pixels in either direction.
+        acquisitions: season, sun and camera of each date; None draws them from the seed, in different seasons.
+        identical: nothing changes between the dates; acquisition conditions still differ.
 
     Raises:
-        UsageError: an argument lies outside its range.
+        UsageError: an argument is outside its range.
     """
     _check("seed", seed, 0, 2**63)
     _check("height", height, 16, 20_000)
@@ -81,7 +81,7 @@ def render_scene(
     _check("gsd_m", gsd_m, 0.1, 5)
     _check("change_share", change_share, 0, 0.4)
     _check("shift_px", max(map(abs, shift_px)), 0, 8)
-    # One stream per purpose: asking for another look never moves a house.
+    # One random stream per purpose: another acquisition does not move a house.
     of_plan, of_looks, of_before, of_after = (np.random.Generator(np.random.PCG64([seed, key])) for key in range(4))
     plan = make_plan(
         of_plan, width_m=width * gsd_m, height_m=height * gsd_m, change_share=0.0 if identical else change_share
@@ -114,4 +114,4 @@ def render_scene(
 
 def _check(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise UsageError(f"{name} is {value}; give a number from {low} to {high}")
+        raise UsageError(f"{name} {value} must be {low} to {high}")

@@ -1,10 +1,10 @@
-"""Plane geometry for made-up scenes: convex polygons, polylines, and the bend that keeps a plan from looking ruled.
+"""Plane geometry of synthetic scenes: convex polygons, polylines, and a smooth warp that bends straight plans.
 
     plan  ──Warp.to_world──▶  world (metres; x east, y south)  ◀──pixel centres──  image
 
-A place is laid out with straight lines in *plan* coordinates and seen in *world* coordinates; the two differ by a
+A place is laid out with straight lines in *plan* coordinates and rendered in *world* coordinates; the two differ by a
 smooth displacement of a few metres. Points are ``(N, 2)`` arrays of (x, y) in metres. Signed distances are negative
-inside. Nothing here knows pixels, colours or files.
+inside. Works without pixels, colours and files.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Point = NDArray[np.float64]
 """One (x, y), ``(2,)``."""
 
 Points = NDArray[np.float64]
-"""Several, ``(N, 2)``: a polyline, or the corners of a polygon."""
+"""``(N, 2)`` points: a polyline, or the corners of a polygon."""
 
 Field = NDArray[np.float32]
-"""One number per pixel of a window, or per column or row of it."""
+"""One value per pixel of a window, or per column or row of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Warp:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Warp:
-        """Four waves of 250 to 600 m, slopes small enough that `to_world` converges (total below 1/2)."""
+        """Return four waves of 250 to 600 m, with slopes small enough for `to_world` to converge (total below 1/2)."""
         lengths = rng.uniform(250, 600, 4)
         heading = rng.uniform(0, np.pi, 4)
         waves = (2 * np.pi / lengths)[:, None] * np.stack([np.cos(heading), np.sin(heading)], 1)
@@ -48,11 +48,11 @@ class Warp:
         return cls(amplitudes, waves, rng.uniform(0, 2 * np.pi, 4))
 
     def to_plan(self, world: Points) -> Points:
-        """``(N, 2)`` world to plan."""
+        """Transform ``(N, 2)`` world points to the plan."""
         return world + np.sin(world @ self.waves.T + self.phases) @ self.amplitudes
 
     def to_world(self, plan: Points) -> Points:
-        """``(N, 2)`` plan to world, by fixed-point iteration; good to a millimetre."""
+        """Transform ``(N, 2)`` plan points to the world by fixed-point iteration, accurate to a millimetre."""
         world = plan.copy()
         for _ in range(40):
             miss = self.to_plan(world) - plan
@@ -62,17 +62,17 @@ class Warp:
         return world
 
     def world_point(self, plan: Point) -> Point:
-        """Where in the world one plan point ``(2,)`` lies."""
+        """Transform one plan point ``(2,)`` to the world."""
         world: Point = self.to_world(plan[None])[0]
         return world
 
     def plan_point(self, world: Point) -> Point:
-        """Where in the plan one world point ``(2,)`` lies."""
+        """Transform one world point ``(2,)`` to the plan."""
         plan: Point = self.to_plan(world[None])[0]
         return plan
 
     def plan_of_grid(self, x: Field, y: Field) -> tuple[Field, Field]:
-        """Plan coordinates, each ``(H, W)``, of the grid of columns ``x (W,)`` and rows ``y (H,)``."""
+        """Return plan coordinates, ``(H, W)`` each, of the grid of columns ``x (W,)`` and rows ``y (H,)``."""
         u = np.repeat(x[None], len(y), 0)
         v = np.repeat(y[:, None], len(x), 1)
         for amplitude, wave, phase in zip(self.amplitudes, self.waves, self.phases, strict=True):
@@ -82,52 +82,59 @@ class Warp:
         return u, v
 
     def heading(self, plan: Point, angle: float) -> float:
-        """The world direction, in radians, of the plan direction ``angle`` at one plan point ``(2,)``."""
+        """Return the world direction, in radians, of the plan direction ``angle`` at a plan point ``(2,)``."""
         step = np.array([np.cos(angle), np.sin(angle)])
         ends = self.to_world(np.stack([plan - step, plan + step]))
         return float(np.arctan2(*(ends[1] - ends[0])[::-1]))
 
 
 def following(polygon: Points) -> Points:
-    """Each corner's successor, ``(N, 2)``."""
+    """Return the successor of each corner, ``(N, 2)``."""
     return np.concatenate([polygon[1:], polygon[:1]])
 
 
 def direction(angle: float) -> Point:
-    """The unit vector ``(2,)`` at ``angle`` radians from east towards south."""
+    """Return the unit vector ``(2,)`` at ``angle`` radians from east towards south."""
     return np.array([np.cos(angle), np.sin(angle)])
 
 
 def axes(angle: float) -> tuple[Point, Point]:
-    """The unit vectors along ``angle`` and across it, a quarter turn further."""
+    """Return the unit vectors along ``angle`` and perpendicular to it (a quarter turn further)."""
     return direction(angle), direction(angle + np.pi / 2)
 
 
 def span(polygon: Points, axis: Point) -> tuple[float, float]:
-    """From where to where a polygon reaches along a unit vector, metres."""
+    """Return the smallest and largest coordinate of a polygon along a unit vector, metres."""
     along = polygon @ axis
     return float(along.min()), float(along.max())
 
 
 def rectangle(centre: Point, angle: float, length: float, width: float) -> Points:
-    """The corners ``(4, 2)`` of a rectangle whose ``length`` runs along ``angle``."""
+    """Return the corners ``(4, 2)`` of a rectangle.
+
+    Args:
+        centre: ``(2,)``.
+        angle: direction of ``length``, radians.
+        length: metres.
+        width: metres.
+    """
     along, across = direction(angle) * length / 2, direction(angle + np.pi / 2) * width / 2
     return centre + np.stack([-along - across, along - across, along + across, -along + across])
 
 
 def signed_area(polygon: Points) -> float:
-    """The shoelace formula: positive when the corners turn from x towards y."""
+    """Return the area by the shoelace formula: positive if the corners turn from x towards y."""
     there = following(polygon)
     return float(polygon[:, 0] @ there[:, 1] - polygon[:, 1] @ there[:, 0]) / 2
 
 
 def area(polygon: Points) -> float:
-    """In square metres; 0 for anything with fewer than three corners."""
+    """Return the area in square metres; 0 for fewer than three corners."""
     return abs(signed_area(polygon)) if len(polygon) > 2 else 0.0
 
 
 def half_planes(polygon: Points) -> tuple[Points, NDArray[np.float64]]:
-    """Outward unit normals ``(N, 2)`` and offsets ``(N,)`` of a convex polygon: inside is normal · p <= offset."""
+    """Return unit normals ``(N, 2)`` and offsets ``(N,)`` of a convex polygon; inside is normal · p <= offset."""
     edges = following(polygon) - polygon
     normals = np.stack([edges[:, 1], -edges[:, 0]], 1) * np.sign(signed_area(polygon) or 1.0)
     normals /= np.maximum(np.hypot(*normals.T), 1e-9)[:, None]
@@ -135,7 +142,13 @@ def half_planes(polygon: Points) -> tuple[Points, NDArray[np.float64]]:
 
 
 def keep_below(polygon: Points, normal: Point, offset: float) -> Points:
-    """The part of a convex polygon where normal · p <= offset; ``(0, 2)`` when nothing is left."""
+    """Return the part of a convex polygon where normal · p <= offset; ``(0, 2)`` if it is empty.
+
+    Args:
+        polygon: ``(N, 2)``.
+        normal: ``(2,)`` unit vector.
+        offset: metres.
+    """
     if len(polygon) == 0:
         return polygon
     height = polygon @ normal - offset
@@ -149,7 +162,7 @@ def keep_below(polygon: Points, normal: Point, offset: float) -> Points:
 
 
 def inset(polygon: Points, distance: float) -> Points:
-    """A convex polygon with every edge moved inwards by ``distance`` metres; may be empty."""
+    """Return a convex polygon with every edge moved inwards by ``distance`` metres; may be empty."""
     shrunk = polygon
     if len(polygon) > 2:
         for normal, offset in zip(*half_planes(polygon), strict=True):
@@ -158,13 +171,19 @@ def inset(polygon: Points, distance: float) -> Points:
 
 
 def contains(polygon: Points, point: Point, margin: float = 0.0) -> bool:
-    """Whether a point ``(2,)`` lies in a convex polygon, at least ``margin`` metres from its edge."""
+    """Return whether a point is in a convex polygon, at least ``margin`` metres from its edge.
+
+    Args:
+        polygon: ``(N, 2)``.
+        point: ``(2,)``.
+        margin: metres.
+    """
     normals, offsets = half_planes(polygon)
     return bool((normals @ point - offsets <= -margin).all())
 
 
 def long_axis(polygon: Points) -> float:
-    """The direction, in radians, along which a convex polygon is longest; always that of an edge or its normal."""
+    """Return the direction, in radians, in which a convex polygon is longest: that of an edge or of its normal."""
     edges = following(polygon) - polygon
     edge = edges[int(np.argmax(np.hypot(*edges.T)))]
     angle = float(np.arctan2(edge[1], edge[0]))
@@ -173,7 +192,7 @@ def long_axis(polygon: Points) -> float:
 
 
 def hull(points: Points) -> Points:
-    """The convex hull of a few points (Andrew's monotone chain)."""
+    """Return the convex hull of a few points (Andrew's monotone chain)."""
     ordered = points[np.lexsort((points[:, 1], points[:, 0]))]
 
     def chain(sequence: Points) -> list[Point]:
@@ -191,14 +210,14 @@ def hull(points: Points) -> Points:
 
 
 def resample(line: Points, step: float) -> Points:
-    """A polyline ``(N, 2)`` with a point about every ``step`` metres."""
+    """Return a polyline ``(N, 2)`` with a point about every ``step`` metres."""
     lengths = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
     at = np.linspace(0, lengths[-1], max(2, round(lengths[-1] / step) + 1))
     return np.stack([np.interp(at, lengths, line[:, 0]), np.interp(at, lengths, line[:, 1])], 1)
 
 
 def distance_to_line(points: Points, line: Points) -> NDArray[np.float64]:
-    """``(N,)`` metres from each point to a polyline ``(M, 2)``."""
+    """Return the distance ``(N,)`` in metres from each point to a polyline ``(M, 2)``."""
     start, run = line[:-1], np.diff(line, axis=0)
     offset = points[:, None] - start[None]
     share = np.clip((offset * run).sum(-1) / np.maximum((run * run).sum(-1), 1e-9), 0, 1)

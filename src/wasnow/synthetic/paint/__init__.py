@@ -1,11 +1,11 @@
-"""Paint a plan as a camera sees it from above at one date, or as the map of its classes.
+"""Paint a plan as a camera sees it from above at one date, or as a map of its classes.
 
     ground ─ water ─ roads ─ cars   albedo, in that order
-              ×  shadows            one mask, cast along the sun's direction by everything that stands
+              ×  shadows            one mask, cast by all tall objects along the direction of the sun
     hedges ─ roofs ─ crowns         lit by the same sun
 
-Every shape is a signed distance in metres, every texture a smooth function of the world: a displaced camera is another
-set of pixel centres, so the second date is drawn where it stands, not resampled (see `Canvas`).
+Every shape is a signed distance in metres and every texture a smooth function of world coordinates. A shifted camera
+therefore has other pixel centres, and the second date is rendered there, not resampled (see `Canvas`).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from wasnow.synthetic.paint.water import paint_water
 
 
 def paint(canvas: Canvas, plan: Plan, rng: np.random.Generator) -> None:
-    """Paint everything that is there.
+    """Paint all objects of a plan.
 
     Args:
-        canvas: fresh; its classes are written, and its colours (linear albedo times light, 0..1) where it has a light.
-        plan: what there is at the date of the picture: ``plan.at(date)``.
-        rng: for what is different every day: which parking places are taken.
+        canvas: new; its classes are written, and its colours (linear albedo times light, 0..1) if it has a light.
+        plan: the objects at the date of the image: ``plan.at(date)``.
+        rng: source of what differs every day: which parking places are taken.
     """
     light = canvas.light
     if light is not None:

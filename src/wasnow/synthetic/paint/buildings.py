@@ -1,4 +1,4 @@
-"""Roofs, lit face by face, and what stands on them.
+"""Roofs, lit face by face, and the details on them.
 
        gable          hip           flat
     ┌─────────┐    ┌─────────┐    ┌─────────┐
@@ -7,7 +7,7 @@
     │         │    │╱       ╲│    │└───────┘│
     └─────────┘    └─────────┘    └─────────┘
 
-On a roof, ``s`` runs along the ridge and ``t`` across it, in metres from the middle.
+On a roof, ``s`` runs along the ridge and ``t`` across it, in metres from the centre.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wasnow.synthetic.shapes import Field, axes, hull, rectangle
 
 
 def paint_building(canvas: Canvas, building: Building) -> None:
-    """One roof."""
+    """Paint one roof."""
     outline = rectangle(building.centre, building.angle, building.length_m, building.width_m)
     window = canvas.window(outline, 1.0)
     if window is None:
@@ -47,7 +47,7 @@ def paint_building(canvas: Canvas, building: Building) -> None:
 
 
 def _flat_color(base: Image, weather: Field, distance: Field) -> Image:
-    """Felt with a lighter parapet."""
+    """Return the colours of felt with a lighter parapet."""
     color: Image = (base * (1 + 0.6 * weather)[..., None]).astype(np.float32)
     rim = np.clip(0.5 - np.abs(distance + 0.35) / 0.35, 0, 1)[..., None]
     color += rim * (np.minimum(base * 1.2, 0.95) - color)
@@ -57,7 +57,7 @@ def _flat_color(base: Image, weather: Field, distance: Field) -> Image:
 def _pitched_color(
     canvas: Canvas, light: Illumination, building: Building, window: Window, base: Image, weather: Field
 ) -> Image:
-    """Two faces (four on a hip) as the sun lights them, rows of tiles, lighter tiles where faces meet."""
+    """Return the colours of two faces (four on a hip roof) lit by the sun, with rows of tiles and lighter ridges."""
     s, t = canvas.local(window, building.centre, building.angle)
     along, across = axes(building.angle)
     slope = building.rise_m / (building.width_m / 2)
@@ -82,7 +82,7 @@ def _pitched_color(
 def _furnish_flat(
     canvas: Canvas, light: Illumination, building: Building, window: Window, extras: np.random.Generator
 ) -> None:
-    """Machines, one per 110 square metres."""
+    """Paint machines, one per 110 square metres."""
     length, width = building.length_m, building.width_m
     for _ in range(int(length * width / 110)):
         place = extras.uniform(-0.4, 0.4) * length, extras.uniform(-0.36, 0.36) * width
@@ -93,7 +93,7 @@ def _furnish_flat(
 def _furnish_pitched(
     canvas: Canvas, light: Illumination, building: Building, window: Window, extras: np.random.Generator
 ) -> None:
-    """Solar panels on the southern face or skylights on the northern one, and a chimney."""
+    """Paint solar panels on the southern face or skylights on the northern one, and a chimney."""
     length, width = building.length_m, building.width_m
     _, across = axes(building.angle)
     sunny = 1.0 if float(across @ light.towards_sun) > 0 else -1.0
@@ -120,7 +120,7 @@ def _paint_box(
     color: Image,
     height_m: float,
 ) -> None:
-    """A box on a roof, ``place`` metres along and across from its middle, with a shadow where it has a height."""
+    """Paint a box on a roof, ``place`` metres along and across from the centre, with a shadow if it has a height."""
     along, across = axes(building.angle)
     outline = rectangle(building.centre + along * place[0] + across * place[1], building.angle, *size)
     if height_m > 0:

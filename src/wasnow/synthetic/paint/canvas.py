@@ -1,7 +1,7 @@
-"""The canvas: pixel centres of an image of the world, and what has been painted there so far.
+"""The canvas: pixel centres of an image of the world, and what has been painted so far.
 
 Every shape is a signed distance in metres. Edges are anti-aliased by ``clip(1/2 - distance / pixel, 0, 1)``; the class
-map takes ``distance < 0`` at pixel centres.
+map uses ``distance < 0`` at pixel centres.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Window = tuple[slice, slice]
 """Rows and columns of a block of pixels."""
 
 Places = Window | tuple[NDArray[np.intp], NDArray[np.intp]]
-"""A block of pixels, or a list of them: whatever arrays can be indexed with."""
+"""A block of pixels, or a list of pixels: an index into image arrays."""
 
 Ribbon = tuple[Points, float]
-"""Anything long and thin: a world polyline and its half width, metres."""
+"""A world polyline and its half width, metres."""
 
 FAR = np.float32(1e6)
-"""A distance beyond all others, metres."""
+"""A distance larger than all others, metres."""
 
 
 class Canvas:
@@ -39,11 +39,11 @@ class Canvas:
     Args:
         height: rows.
         width: columns.
-        gsd_m: pixel side, metres.
-        shift_px: (rows, cols) by which the world appears displaced in this image.
+        gsd_m: pixel size, metres.
+        shift_px: (rows, cols) by which the world is shifted in this image.
         warp: from plan to world.
-        noise_seed: the same for both dates: the ground keeps its texture.
-        light: None paints classes only.
+        noise_seed: the same for both dates, so that the ground keeps its texture.
+        light: illumination; None paints classes only.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class Canvas:
         self.rgb: Image = np.zeros((*self.shape, 3) if light else (0, 0, 3), np.float32)
         self.shadow: Field = np.zeros(self.shape if light else (0, 0), np.float32)
 
-    # ---- where: windows and distances
+    # ---- windows and distances
 
     @property
     def whole(self) -> Window:
-        """Every pixel."""
+        """The window of all pixels."""
         return slice(0, self.shape[0]), slice(0, self.shape[1])
 
     def window(self, points: Points, margin_m: float = 0.0) -> Window | None:
-        """Rows and columns of the box around world points, grown by ``margin_m``; None when out of sight."""
+        """Return rows and columns of the box around world points, grown by ``margin_m``; None outside the image."""
         low, high = points.min(0) - margin_m - self.gsd, points.max(0) + margin_m + self.gsd
         (x0, y0), (rows, cols) = self._first, self.shape
         left, right = max(0, math.ceil((low[0] - x0) / self.gsd)), min(cols, math.ceil((high[0] - x0) / self.gsd))
@@ -87,12 +87,12 @@ class Canvas:
 
     @staticmethod
     def near(distance: Field, reach_m: float) -> Places:
-        """The pixels where ``distance (H, W)`` is below ``reach_m``: thin things are painted on a list of pixels."""
+        """Return the pixels where ``distance (H, W)`` is below ``reach_m``, as a list: used for thin objects."""
         rows, cols = np.nonzero(distance < reach_m)
         return rows, cols
 
     def convex(self, window: Window, polygon: Points) -> Field:
-        """Signed distance ``(h, w)`` to a convex polygon of the world. Exact inside and along edges."""
+        """Return the signed distance ``(h, w)`` to a convex world polygon. Exact inside and along edges."""
         x, y = self.x[window[1]], self.y[window[0]]
 
         def beyond(normal: Point, offset: float) -> Field:
@@ -103,7 +103,7 @@ class Canvas:
         return distance
 
     def convex_of_plan(self, window: Window, polygon: Points) -> Field:
-        """Signed distance ``(h, w)`` to a convex polygon of the plan, in metres of the plan."""
+        """Return the signed distance ``(h, w)`` to a convex plan polygon, in metres of the plan."""
         u, v = self.u[window], self.v[window]
 
         def beyond(normal: Point, offset: float) -> Field:
@@ -113,23 +113,29 @@ class Canvas:
         return distance
 
     def across_plan(self, window: Window, angle: float) -> Field:
-        """Plan coordinates ``(h, w)`` across the direction ``angle``: the rows of a field lie along it."""
+        """Return plan coordinates ``(h, w)`` perpendicular to ``angle``, along which the rows of a field run."""
         across = direction(angle + np.pi / 2)
         return np.float32(across[0]) * self.u[window] + np.float32(across[1]) * self.v[window]
 
     def local(self, window: Window, origin: Point, angle: float = 0.0) -> tuple[Field, Field]:
-        """World coordinates ``(h, w)`` along and across ``angle``, from ``origin``."""
+        """Return world coordinates ``(h, w)`` along ``angle`` and perpendicular to it, from ``origin``.
+
+        Args:
+            window: of the pixels.
+            origin: ``(2,)`` world point.
+            angle: radians.
+        """
         x = (self.x[window[1]] - np.float32(origin[0]))[None]
         y = (self.y[window[0]] - np.float32(origin[1]))[:, None]
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         return cos * x + sin * y, cos * y - sin * x
 
     def along(self, ribbons: Iterable[Ribbon], reach_m: float) -> tuple[Field, Field]:
-        """Distance to the edge of thick polylines, and the arc length there; both ``(H, W)``.
+        """Return the distance to the edge of thick polylines and the arc length there, ``(H, W)`` each.
 
         Args:
             ribbons: world polylines with their half widths.
-            reach_m: how far beyond the edge distances are wanted; FAR elsewhere.
+            reach_m: distance beyond the edge that is computed; FAR elsewhere.
         """
         distance = np.full(self.shape, FAR, np.float32)
         arc = np.zeros(self.shape, np.float32)
@@ -151,14 +157,21 @@ class Canvas:
     # ---- texture
 
     def noise(self, scale_m: float) -> Field:
-        """Smooth noise ``(H, W)`` of the world with features of about ``scale_m``; mean 0, deviation near 1."""
+        """Return smooth noise ``(H, W)`` with features of about ``scale_m``; mean 0, standard deviation about 1."""
         scale_m = max(scale_m, 1.1 * self.gsd)
         if scale_m not in self._noises:
             self._noises[scale_m] = smooth_noise(self.x, self.y, scale_m, self.gsd, self._noise_seed)
         return self._noises[scale_m]
 
     def mottled(self, window: Places, first: Image, second: Image, strength: float) -> Image:
-        """Two colours ``(3,)`` mixed in patches, with grain of deviation ``strength``."""
+        """Return two colours ``(3,)`` mixed in patches, with grain of standard deviation ``strength``.
+
+        Args:
+            window: of the pixels.
+            first: main colour.
+            second: colour of the patches.
+            strength: of the grain.
+        """
         patches, grain = self._mottle
         mixed: Image = (first + patches[window][..., None] * (second - first)) * (
             1 + np.float32(strength) * grain[window]
@@ -167,7 +180,9 @@ class Canvas:
 
     @functools.cached_property
     def _mottle(self) -> tuple[Field, Field]:
-        """Patches 0..1 of some tens of metres, and grain at four scales of deviation about 1; both ``(H, W)``."""
+        """Patches 0..1 of some tens of metres, and grain at four scales with standard deviation about 1, ``(H, W)``
+        each.
+        """
         patches = np.clip(0.45 + 0.2 * self.noise(61.0) + 0.22 * self.noise(23.0) + 0.2 * self.noise(6.0), 0, 1)
         grain = 0.3 * self.noise(61.0) + 0.3 * self.noise(6.0) + 0.4 * self.noise(1.9) + 0.7 * self.noise(0.55)
         return patches.astype(np.float32), grain.astype(np.float32)
@@ -175,7 +190,14 @@ class Canvas:
     # ---- paint
 
     def cover(self, window: Places, distance: Field, code: int | None, color: Image | Field | None) -> None:
-        """Lay ``color`` (``(3,)`` or ``(h, w, 3)``, 0..1) and class ``code`` where ``distance`` is negative."""
+        """Paint where ``distance`` is negative.
+
+        Args:
+            window: of the pixels.
+            distance: signed distance of the pixels, metres.
+            code: class code; None leaves the classes.
+            color: ``(3,)`` or ``(h, w, 3)``, 0..1; None leaves the colours.
+        """
         if code is not None:
             self.classes[window] = np.where(distance < 0, np.uint8(code), self.classes[window])
         if self.light is not None and color is not None:
@@ -183,6 +205,6 @@ class Canvas:
             self.rgb[window] += share * (color - self.rgb[window])
 
     def shade(self, window: Window, distance: Field) -> None:
-        """Put a shadow where ``distance`` is negative; overlapping shadows are no darker than one."""
+        """Add a shadow where ``distance`` is negative; overlapping shadows are not darker than one."""
         softness = np.float32(1.5 * self.gsd)
         self.shadow[window] = np.maximum(self.shadow[window], np.clip(0.5 - distance / softness, 0, 1))

@@ -1,4 +1,4 @@
-"""Cars: others every day, in the same places, and a few on the move. They have no class of their own."""
+"""Cars: parked in the same places, different ones at every date, and a few on the roads. They have no class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ LENGTH_M, WIDTH_M, HEIGHT_M = 4.3, 1.8, 1.3
 
 
 def paint_cars(canvas: Canvas, light: Illumination, plan: Plan, rng: np.random.Generator) -> None:
-    """A car on each parking place that is taken today, and on the roads where one passes."""
+    """Paint a car on each parking place that is taken, and moving cars on the roads.
+
+    Args:
+        canvas: to paint on.
+        light: illumination.
+        plan: objects at this date.
+        rng: source of all random numbers.
+    """
     for spot in [*plan.parkings, *_on_the_move(plan.roads, rng)]:
         taken, color, jitter = rng.random() < spot.share_taken, CARS[rng.integers(len(CARS))], rng.normal(0, 0.25, 2)
         if taken:
@@ -24,7 +31,7 @@ def paint_cars(canvas: Canvas, light: Illumination, plan: Plan, rng: np.random.G
 
 
 def _on_the_move(roads: Iterable[Road], rng: np.random.Generator) -> Iterator[Parking]:
-    """Every few metres of a road, on one lane or the other, where a car may be passing."""
+    """Yield places every few metres of a road, on either lane, where a car may be driving."""
     for road in roads:
         if road.kind in ("main", "street"):
             steps = np.diff(road.line, axis=0)
@@ -35,7 +42,7 @@ def _on_the_move(roads: Iterable[Road], rng: np.random.Generator) -> Iterator[Pa
 
 
 def _paint_car(canvas: Canvas, light: Illumination, centre: Point, jitter: Point, angle: float, color: Image) -> None:
-    """Shadow, body, windscreen and rear window."""
+    """Paint shadow, body, windscreen and rear window."""
     window = canvas.window(centre[None], 4.5)
     if window is None:
         return

@@ -1,4 +1,4 @@
-"""Fields with their rows and wheel tracks, lawns, and the ground where nothing grows."""
+"""Fields with rows and wheel tracks, lawns, and bare ground."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from wasnow.synthetic.shapes import Field, resample
 
 
 def meadow(canvas: Canvas, light: Illumination, window: Places) -> Image:
-    """What grows where nothing else is: the colours of a meadow in that season."""
+    """Return the colours of a meadow in the season, the default ground."""
     first, second = COVERS["meadow"][light.season]
     return canvas.mottled(window, first, second, 0.07)
 
 
 def paint_ground(canvas: Canvas, ground: Ground) -> None:
-    """One patch of cover."""
+    """Paint one patch of land cover."""
     outline = resample(np.concatenate([ground.polygon, ground.polygon[:1]]), 20.0)
     window = canvas.window(canvas.warp.to_world(np.concatenate([outline, ground.polygon])), 3.0)
     if window is None:
@@ -34,7 +34,7 @@ def paint_ground(canvas: Canvas, ground: Ground) -> None:
         canvas.cover(window, distance, VEGETATION, color)
         return
     if ground.cover in ("site", "felled", "heap", "pit", "rubble", "gravel", "bed"):
-        # Diggers leave no straight edges.
+        # Earthworks have no straight edges.
         ragged = min(1.0, 0.04 * float(np.sqrt(np.ptp(ground.polygon[:, 0]) * np.ptp(ground.polygon[:, 1]))))
         distance += np.float32(ragged) * (0.8 * canvas.noise(6.0)[window] + 0.4 * canvas.noise(1.9)[window])
     color = None if light is None else _bare_color(canvas, light, window, ground, distance)
@@ -42,9 +42,9 @@ def paint_ground(canvas: Canvas, ground: Ground) -> None:
 
 
 def _crop_color(canvas: Canvas, light: Illumination, window: Window, ground: Ground, distance: Field) -> Image:
-    """Rows along the field, along its edge on the headland; drill streaks; tramlines 21 m apart."""
+    """Return the colours of a field: rows along the field, and along its edge on the headland; tramlines 21 m apart."""
     first, second = COVERS[ground.cover][light.season]
-    # Paler is drier and warmer, darker is lusher.
+    # A paler tone is drier and warmer, a darker one lusher.
     tint = np.float32(ground.tone) ** np.array([1.3, 1.0, 0.9], np.float32)
     color = canvas.mottled(window, first, second, 0.075) * tint
     if ground.cover in ("lawn", "rough lawn", "forest floor"):
@@ -72,7 +72,7 @@ def _crop_color(canvas: Canvas, light: Illumination, window: Window, ground: Gro
 
 
 def _bare_color(canvas: Canvas, light: Illumination, window: Window, ground: Ground, distance: Field) -> Image:
-    """Mounds and holes lit by the sun, the tracks of diggers, brushwood, rubble, rows of a vegetable bed."""
+    """Return the colours of bare ground: mounds and holes lit by the sun, vehicle tracks, brushwood, rubble, beds."""
     _, first, second = GROUNDS[ground.cover]
     fine = {"car park": 0.025, "pool": 0.02, "paving": 0.045}.get(ground.cover, 0.08)
     color = canvas.mottled(window, first, second, fine) * np.float32(ground.tone)

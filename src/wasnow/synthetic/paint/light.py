@@ -1,4 +1,4 @@
-"""Season and sun: all that a painter needs to know about the moment of a picture."""
+"""Season and sun at the time of an image."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Real = NDArray[np.floating] | np.floating | float
 
 @dataclass(frozen=True)
 class Illumination:
-    """How a picture is lit.
+    """Illumination of an image.
 
     Attributes:
         season: spring, summer or autumn.
-        sun_azimuth: degrees clockwise from north, where the sun stands.
+        sun_azimuth: degrees clockwise from north.
         sun_elevation: degrees above the horizon.
     """
 
@@ -29,22 +29,28 @@ class Illumination:
 
     @property
     def towards_sun(self) -> Point:
-        """The unit vector ``(2,)`` on the ground, x east and y south, that points to the sun."""
+        """Horizontal unit vector ``(2,)`` towards the sun, x east and y south."""
         azimuth = np.deg2rad(self.sun_azimuth)
         return np.array([np.sin(azimuth), -np.cos(azimuth)])
 
     @property
     def shadow_per_metre(self) -> float:
-        """Metres of shadow cast by a metre of height."""
+        """Length of the shadow of a height of one metre, metres."""
         return float(1 / np.tan(np.deg2rad(self.sun_elevation)))
 
     @property
     def cast(self) -> Point:
-        """Where the shadow of a metre of height ends, seen from its foot; ``(2,)`` metres."""
+        """End of the shadow of a height of one metre relative to its foot; ``(2,)`` metres."""
         return -self.towards_sun * self.shadow_per_metre
 
     def on(self, x: Real, y: Real, z: Real) -> Field:
-        """Brightness of a surface with unit normal (x, y, z), 1 for level ground; ambient light included."""
+        """Return the brightness of a surface with unit normal (x, y, z), 1 for level ground, with ambient light.
+
+        Args:
+            x: east component.
+            y: south component.
+            z: upward component.
+        """
         elevation = np.deg2rad(self.sun_elevation)
         sun = self.towards_sun * np.cos(elevation)
         lit = np.maximum(0, np.float32(sun[0]) * x + np.float32(sun[1]) * y + np.float32(np.sin(elevation)) * z)
@@ -52,7 +58,7 @@ class Illumination:
         return np.minimum(brightness, np.float32(1.32))
 
     def sunward(self, relief: Field) -> Field:
-        """How steeply a relief ``(h, w)`` falls towards the sun, per pixel; level where it is one pixel wide."""
+        """Return the slope of a relief ``(h, w)`` towards the sun, per pixel; 0 where it is one pixel wide."""
         down, right = (
             np.asarray(np.gradient(relief, axis=axis), np.float32) if relief.shape[axis] > 1 else np.zeros_like(relief)
             for axis in (0, 1)

@@ -1,4 +1,4 @@
-"""Random textures as smooth functions of the world: the same ground has the same grain at both dates."""
+"""Random textures as smooth functions of world coordinates: the same ground has the same grain at both dates."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from wasnow.synthetic.shapes import Field
 
 
 def smooth_noise(x: Field, y: Field, scale_m: float, gsd_m: float, seed: int) -> Field:
-    """Random numbers on a lattice of ``scale_m`` metres, joined by uniform cubic B-splines; ``(H, W)``.
+    """Return random numbers on a lattice of ``scale_m`` metres, interpolated by uniform cubic B-splines; ``(H, W)``.
 
-    The lattice is fixed to the world and sized by the image, not by its shift: both dates read the same numbers.
+    The lattice is fixed to the world and depends on the image size, not on its shift: both dates use the same numbers.
 
     Args:
         x: ``(W,)`` world coordinates of the columns, metres.
         y: ``(H,)`` world coordinates of the rows, metres.
-        scale_m: size of the features.
-        gsd_m: pixel side.
-        seed: the same seed, the same numbers.
+        scale_m: size of the features, metres.
+        gsd_m: pixel size, metres.
+        seed: of the random numbers.
     """
-    reach = 12  # nodes beyond the image: the largest shift, and the spline's own four
+    reach = 12  # nodes beyond the image: the largest shift, and four for the spline
     rows, cols = (math.ceil(len(axis) * gsd_m / scale_m) + 2 * reach for axis in (y, x))
     rng = np.random.Generator(np.random.PCG64([seed, round(scale_m * 1000)]))
     lattice = rng.standard_normal((rows, cols), dtype=np.float32)
@@ -42,17 +42,17 @@ def smooth_noise(x: Field, y: Field, scale_m: float, gsd_m: float, seed: int) ->
     smooth = np.zeros((len(y), len(x)), np.float32)
     for index, weight in taps(x):
         smooth += weight[None] * down[:, index]
-    # Over a cell the squared weights of the spline average 151/315 per axis: this restores unit deviation.
+    # Over a cell the squared spline weights average 151/315 per axis: this restores unit standard deviation.
     smooth *= np.float32(315 / 151)
     return smooth
 
 
 def streaks(rows: Field, pitch_m: float) -> Field:
-    """A random brightness per drill pass, smooth across the passes; deviation near 1.
+    """Return a random brightness per drill pass, smooth across the passes; standard deviation about 1.
 
     Args:
         rows: metres across the passes, of any shape.
-        pitch_m: from pass to pass.
+        pitch_m: distance between passes, metres.
     """
     table = np.random.Generator(np.random.PCG64(11)).standard_normal(512).astype(np.float32)
     place = rows / np.float32(pitch_m)

@@ -1,4 +1,4 @@
-"""Hedges and crowns, lit by the sun."""
+"""Hedges and tree crowns, lit by the sun."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wasnow.synthetic.shapes import Field
 
 
 def paint_hedges(canvas: Canvas, hedges: list[Ribbon]) -> None:
-    """All hedges at once, darker at their edges."""
+    """Paint all hedges at once, darker at their edges."""
     if not hedges:
         return
     edge, _ = canvas.along(hedges, 1.5)
@@ -28,7 +28,7 @@ def paint_hedges(canvas: Canvas, hedges: list[Ribbon]) -> None:
 
 
 def paint_tree(canvas: Canvas, tree: Tree) -> None:
-    """One crown with a lobed, ragged edge."""
+    """Paint one crown with a lobed, ragged edge."""
     radius = tree.radius_m
     window = canvas.window(tree.centre[None], radius * 1.35)
     if window is None:
@@ -44,7 +44,9 @@ def paint_tree(canvas: Canvas, tree: Tree) -> None:
 
 
 def _leaves(canvas: Canvas, light: Illumination, tree: Tree, window: Window, clumps: Field) -> Image:
-    """A dome, its leaves in clumps: the normal leans outwards, and each clump has a lit and a dark side."""
+    """Return the colours of a dome with clumps of leaves: normals lean outwards, and each clump has a lit and a dark
+    side.
+    """
     first, second = CROWNS[tree.kind][light.season]
     base = first + np.float32(tree.hue**1.5) * (second - first)
     x, y = canvas.local(window, tree.centre)

@@ -15,7 +15,7 @@ from wasnow.synthetic.shapes import Field, rectangle
 
 
 def paint_roads(canvas: Canvas, roads: Iterable[Road]) -> None:
-    """Verges of all, then surfaces of all, then paint: junctions open into each other."""
+    """Paint all verges, then all surfaces, then lane markings, so that junctions are open."""
     of_kind: dict[str, list[Road]] = {}
     for road in roads:
         of_kind.setdefault(road.kind, []).append(road)
@@ -38,7 +38,7 @@ def paint_roads(canvas: Canvas, roads: Iterable[Road]) -> None:
 
 
 def paint_bays(canvas: Canvas, lines: Iterable[Line]) -> None:
-    """The painted lines of car parks; they have no class of their own."""
+    """Paint the lines of car parks; they have no class of their own."""
     if canvas.light is None:
         return
     for line in lines:
@@ -51,28 +51,28 @@ def paint_bays(canvas: Canvas, lines: Iterable[Line]) -> None:
 
 
 def _paint_verge(canvas: Canvas, edge: Field) -> None:
-    """Mown grass beside a main road."""
+    """Paint mown grass along a main road."""
     near = canvas.near(edge, 4.0)
     verge = None if canvas.light is None else meadow(canvas, canvas.light, near) * np.float32(0.95)
     canvas.cover(near, edge[near] - 2.6 + 0.3 * canvas.noise(6.0)[near], VEGETATION, verge)
 
 
 def _paint_soil(canvas: Canvas, edge: Field, *, grassy: bool) -> None:
-    """A track or a path, its edges worn."""
+    """Paint a track or a path with worn edges."""
     near = canvas.near(edge, 2.0)
     distance = edge[near] + 0.18 * canvas.noise(1.9)[near] + 0.2 * canvas.noise(6.0)[near]
     soil: Image | None = None
     if canvas.light is not None:
         soil = canvas.mottled(near, rgb(184, 170, 144), rgb(160, 142, 114), 0.07)
         if grassy:
-            # Grass between the wheels: a hint of colour, too thin to be a class of its own.
+            # Grass between the wheel tracks changes the colour slightly; it is too thin for a class of its own.
             middle = np.clip(-distance - 1.0, 0, 0.5)[..., None]
             soil = soil + middle * (meadow(canvas, canvas.light, near) - soil)
     canvas.cover(near, distance, BARE, soil)
 
 
 def _paint_pavement(canvas: Canvas, edge: Field) -> None:
-    """Slabs on both sides of a street."""
+    """Paint slabs on both sides of a street."""
     near = canvas.near(edge, 3.0)
     slabs = None if canvas.light is None else canvas.mottled(near, rgb(152, 148, 142), rgb(140, 136, 131), 0.045)
     canvas.cover(near, edge[near] - 1.4, ROAD, slabs)
@@ -84,16 +84,16 @@ def _paint_asphalt(canvas: Canvas, edge: Field, tone: float) -> None:
     asphalt: Image | None = None
     if canvas.light is not None:
         asphalt = canvas.mottled(near, rgb(tone, tone, tone + 2), rgb(tone + 14, tone + 13, tone + 13), 0.022)
-        # Wheels polish their lanes lighter.
+        # Asphalt is lighter where wheels run.
         asphalt *= (1 + 0.05 * np.cos(np.clip(distance, -4, 0) * np.float32(2 * np.pi / 1.85)))[..., None]
     canvas.cover(near, distance, ROAD, asphalt)
 
 
 def _paint_lanes(canvas: Canvas, edge: Field, arc: Field, *, street: Field | None) -> None:
-    """Dashes down the middle of a main road and a line at its edge, 3.7 m apart."""
+    """Paint a dashed centre line and an edge line on a main road, 3.7 m apart."""
     near = canvas.near(edge, 1.5)
     distance = edge[near]
-    # Paint stops where a street opens into the road.
+    # Markings stop at junctions.
     clear = -FAR if street is None else -street[near] - 1
     dashes = np.maximum(np.abs(distance + 3.7) - 0.1, np.abs(arc[near] % 9.0 - 1.6) - 1.5)
     margin = np.abs(distance + 0.35) - 0.07

@@ -1,4 +1,4 @@
-"""One mask of shadows, cast along the sun's direction by everything that stands, then laid on the ground."""
+"""One shadow mask, cast by all tall objects along the direction of the sun, then applied to the ground."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ HEDGE_HEIGHT_M = 1.5
 def cast_shadows(
     canvas: Canvas, light: Illumination, buildings: Iterable[Building], trees: Iterable[Tree], hedges: list[Ribbon]
 ) -> None:
-    """Collect the shadows of everything that stands, then darken the ground under them, bluish as the sky."""
+    """Collect the shadows of all tall objects, then darken the ground under them, with a bluish tint from the sky.
+
+    Args:
+        canvas: ground colours are darkened.
+        light: illumination.
+        buildings: at this date.
+        trees: at this date.
+        hedges: polylines with half widths.
+    """
     for building in buildings:
         _shade_building(canvas, light, building)
     for tree in trees:
@@ -31,7 +39,7 @@ def cast_shadows(
 
 
 def _shade_building(canvas: Canvas, light: Illumination, building: Building) -> None:
-    """The hull of its foot, its eaves and its ridge, each moved as far as it is high."""
+    """Add the hull of footprint, eaves and ridge, each shifted according to its height."""
     foot = rectangle(building.centre, building.angle, building.length_m, building.width_m)
     outline = hull(np.concatenate([foot, foot + light.cast * building.height_m]))
     if building.roof != "flat":
@@ -44,7 +52,7 @@ def _shade_building(canvas: Canvas, light: Illumination, building: Building) -> 
 
 
 def _shade_tree(canvas: Canvas, light: Illumination, tree: Tree) -> None:
-    """The crown's disc at the end of its shadow, a little ragged; the trunk and what hangs low on the way."""
+    """Add the crown's disc at the end of its shadow, with a ragged edge, and the trunk on the way."""
     start, end = tree.centre, tree.centre + light.cast * (tree.height_m - tree.radius_m)
     window = canvas.window(np.stack([start, end]), tree.radius_m + 1)
     if window is None:

@@ -2,7 +2,7 @@
 
     meadow │ reeds, 7 m │ mud, 0.8 m │ water
 
-Where only the bed of the river is left, gravel takes the place of the water.
+In a dry river bed, gravel replaces the water.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wasnow.synthetic.shapes import Field
 
 
 def paint_water(canvas: Canvas, water: River | Pond) -> None:
-    """One pond, or the river."""
+    """Paint one pond, or the river."""
     found = _from_pond(canvas, water) if isinstance(water, Pond) else _from_river(canvas, water)
     if found is None:
         return
@@ -52,7 +52,7 @@ def paint_water(canvas: Canvas, water: River | Pond) -> None:
 
 
 def _from_pond(canvas: Canvas, pond: Pond) -> tuple[Places, Field] | None:
-    """The pixels around a pond, and their distance from its shore."""
+    """Return the pixels around a pond, and their distance from its shore."""
     window = canvas.window(pond.centre[None], pond.radius_m * 1.6 + 8)
     if window is None:
         return None
@@ -65,7 +65,7 @@ def _from_pond(canvas: Canvas, pond: Pond) -> tuple[Places, Field] | None:
 
 
 def _from_river(canvas: Canvas, river: River) -> tuple[Places, Field]:
-    """The pixels along a river, and their distance from its ragged bank."""
+    """Return the pixels along a river, and their distance from its irregular bank."""
     distance, _ = canvas.along([(river.line, river.half_width_m)], 14.0)
     near = canvas.near(distance, 14.0)
     return near, distance[near] + 1.3 * canvas.noise(23.0)[near]

@@ -1,17 +1,17 @@
-"""Lay out an invented place at the edge of a village, and what became of it between two dates. No pixels here.
+"""Lay out a synthetic place at the edge of a village, and its changes between two dates. Works without pixels.
 
     1. land       villages, a river
-    2. cells      the land is cut, and cut again; what is left are cells with a use
+    2. cells      the land is divided recursively into cells, each with a use
     3. waters     the river moves, a pond grows
        roads      along the cuts; one of them is new
        changes    cells lose a slice to a car park, houses or a building site
-    4. fields     what is left of the cells is filled: crops, woods, parks, building sites;
-       yards      farms, trade, flats;
-       homes      blocks with plots, plots with a house that faces its street
-    5. changes    houses come and go, until the area asked for is reached
+    4. fields     the rest of the cells is filled: crops, woods, parks, building sites;
+       yards      farms, commercial areas, apartment blocks;
+       homes      blocks of plots, each plot with a house that faces its street
+    5. changes    houses are built and demolished until the change area is reached
 
-Objects are collected in a `PlanBuilder`. Cells, roads and plots are laid out in plan coordinates and bent gently on
-their way to the world (see `wasnow.synthetic.shapes.Warp`).
+Objects are collected in a `PlanBuilder`. Cells, roads and plots are laid out in plan coordinates and bent on their way
+to the world (see `wasnow.synthetic.shapes.Warp`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def make_plan(rng: np.random.Generator, *, width_m: float, height_m: float, chan
     """Lay out one place and its changes; the image covers x in [0, width_m], y in [0, height_m].
 
     Args:
-        rng: where every decision is drawn from.
+        rng: source of all random numbers.
         width_m: west to east, metres.
         height_m: north to south, metres.
-        change_share: share of the image whose class should change, roughly; 0 for none.
+        change_share: approximate share of the image whose class changes; 0 for none.
     """
     land = Land.drawn(rng, np.array([width_m, height_m]))
     cells, cuts = divide(land, rng)
@@ -58,7 +58,7 @@ def make_plan(rng: np.random.Generator, *, width_m: float, height_m: float, chan
 
 
 def _fill(builder: PlanBuilder, cell: Cell) -> None:
-    """Put on a cell, a few metres off its cuts, what its use asks for."""
+    """Fill a cell, a few metres off its cuts, according to its use."""
     inner = inset(cell.polygon, 4.6 if cell.urban else 1.4)
     if len(inner) == 0:
         return

@@ -1,10 +1,10 @@
-"""A plan in the making.
+"""State of a plan under construction.
 
-    PlanBuilder       the things placed so far, in their order
-    Occupancy   which square metres are taken: keeps trees off roads and houses out of each other
-    ChangeBudget      how many square metres may still change
+    PlanBuilder    the objects placed so far, in order
+    Occupancy      which square metres are taken: keeps trees off roads and houses apart
+    ChangeBudget   the change area that is left, in square metres
 
-The steps of `make_plan` write into these, one after the other.
+The steps of `make_plan` modify these, one after the other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wasnow.synthetic.shapes import Point, Points, axes, contains, direction, re
 
 @dataclass(eq=False)
 class ChangeBudget:
-    """The change area still to be spent, in square metres."""
+    """The change area that is left to spend, in square metres."""
 
     total: float
     left: float = field(init=False)
@@ -29,16 +29,16 @@ class ChangeBudget:
         self.left = self.total
 
     def spend(self, area_m2: float) -> None:
-        """Write off what a change takes; never below 0."""
+        """Subtract the area of a change; never below 0."""
         self.left = max(0.0, self.left - area_m2)
 
 
 class Occupancy:
-    """Which square metres of the world are taken.
+    """The square metres of the world that are taken.
 
     Args:
-        low: ``(2,)`` the corner where the count begins.
-        high: ``(2,)`` the opposite corner.
+        low: ``(2,)`` north-western corner.
+        high: ``(2,)`` south-eastern corner.
     """
 
     def __init__(self, low: Point, high: Point) -> None:
@@ -47,11 +47,18 @@ class Occupancy:
         self._taken = np.zeros((rows, cols), np.bool_)
 
     def free(self, centre: Point, radius_m: float) -> bool:
-        """Whether a square around ``centre`` is free; ground outside the plan always is."""
+        """Return whether a square around ``centre`` is free; ground outside the plan always is."""
         return not self._taken[self._window(centre - radius_m, centre + radius_m)].any()
 
     def box_free(self, centre: Point, angle: float, length: float, width: float) -> bool:
-        """Whether a rectangle is free, tested at points a metre or two apart."""
+        """Return whether a rectangle is free, tested at points one or two metres apart.
+
+        Args:
+            centre: ``(2,)``.
+            angle: direction of ``length``, radians.
+            length: metres.
+            width: metres.
+        """
         along, across = axes(angle)
         return all(
             self.free(centre + along * a * length / 2 + across * b * width / 2, 0.5)
@@ -60,12 +67,19 @@ class Occupancy:
         )
 
     def take(self, line: Points, half_width_m: float) -> None:
-        """Take a polyline of the given half width."""
+        """Mark a polyline of a half width as taken."""
         for point in resample(line, 0.8 + half_width_m * 0.5):
             self._taken[self._window(point - half_width_m, point + half_width_m)] = True
 
     def take_box(self, centre: Point, angle: float, length: float, width: float) -> None:
-        """Take a rectangle."""
+        """Mark a rectangle as taken.
+
+        Args:
+            centre: ``(2,)``.
+            angle: direction of ``length``, radians.
+            length: metres.
+            width: metres.
+        """
         reach = direction(angle) * max(0.0, length - width) / 2
         self.take(np.stack([centre - reach, centre + reach]), width / 2)
 
@@ -76,11 +90,11 @@ class Occupancy:
 
 
 class PlanBuilder:
-    """The things of one plan, collected step by step.
+    """The objects of one plan, collected step by step.
 
     Args:
         land: where they are placed.
-        rng: where every decision is drawn from; the steps share it, so their order is part of the result.
+        rng: source of all random numbers; the steps share it, so their order is part of the result.
     """
 
     def __init__(self, land: Land, rng: np.random.Generator) -> None:
@@ -95,7 +109,7 @@ class PlanBuilder:
         self.parkings: list[Parking] = []
 
     def plan(self) -> Plan:
-        """What has been placed."""
+        """Return the plan of the objects placed so far."""
         return Plan(
             self.warp,
             tuple(self.grounds),
@@ -108,7 +122,14 @@ class PlanBuilder:
         )
 
     def lay_road(self, line: Points, kind: str, half_width: float, when: Presence = Presence.BOTH) -> None:
-        """A road along a world polyline; it takes its pavements too."""
+        """Add a road along a world polyline, and mark it and its pavements as taken.
+
+        Args:
+            line: world polyline.
+            kind: see `Road`.
+            half_width: metres.
+            when: see `Presence`.
+        """
         self.roads.append(Road(line, kind, half_width, when))
         self.occupancy.take(line, half_width + (1.8 if kind != "track" else 0.3))
 
@@ -124,17 +145,17 @@ class PlanBuilder:
         when: Presence = Presence.BOTH,
         spaced: bool = True,
     ) -> None:
-        """Put a building up, unless the river runs there.
+        """Add a building, unless the river is there.
 
         Args:
             centre: in the world.
-            angle: of its length, in the world.
+            angle: direction of its length, in the world.
             size: length and width, metres.
             height: of the eaves, metres.
             roof: gable, hip or flat.
             color: of the roof.
             when: see `Presence`.
-            spaced: whether it takes its ground; a wing stands on ground that is taken.
+            spaced: whether it marks its ground as taken; a wing is on ground that is already taken.
         """
         length, width = size
         extras = int(self.rng.integers(1 << 30))
@@ -147,7 +168,15 @@ class PlanBuilder:
     def plant(
         self, world: Point, radius: float, kind: str, when: Presence = Presence.BOTH, *, take: bool = True
     ) -> None:
-        """A tree, unless a road, a house or water is in its way."""
+        """Add a tree, unless a road, a house or water is in its place.
+
+        Args:
+            world: position.
+            radius: of the crown, metres.
+            kind: see `wasnow.synthetic.colors.CROWNS`.
+            when: see `Presence`.
+            take: whether it marks its ground as taken.
+        """
         if not self.occupancy.free(world, radius * 0.55):
             return
         rng = self.rng
@@ -157,7 +186,7 @@ class PlanBuilder:
             self.occupancy.take_box(world, 0, radius, radius)
 
     def scatter(self, polygon: Points, *, density: float) -> None:
-        """Trees here and there in a plan polygon, ``density`` of them per square metre of its bounding box."""
+        """Add random trees in a plan polygon, ``density`` per square metre of its bounding box."""
         low, high = polygon.min(0), polygon.max(0)
         for _ in range(self.rng.poisson(np.prod(high - low) * density)):
             point = self.rng.uniform(low, high)
@@ -165,5 +194,5 @@ class PlanBuilder:
                 self.plant(self.warp.world_point(point), self.rng.uniform(1.8, 4.8), self.species())
 
     def species(self) -> str:
-        """What grows in gardens and parks."""
+        """Return a random tree type of gardens and parks."""
         return str(self.rng.choice(["broadleaf", "conifer", "shrub"], p=[0.62, 0.18, 0.2]))

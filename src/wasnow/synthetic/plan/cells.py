@@ -1,4 +1,4 @@
-"""Cut the land into cells, and give each a use.
+"""Divide the land into cells, and assign a use to each.
 
     ┌────────┬───────────┐
     │  crop  │   wood    │
@@ -8,8 +8,8 @@
     │ homes  │   homes   │
     └────────┴───────────┘
 
-The land is split and split again: first by roads, in the village by streets, outside by hedges, tracks and plain field
-edges. What is left are cells.
+The land is divided recursively: first by roads, then in the village by streets, and outside by hedges, tracks and plain
+field edges.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from wasnow.synthetic.shapes import (
 
 @dataclass(eq=False)
 class Cell:
-    """A convex piece of the plan between cuts, and what is to be done with it: changes take slices of it away.
+    """A convex part of the plan between cuts, and its use. Changes take slices of it.
 
     Attributes:
         polygon: in plan coordinates; empty when nothing is left.
@@ -48,21 +48,21 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """A straight line of the plan that split a cell: ``kind`` is main, street, track, hedge or edge."""
+    """A straight line of the plan that divides a cell: ``kind`` is main, street, track, hedge or edge."""
 
     ends: Points
     kind: str
 
 
 def divide(land: Land, rng: np.random.Generator) -> tuple[list[Cell], list[Cut]]:
-    """Split the whole plan into cells of a hectare or so, and tell along which lines."""
+    """Divide the plan into cells of about a hectare. Returns the cells and the cuts between them."""
     low, high = land.low, land.high
     cells, cuts = _divide(np.array([low, [high[0], low[1]], high, [low[0], high[1]]]), 0, land, rng)
     return cells, _connected(cuts)
 
 
 def assign_uses(cells: list[Cell], land: Land, rng: np.random.Generator) -> None:
-    """Decide what each cell is for: meadows along the river, a farm and a building site where they are seen."""
+    """Assign a use to each cell: pasture along the river, a farm and a building site in the image."""
     for cell in cells:
         if cell.urban:
             cell.use = str(rng.choice(["homes", "flats", "trade", "park"], p=[0.74, 0.10, 0.09, 0.07]))
@@ -71,7 +71,7 @@ def assign_uses(cells: list[Cell], land: Land, rng: np.random.Generator) -> None
     for cell in cells:
         if cell.use != "wood" and land.river_distance(land.warp.to_world(cell.polygon.mean(0)[None]))[0] < 12:
             cell.use = "pasture"
-    # A farm stands among the fields; a site lies open near the village at both dates.
+    # A farm is among the fields; a building site near the village exists at both dates.
     fields = [
         cell
         for cell in cells
@@ -86,7 +86,7 @@ def assign_uses(cells: list[Cell], land: Land, rng: np.random.Generator) -> None
 
 
 def away_from_the_river(cell: Cell, land: Land) -> bool:
-    """Whether the whole outline of a cell keeps six metres from the bank."""
+    """Return whether the whole outline of a cell is more than six metres from the bank."""
     return bool(land.river_distance(land.warp.to_world(resample(cell.polygon, 10))).min() > 6)
 
 
@@ -116,14 +116,14 @@ def _divide(polygon: Points, depth: int, land: Land, rng: np.random.Generator) -
 def _where_to_cut(
     polygon: Points, angle: float, depth: int, land: Land, rng: np.random.Generator
 ) -> tuple[Point, float]:
-    """The normal and the offset of a cut: the first two meet near the village, the others halve what they find."""
+    """Return normal and offset of a cut: the first two meet near the village, the others roughly halve a cell."""
     normal = direction(angle + (rng.normal(0, 0.05) if depth > 1 else 0))
     offsets = polygon @ normal
     share = rng.uniform(0.42, 0.58)
     if depth == 0:
         return normal, float(land.villages[0] @ normal) + rng.uniform(-25, 25)
     if depth == 1:
-        # Crossroads offset from each other: one side road meets the main road here, the other there.
+        # Side roads meet the main road at different places.
         return normal, float(land.villages[0] @ normal) + rng.uniform(-70, 70)
     return normal, float(offsets.min() + share * np.ptp(offsets))
 
@@ -137,7 +137,7 @@ def _kind_of_cut(ends: Points, depth: int, land: Land, rng: np.random.Generator)
 
 
 def _connected(cuts: list[Cut]) -> list[Cut]:
-    """No road ends in a hedge: where one does, a farm track takes over along that hedge."""
+    """Turn a hedge or edge at which a road ends into a farm track, so that no road is a dead end."""
     dead_ends = [end for cut in cuts if cut.kind in ("main", "street") for end in cut.ends]
 
     def takes_over(cut: Cut) -> bool:

@@ -1,10 +1,10 @@
-"""What people did between the dates: fields built over, houses put up and torn down.
+"""Changes by people between the dates: fields are built over, houses are built and demolished.
 
             ┌──────── crop ────────┐             ┌─ trade ─┬──── crop ────┐
     before  │                      │      after  │  slice  │     rest     │
             └──────────────────────┘             └─────────┴──────────────┘
 
-Each change is paid for in square metres, until the budget is spent.
+Each change spends square metres of the budget, until nothing is left.
 """
 
 from __future__ import annotations
@@ -33,11 +33,18 @@ from wasnow.synthetic.shapes import (
 )
 
 BUILT_SHARE = 0.93
-"""Of a converted slice, about the share whose class changes: lawns, hedges and crowns in it stay vegetation."""
+"""Approximate share of a converted slice whose class changes: lawns, hedges and crowns in it stay vegetation."""
 
 
 def convert_fields(builder: PlanBuilder, cells: list[Cell], budget: ChangeBudget, *, keep_m2: float) -> None:
-    """Cells lose a slice to a car park, houses or a building site until only ``keep_m2`` of the change is left."""
+    """Convert slices of cells to a car park, houses or a building site, until ``keep_m2`` of the budget is left.
+
+    Args:
+        builder: of the plan.
+        cells: may lose a slice.
+        budget: the converted areas are spent.
+        keep_m2: square metres of the budget to keep.
+    """
     rng, land = builder.rng, builder.land
     usable = [
         cell
@@ -47,7 +54,7 @@ def convert_fields(builder: PlanBuilder, cells: list[Cell], budget: ChangeBudget
         and not _holds_water(cell, builder)
     ]
     rng.shuffle(usable)
-    # Fields near the village go first; gaps between the houses only where the image shows no field.
+    # Fields near the village come first, gaps between houses only if no field is in the image.
     usable.sort(key=lambda cell: 9 * cell.urban - land.urbanity(cell.polygon.mean(0)) + rng.uniform(0, 0.5))
     kinds = ["trade", "homes", "site"]
     rng.shuffle(kinds)
@@ -70,7 +77,7 @@ def convert_fields(builder: PlanBuilder, cells: list[Cell], budget: ChangeBudget
 
 
 def change_houses(builder: PlanBuilder, budget_m2: float) -> None:
-    """Some plots were empty before, some houses have gone: one is built or torn down until the budget is spent."""
+    """Let houses appear or disappear until ``budget_m2`` is spent."""
     rng = builder.rng
     for index in rng.permutation(len(builder.buildings)):
         if budget_m2 < 90:
@@ -93,7 +100,7 @@ def _holds_water(cell: Cell, builder: PlanBuilder) -> bool:
 
 
 def _slice(polygon: Points, wanted_m2: float, land: Land, rng: np.random.Generator) -> tuple[Points, Points]:
-    """A slice off one end of a cell that shows about ``wanted_m2``, and the rest; all of it if need be."""
+    """Return a slice of about ``wanted_m2`` visible area off one end of a cell, and the rest."""
     nothing = np.empty((0, 2))
     inner = inset(polygon, 4.5)
     if land.visible_m2(inner) <= wanted_m2 * 1.12:
@@ -111,7 +118,7 @@ def _slice(polygon: Points, wanted_m2: float, land: Land, rng: np.random.Generat
 
 
 def _convert(builder: PlanBuilder, piece: Points, use: str, becomes: str) -> None:
-    """What a slice of a cell was before, and what it is after; woods are felled, whatever was to come."""
+    """Add the objects of a slice before and after its conversion; a wood becomes felled ground in any case."""
     if use == "wood":
         plant_wood(builder, piece, Presence.BEFORE)
     elif use == "orchard":
@@ -131,6 +138,6 @@ def _convert(builder: PlanBuilder, piece: Points, use: str, becomes: str) -> Non
 
 
 def _may_change(house: Building, land: Land) -> bool:
-    """Whether it stands at both dates, well in sight, and is neither a shed nor a hall."""
+    """Return whether a house exists at both dates, is well inside the image, and is neither a shed nor a hall."""
     in_image = bool(((house.centre > 6) & (house.centre < land.size - 6)).all())
     return house.when == Presence.BOTH and in_image and house.length_m >= 8 and house.area_m2 <= 320

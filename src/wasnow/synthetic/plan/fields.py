@@ -12,17 +12,17 @@ CROPS = ("wheat", "barley", "rapeseed", "maize", "beet", "meadow", "pasture")
 
 
 def plant_crop(builder: PlanBuilder, polygon: Points, when: Presence = Presence.BOTH) -> None:
-    """A field of one crop, its rows along the field."""
+    """Add a field of one crop, its rows along the field."""
     _field(builder, polygon, str(builder.rng.choice(CROPS, p=[0.24, 0.13, 0.13, 0.17, 0.09, 0.16, 0.08])), when)
 
 
 def make_pasture(builder: PlanBuilder, polygon: Points, when: Presence = Presence.BOTH) -> None:
-    """A pasture."""
+    """Add a pasture."""
     _field(builder, polygon, "pasture", when)
 
 
 def plant_wood(builder: PlanBuilder, polygon: Points, when: Presence = Presence.BOTH) -> None:
-    """Crowns that close over a dark floor: conifers or broadleaf trees, a few of the other kind among them."""
+    """Add a closed canopy over a dark floor: conifers or broadleaf trees, with a few of the other type."""
     angle = long_axis(polygon)
     builder.grounds.append(Ground(polygon, "forest floor", when, angle))
     kind = "conifer" if builder.rng.random() < 0.3 else "broadleaf"
@@ -30,13 +30,13 @@ def plant_wood(builder: PlanBuilder, polygon: Points, when: Presence = Presence.
 
 
 def plant_orchard(builder: PlanBuilder, polygon: Points, when: Presence = Presence.BOTH) -> None:
-    """Small crowns in rows on a meadow."""
+    """Add small crowns in rows on a meadow."""
     builder.grounds.append(Ground(polygon, "meadow", when, long_axis(polygon), 5.5, 0.97))
     _plant_rows(builder, polygon, "orchard", when, pitch=(5.6, 4.6), jitter=0.25, radii=(1.4, 1.9))
 
 
 def open_site(builder: PlanBuilder, polygon: Points, when: Presence = Presence.BOTH) -> None:
-    """A building site with heaps and pits, and, where it is large, a slab."""
+    """Add a building site with heaps and pits, and with a slab if it is large."""
     rng, angle = builder.rng, long_axis(polygon)
     builder.grounds.append(Ground(polygon, "site", when, angle))
     inner = inset(polygon, 9.0)
@@ -54,12 +54,12 @@ def open_site(builder: PlanBuilder, polygon: Points, when: Presence = Presence.B
 
 
 def clear_wood(builder: PlanBuilder, polygon: Points, when: Presence) -> None:
-    """The stubs of a felled wood."""
+    """Add the ground of a felled wood."""
     builder.grounds.append(Ground(polygon, "felled", when, long_axis(polygon)))
 
 
 def lay_out_park(builder: PlanBuilder, polygon: Points) -> None:
-    """A lawn with trees, and a path from corner to corner."""
+    """Add a lawn with trees, and a path from corner to corner."""
     rng = builder.rng
     builder.grounds.append(Ground(polygon, "lawn", angle=rng.uniform(0, np.pi), tone=rng.uniform(0.95, 1.05)))
     start, end = polygon[[0, len(polygon) // 2]]
@@ -84,7 +84,7 @@ def _plant_rows(
     jitter: float,
     radii: tuple[float, float],
 ) -> None:
-    """Trees on a grid of ``pitch`` metres, each off its place by ``jitter``, crowns from and to ``radii``."""
+    """Plant trees on a grid of ``pitch`` metres with random offsets of ``jitter``, crown radii within ``radii``."""
     rng = builder.rng
     along, across = axes(long_axis(polygon))
     rows, cols = (

@@ -7,7 +7,7 @@
       └───────┘           └──▶ along
        terrace    garden
 
-The houses of a village have gardens at both dates; those of a development are new, in bare plots.
+Houses of a village have gardens at both dates; those of a new development are on bare plots.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from wasnow.synthetic.shapes import (
 
 @dataclass(frozen=True, eq=False)
 class Plot:
-    """A piece of a row: its street runs along ``angle``, on the ``side`` that is 1 or -1 across it."""
+    """Part of a row of plots: its street runs along ``angle``, on ``side`` 1 or -1 across it."""
 
     outline: Points
     angle: float
@@ -47,33 +47,33 @@ class Plot:
 
     @property
     def along(self) -> Point:
-        """The unit vector along the street."""
+        """Unit vector along the street."""
         return direction(self.angle)
 
     @property
     def out(self) -> Point:
-        """The unit vector towards the street."""
+        """Unit vector towards the street."""
         return direction(self.angle + np.pi / 2) * self.side
 
     @property
     def front(self) -> float:
-        """How far the plot reaches towards the street, metres along `out`."""
+        """Extent of the plot towards the street, metres along `out`."""
         return span(self.outline, self.out)[1]
 
 
 @dataclass(frozen=True, eq=False)
 class _House:
-    """Where on its plot a house stands.
+    """Position of a house on its plot.
 
     Attributes:
         centre: in the plan.
-        world: the same in the world.
-        heading: of the street there, in the world.
+        world: centre in the world.
+        heading: direction of the street there, in the world.
         length: metres along the street.
-        depth: metres away from it.
-        setback: metres between the street's side of the plot and the house.
-        middle: where along the street the house stands, metres along `Plot.along`.
-        gabled: whether it turns its gable to the street, if it is not too long for that.
+        depth: metres across the street direction.
+        setback: metres between the front of the plot and the house.
+        middle: position along the street, metres along `Plot.along`.
+        gabled: whether the gable faces the street, if the house is short enough.
     """
 
     centre: Point
@@ -87,7 +87,7 @@ class _House:
 
 
 def homes(builder: PlanBuilder, polygon: Points) -> None:
-    """A block of plots with gardens: two rows back to back where there is room, else one."""
+    """Add a block of plots with gardens: two rows back to back if there is space, else one."""
     angle = long_axis(polygon)
     across = direction(angle + np.pi / 2)
     low, high = span(polygon, across)
@@ -103,7 +103,7 @@ def homes(builder: PlanBuilder, polygon: Points) -> None:
 
 
 def new_homes(builder: PlanBuilder, polygon: Points) -> None:
-    """A development: a street down the middle, houses in bare plots on both sides, some still to come."""
+    """Add a development: a street in the middle, houses on bare plots on both sides, some plots still empty."""
     angle = long_axis(polygon)
     along, across = axes(angle)
     middle = float(np.mean(span(polygon, across)))
@@ -120,7 +120,7 @@ def new_homes(builder: PlanBuilder, polygon: Points) -> None:
 
 
 def _plots(rng: np.random.Generator, row: Points, angle: float, side: float) -> Iterator[Plot]:
-    """Cut a row into plots 17 to 27 m wide, each when it is asked for: its house is drawn before the next width."""
+    """Yield plots 17 to 27 m wide. Lazy: a house is drawn before the width of the next plot."""
     along = direction(angle)
     while area(row) > 150:
         low, high = span(row, along)
@@ -133,7 +133,7 @@ def _plots(rng: np.random.Generator, row: Points, angle: float, side: float) -> 
 
 
 def _build_plot(builder: PlanBuilder, plot: Plot, when: Presence, *, garden: bool) -> None:
-    """One plot: the house at its setback on the street side, a drive, a garden behind. Too small a plot stays empty."""
+    """Add a house at its setback, a drive and a garden. Too small a plot stays empty."""
     rng = builder.rng
     width, depth = float(np.ptp(plot.outline @ plot.along)), float(np.ptp(plot.outline @ plot.out))
     if area(plot.outline) < 170 or width < 12 or depth < 13:
@@ -152,7 +152,7 @@ def _build_plot(builder: PlanBuilder, plot: Plot, when: Presence, *, garden: boo
 
 
 def _find_place(builder: PlanBuilder, plot: Plot, width: float, depth: float) -> _House | None:
-    """A house some metres off the street; None where it would leave the plot, wet its feet or meet another."""
+    """Return the position of a house; None where it would leave the plot, be close to water or overlap another."""
     rng = builder.rng
     length = float(np.clip(width - rng.uniform(6, 9), 8, 15))
     house_depth = float(np.clip(rng.uniform(8, 10.5), 6, depth - 6))
@@ -169,7 +169,7 @@ def _find_place(builder: PlanBuilder, plot: Plot, width: float, depth: float) ->
 
 
 def _pave_front(builder: PlanBuilder, plot: Plot, house: _House, when: Presence) -> None:
-    """The drive beside the house, with a place for a car, and the way to the door."""
+    """Add the drive next to the house, with a parking place, and the path to the door."""
     across = plot.angle + np.pi / 2
     length = house.setback + house.depth * 0.6 + 2.4
     drive = plot.along * (house.middle + house.length / 2 + 1.9) + plot.out * (
@@ -185,7 +185,7 @@ def _pave_front(builder: PlanBuilder, plot: Plot, house: _House, when: Presence)
 
 
 def _build_house(builder: PlanBuilder, plot: Plot, house: _House, when: Presence, *, room_for_wing: bool) -> None:
-    """Walls and roof; behind them a wing or a terrace, or neither."""
+    """Add the house, and a wing or a terrace behind it."""
     rng = builder.rng
     roof, color = _choose_roof(rng)
     height = rng.uniform(5.0, 7.5)
@@ -205,7 +205,7 @@ def _build_house(builder: PlanBuilder, plot: Plot, house: _House, when: Presence
 
 
 def _choose_roof(rng: np.random.Generator) -> tuple[str, Rgb]:
-    """Gable, hip or flat, and its colour: mostly tiles."""
+    """Return a roof type and its colour."""
     pitched = TILES if rng.random() < 0.74 else SLATES
     color = pitched[rng.integers(len(pitched))]
     roof = str(rng.choice(["gable", "hip", "flat"], p=[0.72, 0.18, 0.10]))
@@ -215,13 +215,13 @@ def _choose_roof(rng: np.random.Generator) -> tuple[str, Rgb]:
 
 
 def _plant_garden(builder: PlanBuilder, plot: Plot, house: _House) -> None:
-    """Behind the house a pool, a bed or a shed, and trees; hedges around; in front a shrub or a tree."""
+    """Add a pool, a bed or a shed behind the house, trees, hedges around, and a shrub or a tree in front."""
     rng, outline, out = builder.rng, plot.outline, plot.out
     back = inset(keep_below(outline, out, float(house.centre @ out) - house.depth / 2 - 2), 2.0)
     if area(back) > 60:
         _furnish_back(builder, back, plot.angle)
     for corner, next_corner in zip(outline, following(outline), strict=True):
-        # No hedge across the drive: the street side stays open.
+        # No hedge on the street side, because of the drive.
         towards_street = (corner + next_corner) @ out / 2 > plot.front - 2.5
         if rng.random() < 0.42 and not towards_street and np.hypot(*(next_corner - corner)) > 6:
             line = builder.warp.to_world(resample(np.stack([corner, next_corner]), 6.0))
@@ -232,7 +232,7 @@ def _plant_garden(builder: PlanBuilder, plot: Plot, house: _House) -> None:
 
 
 def _furnish_back(builder: PlanBuilder, back: Points, angle: float) -> None:
-    """One of pool, vegetable bed, shed or nothing, where it fits; then a few trees."""
+    """Add a pool, a vegetable bed, a shed or nothing, where it fits; then a few trees."""
     rng, warp = builder.rng, builder.warp
     low, high = back.min(0), back.max(0)
     chance = rng.random()

@@ -1,13 +1,13 @@
-"""The lie of the land: where the villages are, how the main road heads, where the river runs.
+"""The terrain: villages, the direction of the main road, and the river.
 
     ┌─── low ───────────────────────────┐
     │  ┌─ image: [0, size] ──────────┐  │
-    │  │ ~~~~~~~~~~ river ~~~~~~~~~~ │  │      beside the village, roughly along the main road:
-    │  │     ( village )── heading ▶ │  │      valleys have both
+    │  │ ~~~~~~~~~~ river ~~~~~~~~~~ │  │      next to the village, roughly along the main road,
+    │  │     ( village )── heading ▶ │  │      as in a valley
     │  └─────────────────────────────┘  │
     └────────────────────────── high ───┘
 
-Laid out in plan coordinates; only the river, which is no straight thing, is kept as it lies in the world.
+Laid out in plan coordinates, except the river, which is curved and is stored in world coordinates.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from wasnow.synthetic.objects import River
 from wasnow.synthetic.shapes import Point, Points, Warp, area, direction, distance_to_line, keep_below
 
 PAD_M = 60.0
-"""The plan reaches this far beyond the image, so that nothing ends, and no shadow begins, at its edge."""
+"""The plan extends this far beyond the image, so that no object ends, and no shadow starts, at the image edge."""
 
 SMALLEST_PLAN_M = 320.0
-"""A small image is a window on a plan of at least this side, not a village squeezed into it."""
+"""A small image shows part of a plan of at least this side, so that objects keep their size."""
 
 
 @dataclass(frozen=True, eq=False)
 class Land:
-    """What was there before anybody drew a line.
+    """The terrain before anything is built.
 
     Attributes:
         size: ``(2,)`` metres that the image covers: x in [0, size[0]], y in [0, size[1]] of the world.
-        low: ``(2,)`` the north-western corner of the plan.
-        high: ``(2,)`` the south-eastern corner of the plan.
+        low: ``(2,)`` north-western corner of the plan.
+        high: ``(2,)`` south-eastern corner of the plan.
         warp: from plan to world.
-        villages: ``(N, 2)`` middles in the plan; the first lies in the image.
+        villages: ``(N, 2)`` centres in the plan; the first is in the image.
         village_radius: metres.
-        heading: of the main road and, roughly, of the river; radians.
+        heading: direction of the main road and, roughly, of the river; radians.
         river: in the world, or None.
     """
 
@@ -53,7 +53,9 @@ class Land:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, size: Point) -> Land:
-        """One village per 700 m square, the first of them in sight; a river in three cases of five."""
+        """Return a random terrain: one village per 700 m square, the first one in the image; a river with probability
+        0.6.
+        """
         reach = np.maximum(size / 2 + PAD_M, SMALLEST_PLAN_M / 2)
         low, high = size / 2 - reach, size / 2 + reach
         extent = high - low
@@ -73,17 +75,17 @@ class Land:
         return cls(size, low, high, warp, villages, village_radius, heading, river)
 
     def urbanity(self, plan: Point) -> float:
-        """1 in the middle of a village, 0 at its edge, negative outside."""
+        """Return 1 at the centre of a village, 0 at its edge, negative outside."""
         return float(1 - np.hypot(*(self.villages - plan).T).min() / self.village_radius)
 
     def river_distance(self, world: Points) -> NDArray[np.float64]:
-        """Metres from the river's bank, ``(N,)``; infinite without a river."""
+        """Return the distance to the river bank in metres, ``(N,)``; infinite without a river."""
         if self.river is None:
             return np.full(len(world), np.inf)
         return distance_to_line(world, self.river.line) - self.river.half_width_m
 
     def in_image(self, polygon: Points) -> Points:
-        """The part of a plan polygon that the image shows, in the world; may be empty."""
+        """Return the part of a plan polygon that is in the image, in the world; may be empty."""
         world = self.warp.to_world(polygon) if len(polygon) else polygon
         for axis in (0, 1):
             normal = np.eye(2)[axis]
@@ -91,12 +93,12 @@ class Land:
         return world
 
     def visible_m2(self, polygon: Points) -> float:
-        """How many square metres of a plan polygon the image shows."""
+        """Return the area of a plan polygon that is in the image, in square metres."""
         return area(self.in_image(polygon))
 
 
 def _meanders(rng: np.random.Generator, through: Point, angle: float, reach: float) -> Points:
-    """A line along ``angle`` that swings to both sides of it, ``reach`` metres up and down from a point."""
+    """Return a meandering line through a point along ``angle``, ``reach`` metres in both directions."""
     along = np.linspace(-1, 1, 160) * reach
     wave, phase = rng.uniform(170, 260), rng.uniform(0, 2 * np.pi, 2)
     swing = 13 * np.sin(2 * np.pi * along / wave + phase[0]) + 8 * np.sin(5.3 * along / wave + phase[1])

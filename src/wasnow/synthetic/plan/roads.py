@@ -1,4 +1,4 @@
-"""What runs along the cuts: roads, tracks, a road that is new, and hedgerows with their trees."""
+"""Roads and tracks along the cuts, a new road, and hedgerows with trees."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from wasnow.synthetic.shapes import axes, resample
 
 
 def lay_roads(builder: PlanBuilder, cuts: list[Cut], budget: ChangeBudget) -> list[Cut]:
-    """Lay every road and track; where there is change to spend, a field edge becomes a street.
+    """Lay every road and track. If the change budget allows, one field edge becomes a street.
+
+    Args:
+        builder: of the plan.
+        cuts: of the cells.
+        budget: the area of the new street is spent.
 
     Returns:
-        The cuts that stay what they are, for `grow_hedgerows`.
+        The unchanged cuts, for `grow_hedgerows`.
     """
     rng = builder.rng
     becomes_a_road = _choose_new_road(builder, cuts, budget)
@@ -34,7 +39,7 @@ def lay_roads(builder: PlanBuilder, cuts: list[Cut], budget: ChangeBudget) -> li
 
 
 def grow_hedgerows(builder: PlanBuilder, cuts: list[Cut]) -> None:
-    """Shrubs and trees close together in hedges, far apart beside main roads, tracks and field edges."""
+    """Plant shrubs and trees: dense in hedges, sparse along main roads, tracks and field edges."""
     rng = builder.rng
     for cut in cuts:
         step = {"hedge": 1.9, "main": 15.0, "track": 16.0, "edge": 30.0}.get(cut.kind)
@@ -52,7 +57,7 @@ def grow_hedgerows(builder: PlanBuilder, cuts: list[Cut]) -> None:
 
 
 def _choose_new_road(builder: PlanBuilder, cuts: list[Cut], budget: ChangeBudget) -> Cut | None:
-    """A hedge, edge or track in sight and away from the river, not too long for the budget; its area is spent."""
+    """Choose a visible hedge, edge or track away from the river that fits the budget, and spend its area."""
     candidates = [cut for cut in cuts if cut.kind in ("hedge", "edge", "track")]
     builder.rng.shuffle(candidates)
     for cut in candidates:

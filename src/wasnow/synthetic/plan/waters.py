@@ -1,4 +1,4 @@
-"""The river that moves its bed, ponds that grow, and the trees on their banks."""
+"""The river and its moving bed, ponds that grow, and the trees on their banks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wasnow.synthetic.shapes import Point, Points, contains, direction, inset, r
 
 
 def place_river(builder: PlanBuilder, budget: ChangeBudget) -> None:
-    """Where there is change to spend, a meander moves sideways by more than the river is wide: its old bed lies dry."""
+    """Add the river. If the budget allows, a meander moves sideways by more than the river width, leaving a dry bed."""
     river = builder.land.river
     if river is None:
         return
@@ -34,7 +34,13 @@ def place_river(builder: PlanBuilder, budget: ChangeBudget) -> None:
 
 
 def dig_ponds(builder: PlanBuilder, cells: list[Cell], budget: ChangeBudget) -> None:
-    """Ponds in pastures and fields, ringed by trees; the first grows while there is change to spend."""
+    """Add ponds with trees in pastures and fields; the first one grows if the budget allows.
+
+    Args:
+        builder: of the plan.
+        cells: that may hold a pond; they become pastures.
+        budget: the area of the growth is spent.
+    """
     rng, land = builder.rng, builder.land
     hosts = [cell for cell in cells if cell.use in ("pasture", "crop") and land.visible_m2(cell.polygon) > 2500]
     rng.shuffle(hosts)
@@ -63,7 +69,7 @@ def dig_ponds(builder: PlanBuilder, cells: list[Cell], budget: ChangeBudget) -> 
 
 
 def plant_riverbanks(builder: PlanBuilder) -> None:
-    """Trees along the river, on either side."""
+    """Plant trees along both banks of the river."""
     rng, river = builder.rng, builder.land.river
     if river is None:
         return
@@ -75,12 +81,12 @@ def plant_riverbanks(builder: PlanBuilder) -> None:
 
 
 def _sideways(line: Points) -> Points:
-    """The unit normals ``(N, 2)`` of a polyline."""
+    """Return the unit normals ``(N, 2)`` of a polyline."""
     tangent = np.gradient(line, axis=0)
     normals: Points = np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.hypot(*tangent.T)[:, None]
     return normals
 
 
 def _room_around(point: Point, polygon: Points) -> float:
-    """How large a circle with eight metres of shore fits, 8 to 34 m."""
+    """Return the largest radius, 8 to 34 m, of a pond with eight metres of shore that fits around a point."""
     return min((float(r) for r in np.arange(8.0, 34.0, 2.0) if not contains(polygon, point, r + 8)), default=34.0)

@@ -1,4 +1,4 @@
-"""Large buildings and their paved yards: farms, trade, blocks of flats."""
+"""Large buildings with paved yards: farms, commercial areas, apartment blocks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from wasnow.synthetic.shapes import Points, axes, contains, inset, long_axis, re
 
 
 def farm(builder: PlanBuilder, polygon: Points) -> None:
-    """Two barns and a house around a yard, where the image shows the meadow."""
+    """Add two barns and a house around a yard, on the part of a meadow that is in the image."""
     rng, warp, angle = builder.rng, builder.warp, long_axis(polygon)
     builder.grounds.append(Ground(polygon, "meadow", angle=angle, tone=0.95))
-    seen = warp.plan_point(builder.land.in_image(polygon).mean(0))
-    centre = seen if contains(polygon, seen, 22) else polygon.mean(0)
+    visible = warp.plan_point(builder.land.in_image(polygon).mean(0))
+    centre = visible if contains(polygon, visible, 22) else polygon.mean(0)
     builder.grounds.append(Ground(rectangle(centre, angle, 46, 34), "gravel", angle=angle))
     builder.grounds.append(Ground(rectangle(centre, angle, 24, 14), "paving", angle=angle))
     along, across = axes(angle)
@@ -30,7 +30,7 @@ def farm(builder: PlanBuilder, polygon: Points) -> None:
 
 
 def trade(builder: PlanBuilder, polygon: Points, when: Presence = Presence.BOTH) -> None:
-    """A hall at one end, its car park with painted bays at the other."""
+    """Add a commercial hall at one end and a car park with painted bays at the other."""
     rng, warp, angle = builder.rng, builder.warp, long_axis(polygon)
     builder.grounds.append(Ground(polygon, "lawn" if when == Presence.BOTH else "car park", when, angle))
     inner = inset(polygon, 2.5)
@@ -53,7 +53,7 @@ def trade(builder: PlanBuilder, polygon: Points, when: Presence = Presence.BOTH)
 
 
 def flats(builder: PlanBuilder, polygon: Points) -> None:
-    """Blocks across a lawn, a court with parking places between each and the next."""
+    """Add apartment blocks across a lawn, with a parking court between them."""
     rng, warp, angle = builder.rng, builder.warp, long_axis(polygon)
     builder.grounds.append(Ground(polygon, "lawn", angle=angle, tone=rng.uniform(0.95, 1.05)))
     along, across = axes(angle)
@@ -77,7 +77,7 @@ def flats(builder: PlanBuilder, polygon: Points) -> None:
 
 
 def _paint_bays(builder: PlanBuilder, polygon: Points, angle: float, start: float, when: Presence) -> None:
-    """Bays in rows beyond ``start`` metres along the car park; here and there a tree in place of one."""
+    """Add rows of parking bays beyond ``start`` metres along the car park, with a few trees in place of bays."""
     rng, warp = builder.rng, builder.warp
     along, across = axes(angle)
     _, high = span(polygon, along)
