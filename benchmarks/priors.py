@@ -94,7 +94,7 @@ def timed_calls(family: str, folder: Path, side: int) -> dict[str, Callable[[], 
         finder = BoxDetector(found)
 
         def detect(words: tuple[str, ...]) -> None:
-            of_word = finder.look(rgb)
+            of_word = finder.encode(rgb)
             for word in words:
                 of_word(word)
 
@@ -102,7 +102,7 @@ def timed_calls(family: str, folder: Path, side: int) -> dict[str, Callable[[], 
     drawer = BoxSegmenter(found)
     corners = np.random.default_rng(1).uniform(0, side - 64, (BOXES, 2)).astype(np.float32)
     boxes = np.hstack([corners, corners + 64])
-    return {"no box": lambda: drawer.look(rgb), f"{BOXES} boxes": lambda: drawer.look(rgb)(boxes)}
+    return {"no box": lambda: drawer.encode(rgb), f"{BOXES} boxes": lambda: drawer.encode(rgb)(boxes)}
 
 
 def one(family: str, side: int, repeat: int) -> None:

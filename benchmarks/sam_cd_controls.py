@@ -51,8 +51,9 @@ from wasnow.data.pairs import GeneratedPairs, PairRecipe
 from wasnow.output.report.charts import COLORS, Series, curves
 from wasnow.priors.files import MaskFiles
 from wasnow.priors.make import PriorRequest, make_dataset
+from wasnow.priors.manifest import MANIFEST
 from wasnow.priors.samples import NoMasks
-from wasnow.priors.store import MANIFEST, PairMasks, open_priors
+from wasnow.priors.store import PairMasks, open_priors
 from wasnow.training.config import Augmentation, Light, Optimizer, Schedule, Stage, TrainConfig
 from wasnow.training.logging import LineLogger
 from wasnow.training.trainer import train

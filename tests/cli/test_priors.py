@@ -1,4 +1,4 @@
-"""``wasnow priors``, as it is typed."""
+"""``wasnow priors`` on the command line."""
 
 import json
 
@@ -21,7 +21,7 @@ run = CliRunner()
 
 @pytest.fixture
 def app():
-    """A program with this verb and another: with one alone, typer would leave its name out."""
+    """A program with two commands: with a single one, typer would omit its name."""
     program = typer.Typer()
     program.command("other")(lambda: None)
     program.command("priors", epilog=verb.EXAMPLES)(verb.priors)
@@ -42,7 +42,7 @@ def clipseg(tmp_path_factory):
     torch.set_num_threads(threads)
 
 
-def test_a_pair_and_words_make_a_prior_folder_and_the_next_time_it_is_quick(app, tmp_path, clipseg):
+def test_a_pair_gives_a_prior_folder_and_a_second_run_uses_the_cache(app, tmp_path, clipseg):
     before, after = pair(tmp_path)
     command = ["priors", str(before), str(after), "--classes", "house, road", "--masker", "clipseg",
                "--weights", str(clipseg), "--tile", "64", "--margin", "8", "--device", "cpu"]  # fmt: skip
@@ -60,7 +60,7 @@ def test_a_pair_and_words_make_a_prior_folder_and_the_next_time_it_is_quick(app,
     assert json.loads(another.stdout)["asked"] == told["reused"]
 
 
-def test_masks_of_one_s_own_need_no_weights(app, tmp_path):
+def test_existing_masks_need_no_weights(app, tmp_path):
     before, after = pair(tmp_path)
     values = np.zeros((1, 96, 128), np.uint8)
     values[0, 10:30, 40:90] = 1
@@ -75,7 +75,7 @@ def test_masks_of_one_s_own_need_no_weights(app, tmp_path):
     np.testing.assert_array_equal(found, values)
 
 
-def test_a_dataset_folder_works_as_well(app, tmp_path, clipseg):
+def test_a_dataset_folder_gives_a_prior_folder(app, tmp_path, clipseg):
     binary(tmp_path / "data")
     result = run.invoke(
         app,
@@ -87,7 +87,7 @@ def test_a_dataset_folder_works_as_well(app, tmp_path, clipseg):
     assert open_priors(tmp_path / "out").manifest.kind == "dataset"
 
 
-def test_without_weights_one_line_says_what_to_fetch(app, tmp_path):
+def test_without_weights_one_line_gives_the_download_command(app, tmp_path):
     before, after = pair(tmp_path)
     result = run.invoke(app, ["priors", str(before), str(after), "--classes", "building", "-o", str(tmp_path / "o")])
     assert result.exit_code == 3
@@ -97,43 +97,43 @@ def test_without_weights_one_line_says_what_to_fetch(app, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--masker", "sam4"], "did you mean 'sam3'"),
-        (["--masker", "files"], "wants --masks"),
+        (["--masker", "files"], "needs --masks"),
         (["--masker", "sam3", "--masks", "x.tif"], "not for sam3"),
-        (["--weights", "one"], "name the detector, then the segmenter"),
+        (["--weights", "one"], "give the detector, then the segmenter"),
         (["--masker", "clipseg", "--weights", "a", "--weights", "b"], "has 1 network"),
         (["--masks", "m.tif", "--bands", "red"], "write numbers from 1"),
         (["--classes", ""], "a class word is empty"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_one_line(app, tmp_path, options, said):
+def test_invalid_options_are_rejected_in_one_line(app, tmp_path, options, message):
     before, after = pair(tmp_path)
     write_raster(tmp_path / "m.tif", np.zeros((1, 96, 128), np.uint8))
     options = [str(tmp_path / "m.tif") if option == "m.tif" else option for option in options]
     classes = [] if "--classes" in options else ["--classes", "building"]
     result = run.invoke(app, ["priors", str(before), str(after), *classes, *options, "-o", str(tmp_path / "o")])
     assert result.exit_code == 2, result.output
-    assert said in result.stderr
+    assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_word_that_is_found_nowhere_is_told_with_what_to_look_at(app, tmp_path, clipseg):
+def test_a_word_that_is_not_found_gives_a_warning_with_advice(app, tmp_path, clipseg):
     before, after = pair(tmp_path)
     values = np.full((1, 96, 128), 255, np.uint8)
     values[0, :50] = 1
     masks = ["--masks", str(write_raster(tmp_path / "m.tif", values)), "-o", str(tmp_path / "o")]
     result = run.invoke(app, ["priors", str(before), str(after), "--classes", "building, road, lake", *masks])
     assert result.exit_code == 0, result.output
-    assert "road and lake: nothing at either date" in result.stderr
+    assert "road and lake: nothing found at either date" in result.stderr
     assert "the numbers 1, 2, ... in the order of --classes" in result.stderr
     sure = ["--masker", "clipseg", "--weights", str(clipseg), "--score", "0.999", "-o", str(tmp_path / "p")]
     result = run.invoke(app, ["priors", str(before), str(after), "--classes", "house", *sure])
-    assert "house: nothing at either date; lower --score" in result.stderr
+    assert "house: nothing found at either date; lower --score" in result.stderr
 
 
-def test_classes_whose_order_nothing_tells_can_be_told(app, tmp_path):
+def test_the_label_encoding_of_a_dataset_can_be_given(app, tmp_path):
     write_second(tmp_path / "data")
     masks = save(tmp_path / "m.png", np.ones((SIDE, SIDE), np.uint8))
     words = ["priors", str(tmp_path / "data"), "--classes", "building", "--masks", str(masks), "--quiet"]
@@ -144,14 +144,14 @@ def test_classes_whose_order_nothing_tells_can_be_told(app, tmp_path):
     assert result.stderr == ""
 
 
-def test_one_raster_alone_is_no_dataset(app, tmp_path):
+def test_a_single_raster_is_rejected(app, tmp_path):
     before, _ = pair(tmp_path)
     result = run.invoke(app, ["priors", str(before), "--classes", "x", "-o", str(tmp_path / "o")])
     assert result.exit_code == 2
-    assert "is one raster; give BEFORE and AFTER" in result.stderr
+    assert "is one raster. Give BEFORE and AFTER" in result.stderr
 
 
-def test_three_inputs_are_one_too_many(app, tmp_path):
+def test_three_inputs_are_rejected(app, tmp_path):
     result = run.invoke(app, ["priors", "a", "b", "c", "--classes", "x", "-o", str(tmp_path / "o")])
     assert result.exit_code == 2
     assert "BEFORE and AFTER, or one dataset folder" in result.stderr

@@ -24,7 +24,7 @@ from wasnow.models import checkpoint, clip_weights, model_card, sealed
 from wasnow.models.published.convert import read_weights
 from wasnow.output.change_map import ChangeMap
 from wasnow.output.folder import finished_record
-from wasnow.priors.store import MANIFEST, Manifest
+from wasnow.priors.manifest import MANIFEST, Manifest
 from wasnow.training.initial_weights import find_initial_weights
 
 
@@ -256,7 +256,7 @@ def test_a_prior_folder_with_parent_paths_is_rejected(split: str, tmp_path: Path
     Manifest.read(tmp_path)
     manifest["pictures"] = {split: {"passwd": "00"}}
     (tmp_path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(InputError, match="is no picture of the folder"):
+    with pytest.raises(InputError, match="is not a name in the folder"):
         Manifest.read(tmp_path)
 
 

@@ -273,7 +273,7 @@ def test_a_run_is_not_resumed_with_other_masks(rasters, folder, tmp_path):
 def test_masks_of_another_masker_than_in_training_cause_a_warning(rasters, folder, tmp_path):
     model = GuidedToy(weights=WeightsInfo(learned_priors={"masker": {"masker": "sam3"}}))
     result = detect(*rasters, model=model, output=tmp_path / "out", priors=folder)
-    assert any("learned from masks by sam3 and is given masks by files" in text for text in result.record.warnings)
+    assert any("was trained with masks by sam3 and is given masks by files" in text for text in result.record.warnings)
 
 
 def test_a_checkpoint_records_the_masker_of_its_training_masks(rasters, folder, tmp_path):
@@ -303,10 +303,10 @@ def test_a_guided_model_without_masks_is_refused_with_advice_before_any_work(ras
     [
         (Toy(), {"priors": "x"}, UsageError, "toy takes no prior masks: leave priors out"),
         (Toy(), {"masks": ("x.tif",)}, UsageError, "leave masks out"),
-        (GuidedToy(), {"priors": "nowhere"}, InputError, "no finished prior folder"),
+        (GuidedToy(), {"priors": "nowhere"}, InputError, "not a finished prior folder"),
         (GuidedToy(), {"priors": "x", "masker": "sam3"}, UsageError, "priors and masker exclude each other"),
         (GuidedToy(), {"masker": "sam4"}, UsageError, "did you mean 'sam3'"),
-        (GuidedToy(), {"masker": "files"}, UsageError, "name the files with --masks"),
+        (GuidedToy(), {"masker": "files"}, UsageError, "Give the mask files with --masks"),
         (GuidedToy(), {"masker_weights": ("x",)}, UsageError, "masker_weights needs masker"),
         (GuidedToy(), {"masks": ("nowhere.tif",)}, InputError, "no such file"),
         (GuidedEncoding(), {"keep_features": "x"}, UsageError, "cannot be cached"),

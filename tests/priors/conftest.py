@@ -1,4 +1,4 @@
-"""Weights of every family, made once; and a cache of one's own."""
+"""Tiny weights of every family, made once per session, and a separate cache per test."""
 
 import pytest
 

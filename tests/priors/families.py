@@ -1,4 +1,4 @@
-"""Tiny networks of every family, with random weights, in the folders that transformers writes."""
+"""Tiny networks of every family with random weights, in the folder format of transformers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LETTERS = list(string.ascii_lowercase)
 
 
 def bert_words(folder: Path) -> None:
-    """A BERT tokenizer whose frame and dot have the numbers that Grounding DINO looks for."""
+    """Write a BERT tokenizer whose special tokens and dot have the ids that Grounding DINO expects."""
     words = [f"[unused{i}]" for i in range(1100)]
     words[0], words[100], words[101], words[102], words[103] = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
     words[1012], words[1029] = ".", "?"
@@ -25,7 +25,7 @@ def bert_words(folder: Path) -> None:
 
 
 def clip_words(folder: Path) -> int:
-    """A CLIP tokenizer that spells; returns how many tokens it has."""
+    """Write a CLIP tokenizer of single letters; return the number of its tokens."""
     tokens = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Maskers that need no network: what they find can be said in advance."""
+"""Maskers without a network, whose results are known in advance."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from wasnow.priors.regions import Mask, Region, parts, union_masks
+from wasnow.priors.regions import Mask, Region, connected_regions, union_masks
 
 CHANNELS = {"red": 0, "green": 1, "blue": 2}
 
 
 @dataclass
 class Bright:
-    """Finds the bright pixels of a colour, pixel by pixel: the words are red, green and blue."""
+    """Finds the bright pixels of a colour band: the words are red, green and blue."""
 
     threshold: int = 128
     calls: list[tuple[str, ...]] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Bright:
 
     def find(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> tuple[tuple[Region, ...], ...]:
         self.calls.append(tuple(words))
-        return tuple(parts(rgb[..., CHANNELS[word]] > self.threshold) for word in words)
+        return tuple(connected_regions(rgb[..., CHANNELS[word]] > self.threshold) for word in words)
 
     def masks(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> Mask:
         return union_masks(self.find(rgb, words), rgb.shape[:2])

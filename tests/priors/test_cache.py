@@ -1,4 +1,4 @@
-"""Answers kept on disk."""
+"""The cache of regions on disk."""
 
 import multiprocessing
 from pathlib import Path
@@ -13,7 +13,7 @@ from priors.stand_ins import Bright
 from wasnow.errors import OutputError
 from wasnow.priors import cache as caches
 from wasnow.priors.cache import CachedMasker, PriorCache, picture_digest
-from wasnow.priors.regions import parts, union_masks
+from wasnow.priors.regions import connected_regions, union_masks
 
 KEY = {"masker": "m", "box": 0.3}
 
@@ -28,15 +28,15 @@ def a_picture(seed=0):
 
 
 @given(arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20))))
-def test_what_is_packed_unpacks_the_same(mask):
-    pieces = parts(mask)
+def test_unpacking_inverts_packing(mask):
+    pieces = connected_regions(mask)
     found = caches._unpacked(caches._packed(b"{}", pieces), b"{}")
     assert [p.window for p in found] == [p.window for p in pieces]
     np.testing.assert_array_equal(union_masks([found], mask.shape)[0], mask)
 
 
-def test_an_entry_is_found_by_picture_word_and_key_and_by_nothing_else(cache):
-    pieces = parts(np.eye(5, dtype=bool))
+def test_an_entry_is_identified_by_image_word_and_key(cache):
+    pieces = connected_regions(np.eye(5, dtype=bool))
     cache.put("p", "building", KEY, pieces)
     assert len(cache.get("p", "building", KEY)) == 1
     assert cache.get("q", "building", KEY) is None
@@ -45,12 +45,12 @@ def test_an_entry_is_found_by_picture_word_and_key_and_by_nothing_else(cache):
     assert cache.get("p", "building", dict(reversed(KEY.items()))) is not None
 
 
-def test_that_nothing_was_found_is_remembered_too(cache):
+def test_an_empty_result_is_cached(cache):
     cache.put("p", "building", KEY, ())
     assert cache.get("p", "building", KEY) == ()
 
 
-def test_pictures_differ_by_content_and_by_shape():
+def test_the_digest_of_an_image_depends_on_content_and_shape():
     one = a_picture()
     other = one.copy()
     other[3, 4, 1] ^= 1
@@ -60,7 +60,7 @@ def test_pictures_differ_by_content_and_by_shape():
 
 
 @pytest.mark.parametrize("harm", ["cut", "flip", "empty", "other", "header"])
-def test_a_damaged_entry_is_found_anew(cache, harm):
+def test_a_damaged_entry_is_replaced(cache, harm):
     masker = CachedMasker(Bright(), cache)
     expected = masker.masks(a_picture(), ["red"])
     path = cache.path(picture_digest(a_picture()), "red", masker.key)
@@ -70,7 +70,7 @@ def test_a_damaged_entry_is_found_anew(cache, harm):
             "cut": data[:-3],
             "flip": data[:-1] + bytes([data[-1] ^ 1]),
             "empty": b"",
-            # Whole, but of another word: as if it had been renamed.
+            # Intact, but of another word, as if the file had been renamed.
             "other": caches._packed(caches._canonical("p", "blue", KEY), ()),
             "header": b"X" + data[1:],
         }[harm]
@@ -83,20 +83,20 @@ def test_a_damaged_entry_is_found_anew(cache, harm):
     assert (third.asked, third.reused, third.cache.damaged) == (0, 1, 0)
 
 
-def test_an_entry_that_can_be_neither_read_nor_removed_is_found_anew(cache):
+def test_an_entry_that_can_be_neither_read_nor_removed_is_ignored(cache):
     cache.path("p", "building", KEY).mkdir(parents=True)
     assert cache.get("p", "building", KEY) is None
     assert cache.damaged == 1
 
 
-def test_a_bomb_is_no_entry(cache, monkeypatch):
+def test_a_decompression_bomb_is_discarded(cache, monkeypatch):
     monkeypatch.setattr(caches, "_MAX_BYTES", 1000)
-    cache.put("p", "red", KEY, parts(np.random.default_rng(0).random((200, 200)) < 0.5))
+    cache.put("p", "red", KEY, connected_regions(np.random.default_rng(0).random((200, 200)) < 0.5))
     assert cache.get("p", "red", KEY) is None
     assert cache.damaged == 1
 
 
-def test_a_further_word_costs_that_word_alone(cache):
+def test_a_further_word_is_searched_alone(cache):
     bright = Bright()
     masker = CachedMasker(bright, cache)
     masker.find(a_picture(), ["red", "green"])
@@ -105,7 +105,7 @@ def test_a_further_word_costs_that_word_alone(cache):
     assert (masker.asked, masker.reused) == (3, 2)
 
 
-def test_without_a_cache_everything_is_asked():
+def test_without_a_cache_everything_is_searched():
     masker = CachedMasker(Bright(), None)
     masker.find(a_picture(), ["red"])
     masker.find(a_picture(), ["red"])
@@ -135,10 +135,10 @@ def test_two_processes_share_a_folder(tmp_path):
     assert masker.asked == 0
 
 
-def test_two_processes_of_one_number_can_write_one_entry_at_once(tmp_path, monkeypatch):
-    """As in two containers that share a folder: while one writes, the other begins and ends."""
+def test_two_processes_with_the_same_id_can_write_one_entry_at_once(tmp_path, monkeypatch):
+    """As in two containers that share a folder: the other writes the entry while the first is writing it."""
     one, other = PriorCache(tmp_path), PriorCache(tmp_path)
-    pieces, write = parts(np.eye(5, dtype=bool)), Path.write_bytes
+    pieces, write = connected_regions(np.eye(5, dtype=bool)), Path.write_bytes
     monkeypatch.setattr("os.getpid", lambda: 7)
 
     def interleaved(path, data):
@@ -153,14 +153,14 @@ def test_two_processes_of_one_number_can_write_one_entry_at_once(tmp_path, monke
     assert not list(tmp_path.glob("*/.*"))
 
 
-def test_a_cache_opens_while_another_process_gives_a_file_its_name(tmp_path):
+def test_a_cache_opens_while_another_process_renames_a_file(tmp_path):
     (tmp_path / "ab").mkdir()
     # Listed, and gone when it is looked at: what a link to nothing looks like too.
     (tmp_path / "ab/.entry.part").symlink_to(tmp_path / "gone")
     assert PriorCache(tmp_path).get("p", "building", KEY) is None
 
 
-def test_a_cache_that_is_a_file_is_refused(tmp_path):
+def test_a_cache_path_that_is_a_file_is_rejected(tmp_path):
     (tmp_path / "kept").write_text("")
     with pytest.raises(OutputError, match="--cache"):
         PriorCache(tmp_path / "kept")

@@ -1,4 +1,4 @@
-"""Masks that somebody has already, laid over the picture."""
+"""Existing masks, brought onto the image's grid."""
 
 import numpy as np
 import pyogrio
@@ -39,7 +39,7 @@ def footprints(path, polygons, words=None, crs="EPSG:32632", column="class"):
 
 
 def square(col, row, side, grid=GRID):
-    """A polygon by pixels of a grid."""
+    """Return a polygon from pixel coordinates of a grid."""
     xs, ys = grid.to_world(np.array([col, col + side], float), np.array([row, row + side], float))
     return shapely.box(min(xs), min(ys), max(xs), max(ys))
 
@@ -47,7 +47,7 @@ def square(col, row, side, grid=GRID):
 # --- rasters -------------------------------------------------------------------------------------------------------
 
 
-def test_bands_named_after_the_words_are_taken_in_any_order(tmp_path):
+def test_bands_named_after_the_words_may_be_in_any_order(tmp_path):
     bands = np.stack([codes(1, most=2), codes(2, most=2), codes(3, most=2)])
     path = write_raster(tmp_path / "m.tif", bands)
     with rasterio.open(path, "r+") as raster:
@@ -56,17 +56,17 @@ def test_bands_named_after_the_words_are_taken_in_any_order(tmp_path):
     np.testing.assert_array_equal(found, bands[[2, 0]] != 0)
 
 
-def test_a_band_of_numbers_holds_the_words_in_their_order(tmp_path):
+def test_a_band_of_numbers_holds_the_words_in_order(tmp_path):
     path = write_raster(tmp_path / "m.tif", codes()[None])
     np.testing.assert_array_equal(on(path, ("building", "road")), [codes() == 1, codes() == 2])
 
 
-def test_for_a_single_word_whatever_is_not_zero_counts_but_nodata_does_not(tmp_path):
+def test_for_a_single_word_all_nonzero_pixels_except_nodata_are_masked(tmp_path):
     path = write_raster(tmp_path / "m.tif", codes()[None] * 100, nodata=200)
     np.testing.assert_array_equal(on(path, ("building",))[0], codes() == 1)
 
 
-def test_a_number_that_is_none_is_no_mask(tmp_path):
+def test_nan_is_not_masked(tmp_path):
     values = codes().astype(np.float32)
     values[0] = np.nan
     found = on(write_raster(tmp_path / "m.tif", values[None]), ("building",))[0]
@@ -74,7 +74,7 @@ def test_a_number_that_is_none_is_no_mask(tmp_path):
     np.testing.assert_array_equal(found[1:], codes()[1:] != 0)
 
 
-def test_bands_that_nobody_can_tell_apart_are_refused(tmp_path):
+def test_bands_without_names_that_do_not_match_the_words_are_rejected(tmp_path):
     path = write_raster(tmp_path / "m.tif", np.stack([codes()] * 3))
     with pytest.raises(RasterUnsuitable, match=r"3 bands .* 2 words"):
         on(path, ("building", "road"))
@@ -95,7 +95,7 @@ def test_a_raster_in_another_crs_is_warped_by_nearest_neighbour(tmp_path):
     assert (found != (expected == 1)).mean() < 0.01
 
 
-def test_windows_give_what_the_whole_gives(tmp_path):
+def test_windows_agree_with_the_whole_raster(tmp_path):
     path = write_raster(tmp_path / "m.tif", codes(shape=(30, 50))[None], transform=UTM @ Affine.translation(4, 7))
     whole = on(path, ("a", "b"))
     expected = np.zeros((40, 60), np.uint8)
@@ -106,11 +106,11 @@ def test_windows_give_what_the_whole_gives(tmp_path):
         np.testing.assert_array_equal(on(path, ("a", "b"), window=window), whole[(slice(None), *at)])
 
 
-def test_without_georeference_the_sizes_must_agree(tmp_path):
+def test_without_georeference_sizes_must_be_equal(tmp_path):
     path = write_raster(tmp_path / "m.png", codes()[None], crs=None, driver="PNG")
     np.testing.assert_array_equal(on(path, ("a", "b")), [codes() == 1, codes() == 2])
     np.testing.assert_array_equal(on(path, ("a", "b"), grid=PLAIN), [codes() == 1, codes() == 2])
-    with pytest.raises(GridMismatch, match="60 x 40 px, the picture 61 x 40"):
+    with pytest.raises(GridMismatch, match="60 x 40 px, the image 61 x 40"):
         on(path, ("a", "b"), grid=Grid(GRID.crs, UTM, 61, 40))
 
 
@@ -118,7 +118,7 @@ def test_without_georeference_the_sizes_must_agree(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["m.gpkg", "m.geojson"])
-def test_footprints_are_burnt_where_pixel_centres_are_inside(tmp_path, name):
+def test_footprints_are_rasterized_by_pixel_centres(tmp_path, name):
     shapes = [square(3, 4, 10), square(40.6, 20.6, 7)]
     crs = "EPSG:32632"
     if name.endswith("geojson"):
@@ -129,7 +129,7 @@ def test_footprints_are_burnt_where_pixel_centres_are_inside(tmp_path, name):
     np.testing.assert_array_equal(on(path, ("building",))[0], expected)
 
 
-def test_a_column_says_which_word_a_polygon_is_of_and_overlaps_belong_to_both(tmp_path):
+def test_a_column_names_the_word_of_each_polygon_and_overlaps_belong_to_both(tmp_path):
     path = footprints(
         tmp_path / "m.gpkg", [square(0, 0, 20), square(10, 10, 20), square(0, 30, 5)], ["Building", "road", "shed"]
     )
@@ -142,7 +142,7 @@ def test_a_column_says_which_word_a_polygon_is_of_and_overlaps_belong_to_both(tm
     assert on(path, ("building",), column="class")[0].sum() == 400
 
 
-def test_only_what_the_window_needs_is_read_and_windows_agree_with_the_whole(tmp_path, monkeypatch):
+def test_only_the_polygons_of_a_window_are_read_and_windows_agree_with_the_whole(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     shapes = [square(*rng.uniform(-20, 70, 2), rng.uniform(1, 9)) for _ in range(60)]
     path = footprints(tmp_path / "m.gpkg", shapes)
@@ -172,11 +172,11 @@ def test_several_words_need_a_column(tmp_path):
 # --- which file ----------------------------------------------------------------------------------------------------
 
 
-def test_one_file_serves_both_dates_and_two_serve_one_each(tmp_path):
+def test_one_file_is_used_for_both_dates_and_two_for_one_date_each(tmp_path):
     one, two = (write_raster(tmp_path / name, codes()[None]) for name in ("a.tif", "b.tif"))
     assert MaskFiles.of_pair([one], ["x"]).sources == (one, one)
     assert MaskFiles.of_pair([one, two], ["x"]).sources == (one, two)
-    with pytest.raises(UsageError, match="3 files"):
+    with pytest.raises(UsageError, match="3 mask files"):
         MaskFiles.of_pair([one, two, one], ["x"])
     with pytest.raises(InputError, match="no such file"):
         MaskFiles.of_pair([tmp_path / "c.tif"], ["x"])
@@ -186,23 +186,23 @@ def test_a_folder_of_a_pair_has_one_file_for_each_date(tmp_path):
     one, two = (write_raster(tmp_path / name, codes()[None]) for name in ("before.tif", "after.png"))
     assert MaskFiles.of_pair([tmp_path], ["x"]).sources == (one, two)
     two.unlink()
-    with pytest.raises(InputError, match="0 files of masks called after"):
+    with pytest.raises(InputError, match="0 mask files named after"):
         MaskFiles.of_pair([tmp_path], ["x"])
 
 
 @pytest.mark.parametrize("folders", [("before", "after"), ("A", "B"), ("train/im1", "train/im2"), ("T1", "T2")])
-def test_a_dataset_s_masks_are_named_like_its_pictures(tmp_path, folders):
+def test_mask_files_of_a_dataset_have_the_names_of_its_images(tmp_path, folders):
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "x_1.png").write_bytes(b"")
     files = MaskFiles.of_dataset([tmp_path], ["building"])
     found = [files.file_of(date, "train", ["x_1"]) for date in (0, 1)]
     assert found == [tmp_path / folder / "x_1.png" for folder in folders]
-    with pytest.raises(InputError, match=r"no masks for y of train, such as .*before.*y\.png"):
+    with pytest.raises(InputError, match=r"no mask for y of train. Add one, such as .*before.*y\.png"):
         files.file_of(0, "train", ["y"])
 
 
-def test_two_folders_serve_one_date_each(tmp_path):
+def test_two_folders_are_used_for_one_date_each(tmp_path):
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.png").write_bytes(b"")

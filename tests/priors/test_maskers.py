@@ -1,4 +1,4 @@
-"""The networks, tiny and with random weights: wiring, shapes, thresholds."""
+"""Maskers with tiny networks of random weights: wiring, shapes, thresholds."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def maskers(folders):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """How often a part of a network runs."""
+    """Count how often a part of a network runs."""
 
     def count(part, name="forward"):
         calls = []
@@ -45,7 +45,7 @@ def counted(monkeypatch):
 
 
 @pytest.mark.parametrize("family", ["sam", "sam2", "sam3", "clipseg"])
-def test_every_family_gives_one_mask_per_word_on_the_pixels_of_the_picture(maskers, family):
+def test_every_masker_gives_one_mask_per_word_with_the_shape_of_the_image(maskers, family):
     masks = maskers[family].masks(PICTURE, WORDS)
     assert masks.shape == (2, 40, 56)
     assert masks.dtype == np.bool_
@@ -56,7 +56,7 @@ def test_every_family_gives_one_mask_per_word_on_the_pixels_of_the_picture(maske
 
 
 @pytest.mark.parametrize("family", ["sam", "sam2", "sam3", "clipseg"])
-def test_a_word_gives_the_same_alone_and_among_others(maskers, family):
+def test_the_result_of_a_word_does_not_depend_on_other_words(maskers, family):
     together = maskers[family].masks(PICTURE, WORDS)
     alone = np.concatenate([maskers[family].masks(PICTURE, [word]) for word in WORDS])
     np.testing.assert_array_equal(together, alone)
@@ -68,7 +68,7 @@ def test_no_words_give_no_masks(maskers, family):
 
 
 @pytest.mark.parametrize("family", ["sam", "sam2", "sam3", "clipseg"])
-def test_scores_lie_between_zero_and_one(maskers, family):
+def test_scores_are_between_zero_and_one(maskers, family):
     scores = [piece.score for pieces in maskers[family].find(PICTURE, WORDS) for piece in pieces]
     assert scores
     assert all(0 <= score <= 1 for score in scores)
@@ -77,15 +77,15 @@ def test_scores_lie_between_zero_and_one(maskers, family):
 @pytest.mark.parametrize(
     ("family", "part"),
     [
-        ("sam", lambda m: m.drawer.network.vision_encoder),
-        ("sam", lambda m: m.finder.network.model.backbone.part),
-        ("sam2", lambda m: m.drawer.network.vision_encoder),
+        ("sam", lambda m: m.segmenter.network.vision_encoder),
+        ("sam", lambda m: m.detector.network.model.backbone.part),
+        ("sam2", lambda m: m.segmenter.network.vision_encoder),
         ("sam3", lambda m: m.network.vision_encoder),
         ("clipseg", lambda m: m.network.clip.vision_model),
     ],
     ids=["sam", "dino", "sam2", "sam3", "clipseg"],
 )
-def test_the_picture_is_looked_at_once_for_all_words(maskers, counted, family, part):
+def test_the_image_is_encoded_once_for_all_words(maskers, counted, family, part):
     calls = counted(part(maskers[family]))
     maskers[family].find(PICTURE, ["building", "road", "water", "solar panel"])
     assert len(calls) == 1
@@ -93,14 +93,14 @@ def test_the_picture_is_looked_at_once_for_all_words(maskers, counted, family, p
     assert len(calls) == 2
 
 
-def test_another_picture_is_not_answered_from_the_first(maskers):
-    one = maskers["sam"].finder.look(PICTURE)("building")[0]
-    other = maskers["sam"].finder.look(np.ascontiguousarray(255 - PICTURE))("building")[0]
+def test_the_cached_backbone_is_not_used_for_another_image(maskers):
+    one = maskers["sam"].detector.encode(PICTURE)("building")[0]
+    other = maskers["sam"].detector.encode(np.ascontiguousarray(255 - PICTURE))("building")[0]
     assert one.shape != other.shape or not np.allclose(one, other)
 
 
 @pytest.mark.parametrize("family", ["sam", "sam3", "clipseg"])
-def test_a_high_threshold_finds_nothing_and_that_is_an_empty_mask(folders, maskers, family):
+def test_a_high_threshold_gives_an_empty_mask(folders, maskers, family):
     strict = {
         "sam": lambda: GroundedSam.load(str(folders["grounding-dino"]), str(folders["sam"]), box=0.999, text=0.0),
         "sam3": lambda: Sam3.load(str(folders["sam3"]), score=0.999),
@@ -108,22 +108,22 @@ def test_a_high_threshold_finds_nothing_and_that_is_an_empty_mask(folders, maske
     }[family]()
     if family == "sam":
         # Random weights are as sure as can be: sigmoid rounds to 1.
-        strict.finder.box = 1.0
+        strict.detector.box = 1.0
     assert not strict.masks(PICTURE, WORDS).any()
     assert strict.find(PICTURE, WORDS) == ((), ())
     assert strict.key != maskers[family].key
 
 
-def test_sam_is_not_run_where_no_box_is_found(folders, counted):
+def test_sam_does_not_run_without_boxes(folders, counted):
     masker = GroundedSam.load(str(folders["grounding-dino"]), str(folders["sam"]), text=0.0)
-    masker.finder.box = 1.0
-    calls = counted(masker.drawer.network.vision_encoder)
+    masker.detector.box = 1.0
+    calls = counted(masker.segmenter.network.vision_encoder)
     masker.find(PICTURE, WORDS)
     assert calls == []
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
-def test_thresholds_that_are_no_scores_are_refused(folders, value):
+def test_thresholds_outside_zero_to_one_are_rejected(folders, value):
     with pytest.raises(UsageError, match="--box"):
         BoxDetector(find_weights(folders["grounding-dino"], ("grounding-dino",)), box=value)
     with pytest.raises(UsageError, match="--score"):
@@ -135,26 +135,31 @@ def test_thresholds_that_are_no_scores_are_refused(folders, value):
 # --- Grounding DINO ------------------------------------------------------------------------------------------------
 
 
-def test_a_prompt_is_the_word_and_a_dot_and_says_where_its_parts_are(maskers):
-    finder = maskers["sam"].finder
-    assert finder.prompt("building") == ([101, 1031, 1012, 102], [[1]])
-    assert finder.prompt("Solar  Panels") == ([101, 1033, 1034, 1036, 1012, 102], [[1], [2, 3]])
-    # A dot of the word's own would end it for the network.
-    assert finder.prompt("solar. panel") == finder.prompt("solar panel")
+def test_a_prompt_is_the_word_and_a_dot_with_the_positions_of_its_parts(maskers):
+    detector = maskers["sam"].detector
+    assert detector.prompt("building") == ([101, 1031, 1012, 102], [[1]])
+    assert detector.prompt("Solar  Panels") == ([101, 1033, 1034, 1036, 1012, 102], [[1], [2, 3]])
+    # A dot within the word would end the prompt.
+    assert detector.prompt("solar. panel") == detector.prompt("solar panel")
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
-    [("xyzzy", "not spelt"), ("solar xyzzy", "not spelt"), (".", "not spelt"), ("road " * 40, "too long")],
+    ("word", "message"),
+    [
+        ("xyzzy", "its tokenizer does not know"),
+        ("solar xyzzy", "its tokenizer does not know"),
+        (".", "its tokenizer does not know"),
+        ("road " * 40, "too long"),
+    ],
 )
-def test_words_that_the_text_model_cannot_read_are_refused(maskers, word, said):
-    with pytest.raises(UsageError, match=said):
-        maskers["sam"].finder.prompt(word)
+def test_words_that_the_tokenizer_does_not_know_are_rejected(maskers, word, message):
+    with pytest.raises(UsageError, match=message):
+        maskers["sam"].detector.prompt(word)
 
 
-def test_boxes_count_by_their_best_token_and_every_part_of_the_word():
-    finder = BoxDetector.__new__(BoxDetector)
-    finder.box, finder.text = 0.30, 0.25
+def test_boxes_are_selected_by_best_token_and_by_every_part_of_the_word():
+    detector = BoxDetector.__new__(BoxDetector)
+    detector.box, detector.text = 0.30, 0.25
     scores = torch.tensor(
         [
             [0.9, 0.40, 0.26, 0.0],  # both parts
@@ -164,32 +169,32 @@ def test_boxes_count_by_their_best_token_and_every_part_of_the_word():
         ]
     )
     boxes = torch.tensor([[0.25, 0.5, 0.5, 1.0]]).repeat(4, 1) + torch.arange(4)[:, None] * torch.tensor([0.1, 0, 0, 0])
-    at, best = finder.chosen(scores, boxes, [[1], [2]], (100, 200))
+    at, best = detector.chosen(scores, boxes, [[1], [2]], (100, 200))
     np.testing.assert_allclose(at, [[0, 0, 100, 100]], atol=1e-4)
     np.testing.assert_allclose(best, [0.40])
 
 
-def test_boxes_without_area_are_left_out():
-    finder = BoxDetector.__new__(BoxDetector)
-    finder.box, finder.text = 0.3, 0.25
+def test_boxes_without_area_are_dropped():
+    detector = BoxDetector.__new__(BoxDetector)
+    detector.box, detector.text = 0.3, 0.25
     boxes = torch.tensor([[0.5, 0.5, 0.0, 0.4], [1.3, 0.5, 0.2, 0.2]])
-    at, best = finder.chosen(torch.full((2, 3), 0.9), boxes, [[1]], (50, 50))
+    at, best = detector.chosen(torch.full((2, 3), 0.9), boxes, [[1]], (50, 50))
     assert at.shape == (0, 4)
     assert best.shape == (0,)
 
 
-def test_the_backbone_kept_gives_what_the_whole_network_gives(folders, maskers):
-    """The network as transformers runs it, word by word, is the oracle."""
+def test_the_cached_backbone_gives_the_result_of_the_whole_network(folders, maskers):
+    """Oracle: the network of transformers, run for each word."""
     from transformers import GroundingDinoForObjectDetection
 
-    finder = maskers["sam"].finder
+    detector = maskers["sam"].detector
     plain = GroundingDinoForObjectDetection.from_pretrained(folders["grounding-dino"]).eval()
-    boxes_of = finder.look(PICTURE)
+    boxes_of = detector.encode(PICTURE)
     for word in WORDS:
-        ids, parts = finder.prompt(word)
+        ids, parts = detector.prompt(word)
         with torch.inference_mode():
-            answer = plain(pixel_values=finder.prepare(PICTURE), input_ids=torch.tensor([ids]))
-        expected = finder.chosen(answer.logits[0].sigmoid(), answer.pred_boxes[0], parts, PICTURE.shape[:2])
+            answer = plain(pixel_values=detector.prepare(PICTURE), input_ids=torch.tensor([ids]))
+        expected = detector.chosen(answer.logits[0].sigmoid(), answer.pred_boxes[0], parts, PICTURE.shape[:2])
         for ours, theirs in zip(boxes_of(word), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
 
@@ -198,8 +203,8 @@ def test_the_backbone_kept_gives_what_the_whole_network_gives(folders, maskers):
 
 
 @pytest.mark.parametrize("family", ["sam", "sam2"])
-def test_boxes_are_drawn_alike_one_by_one_and_many_at_once(maskers, family, monkeypatch):
-    masks_in = maskers[family].drawer.look(PICTURE)
+def test_masks_of_boxes_do_not_depend_on_the_batch_size(maskers, family, monkeypatch):
+    masks_in = maskers[family].segmenter.encode(PICTURE)
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 20, (7, 2))
     boxes = np.concatenate([low, low + rng.uniform(5, 20, (7, 2))], axis=1).astype(np.float32)
@@ -210,31 +215,31 @@ def test_boxes_are_drawn_alike_one_by_one_and_many_at_once(maskers, family, monk
     assert masks_in(np.zeros((0, 4), np.float32)).shape == (0, 40, 56)
 
 
-def test_sam_draws_what_its_own_post_processing_gives(maskers):
-    """SamImageProcessorPil.post_process_masks is the oracle for the way back through padding."""
+def test_sam_masks_agree_with_its_post_processing(maskers):
+    """Oracle: SamImageProcessorPil.post_process_masks."""
     processors = pytest.importorskip("transformers.models.sam.image_processing_pil_sam")
-    drawer = maskers["sam"].drawer
+    segmenter = maskers["sam"].segmenter
     size = {"height": 64, "width": 64}
     theirs = processors.SamImageProcessorPil(size={"longest_edge": 64}, pad_size=size)
     shown = theirs(PICTURE, return_tensors="pt")
     box = np.array([[5, 6, 30, 33]], np.float32)
     with torch.inference_mode():
-        answer = drawer.network(
-            pixel_values=drawer.prepare(PICTURE),
-            input_boxes=drawer.prepare.boxes(torch.from_numpy(box), 40, 56)[None],
+        answer = segmenter.network(
+            pixel_values=segmenter.prepare(PICTURE),
+            input_boxes=segmenter.prepare.boxes(torch.from_numpy(box), 40, 56)[None],
             multimask_output=False,
         )
     expected = theirs.post_process_masks(
         [answer.pred_masks[0]], shown["original_sizes"], shown["reshaped_input_sizes"], pad_size=size
     )[0]
-    np.testing.assert_array_equal(drawer.look(PICTURE)(box), np.asarray(expected)[:, 0])
+    np.testing.assert_array_equal(segmenter.encode(PICTURE)(box), np.asarray(expected)[:, 0])
 
 
 # --- SAM 3 ---------------------------------------------------------------------------------------------------------
 
 
-def test_sam_3_scores_and_masks_as_its_own_post_processing_does(maskers):
-    """Written out from Sam3ImageProcessor.post_process_instance_segmentation, which does not import here."""
+def test_sam_3_scores_and_masks_agree_with_its_post_processing(maskers):
+    """Reimplements Sam3ImageProcessor.post_process_instance_segmentation, which needs torchvision."""
     masker = maskers["sam3"]
     told = masker._tokenizer("building", padding="max_length", max_length=32, return_tensors="pt")
     with torch.inference_mode():
@@ -250,7 +255,7 @@ def test_sam_3_scores_and_masks_as_its_own_post_processing_does(maskers):
 # --- CLIPSeg -------------------------------------------------------------------------------------------------------
 
 
-def test_clipseg_answers_as_the_whole_network_does(maskers):
+def test_clipseg_logits_agree_with_the_whole_network(maskers):
     masker = maskers["clipseg"]
     pixels = masker.prepare(PICTURE)
     for word, ours in zip(WORDS, masker.logits(PICTURE, WORDS), strict=True):
@@ -261,7 +266,7 @@ def test_clipseg_answers_as_the_whole_network_does(maskers):
 
 
 @pytest.mark.parametrize("family", ["sam", "sam2", "sam3", "clipseg"])
-def test_a_choice_knows_the_key_of_a_masker_without_making_its_networks(folders, maskers, family, monkeypatch):
+def test_the_key_of_a_choice_is_computed_without_its_networks(folders, maskers, family, monkeypatch):
     weights = (folders["grounding-dino"], folders[family]) if family.startswith("sam") and family != "sam3" else None
     name = "grounded-sam" if weights else family
     choice = MaskerChoice(name, tuple(map(str, weights or (folders[family],))), box=0.0, text=0.0, score=0.0)
@@ -273,14 +278,14 @@ def test_a_choice_knows_the_key_of_a_masker_without_making_its_networks(folders,
 
 
 @pytest.mark.parametrize(
-    ("name", "weights", "said"),
+    ("name", "weights", "message"),
     [
         ("sam4", (), "did you mean 'sam3'"),
-        ("files", (), "name the files with --masks"),
-        ("grounded-sam", ("x",), "1 weights are given, and grounded-sam has 2 networks: name the detector"),
+        ("files", (), "Give the mask files with --masks"),
+        ("grounded-sam", ("x",), "1 weights are given, but grounded-sam has 2 networks: give the detector"),
         ("sam3", ("x", "y"), "sam3 has 1 network"),
     ],
 )
-def test_a_choice_that_cannot_be_meant_is_refused(name, weights, said):
-    with pytest.raises(UsageError, match=said):
+def test_invalid_choices_are_rejected(name, weights, message):
+    with pytest.raises(UsageError, match=message):
         MaskerChoice(name, weights)

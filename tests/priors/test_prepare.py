@@ -1,4 +1,4 @@
-"""Pictures as each network wants them, against the processors of transformers where those import."""
+"""Image preparation, compared with the processors of transformers where those can be imported."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ TALL = np.ascontiguousarray(PICTURE.transpose(1, 0, 2))
 
 
 @pytest.mark.parametrize("picture", [PICTURE, TALL], ids=["wide", "tall"])
-def test_sam_sees_what_its_own_processor_shows(picture):
+def test_the_input_of_sam_agrees_with_its_processor(picture):
     processors = pytest.importorskip("transformers.models.sam.image_processing_pil_sam")
     theirs = processors.SamImageProcessorPil(size={"longest_edge": 128}, pad_size={"height": 128, "width": 128})(
         picture, return_tensors="pt"
@@ -28,7 +28,7 @@ def test_sam_sees_what_its_own_processor_shows(picture):
 
 
 @pytest.mark.parametrize("picture", [PICTURE, TALL, PICTURE[:20]], ids=["wide", "tall", "long"])
-def test_grounding_dino_sees_what_its_own_processor_shows(picture):
+def test_the_input_of_grounding_dino_agrees_with_its_processor(picture):
     module = "transformers.models.grounding_dino.image_processing_pil_grounding_dino"
     processors = pytest.importorskip(module)
     theirs = processors.GroundingDinoImageProcessorPil(size={"shortest_edge": 80, "longest_edge": 133})(
@@ -42,14 +42,14 @@ def test_grounding_dino_sees_what_its_own_processor_shows(picture):
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000))
-def test_the_shorter_side_rule_is_that_of_transformers(height, width):
+def test_the_shorter_side_rule_agrees_with_transformers(height, width):
     from transformers.image_transforms import get_size_with_aspect_ratio
 
     theirs = get_size_with_aspect_ratio((height, width), 800, 1333)
     assert prepare.GROUNDING_DINO.scaled_shape(height, width) == tuple(max(1, side) for side in theirs)
 
 
-def test_clipseg_sees_what_its_own_processor_shows():
+def test_the_input_of_clipseg_agrees_with_its_processor():
     processors = pytest.importorskip("transformers.models.vit.image_processing_pil_vit")
     theirs = processors.ViTImageProcessorPil(
         size={"height": 32, "width": 32}, image_mean=prepare.IMAGENET_MEAN, image_std=prepare.IMAGENET_STD
@@ -58,7 +58,7 @@ def test_clipseg_sees_what_its_own_processor_shows():
     assert difference.max() < 1.01 / 255 / min(prepare.IMAGENET_STD)
 
 
-def test_a_picture_of_the_right_size_is_only_normalised():
+def test_an_image_of_the_right_size_is_only_normalised():
     picture = np.zeros((32, 32, 3), np.uint8)
     picture[..., 0] = 255
     seen = Preparation("exact", (32, 32), prepare.STANDARD, prepare.STANDARD)(picture)
@@ -75,8 +75,8 @@ def test_padding_is_zero_after_normalisation():
 
 @pytest.mark.parametrize("fit", [Preparation("longest", (128,)), Preparation("exact", (128, 128))])
 @pytest.mark.parametrize("shape", [(40, 64), (64, 40), (64, 64), (200, 100)])
-def test_a_box_drawn_on_the_network_s_side_comes_back_to_where_it_was(fit, shape):
-    """Boxes go there scaled, masks come back through padding: a filled box is the oracle."""
+def test_boxes_and_masks_map_back_to_the_image(fit, shape):
+    """Oracle: a box, scaled to the network's input, filled, and mapped back as a mask."""
     height, width = shape
     box = torch.tensor([[width / 4, height / 4, 3 * width / 4, height / 2]])
     x0, y0, x1, y1 = fit.boxes(box, height, width)[0].round().int().tolist()
@@ -95,11 +95,11 @@ def test_no_boxes_give_no_masks():
     assert prepare.SAM.masks(torch.zeros(0, 256, 256), 30, 40).shape == (0, 30, 40)
 
 
-def test_the_numbers_beside_the_weights_are_believed():
-    told = prepare.GROUNDING_DINO.configured_by(
+def test_the_preprocessor_configuration_of_the_weights_is_used():
+    configured = prepare.GROUNDING_DINO.configured_by(
         {"size": {"shortest_edge": 64, "longest_edge": 96}, "image_mean": [0.1] * 3}
     )
-    assert (told.size, told.mean, told.std) == ((64, 96), (0.1,) * 3, prepare.IMAGENET_STD)
+    assert (configured.size, configured.mean, configured.std) == ((64, 96), (0.1,) * 3, prepare.IMAGENET_STD)
     assert prepare.CLIPSEG.configured_by({"size": 224}).size == (224, 224)
     assert prepare.SAM3.configured_by({"image_processor": {"size": {"height": 56, "width": 56}}}).size == (56, 56)
     assert prepare.SAM.configured_by({}) == prepare.SAM

@@ -1,4 +1,4 @@
-"""Masks that travel with the pairs of a dataset: from a folder, from labels, or none."""
+"""Prior masks of dataset samples: from a folder, from labels, or none."""
 
 import pickle
 import shutil
@@ -45,7 +45,7 @@ def made(data, tmp_path):
 # ------------------------------------------------------------------------------------------------------ from a folder
 
 
-def test_samples_bring_the_masks_of_their_own_pair_in_the_order_that_is_asked(data, made):
+def test_samples_have_the_masks_of_their_pair_in_the_requested_order(data, made):
     samples = WithPriors(data.splits["all"], open_priors(made, ["blue", "red"]), "all")
     assert samples.names == data.splits["all"].names
     assert samples.fingerprint == data.splits["all"].fingerprint
@@ -56,7 +56,7 @@ def test_samples_bring_the_masks_of_their_own_pair_in_the_order_that_is_asked(da
         np.testing.assert_array_equal(seen.change, plain.change)
 
 
-def test_masks_that_changed_have_another_origin_wherever_they_lie(made, tmp_path):
+def test_the_origin_depends_on_the_masks_and_not_on_the_folder(made, tmp_path):
     shutil.copytree(made, tmp_path / "elsewhere")
     here, there = open_priors(made), open_priors(tmp_path / "elsewhere")
     assert here.origin == there.origin
@@ -65,11 +65,11 @@ def test_masks_that_changed_have_another_origin_wherever_they_lie(made, tmp_path
         raster.write(1 - raster.read(1), 1)
     assert here.digest != there.digest
     (tmp_path / "elsewhere/all/two.tif").unlink()
-    with pytest.raises(InputError, match=r"two.tif cannot be read .*; make the priors again"):
+    with pytest.raises(InputError, match=r"two.tif cannot be read .* Make the priors again"):
         _ = there.digest
 
 
-def test_a_missing_pair_is_told_before_the_first_step(data, made, tmp_path):
+def test_a_missing_pair_is_reported_when_samples_are_created(data, made, tmp_path):
     binary(tmp_path / "more", names=("one", "two", "three", "four"))
     more = open_dataset(tmp_path / "more").splits["all"]
     with pytest.raises(InputError, match=r"no priors for 1 of 4 pairs of all, first four.*--dataset-tile"):
@@ -78,10 +78,10 @@ def test_a_missing_pair_is_told_before_the_first_step(data, made, tmp_path):
         WithPriors(data.splits["all"], open_priors(made), "train")
 
 
-def test_masks_of_other_pictures_are_refused(data, made, tmp_path):
+def test_masks_of_other_images_are_rejected(data, made, tmp_path):
     binary(tmp_path / "other", seed=5)
     samples = WithPriors(open_dataset(tmp_path / "other").splits["all"], open_priors(made), "all")
-    with pytest.raises(InputError, match="of other pictures than one of all"):
+    with pytest.raises(InputError, match="from other images than one of all"):
         samples[0]
 
 
@@ -98,7 +98,7 @@ def dense(root):
     return first, second_
 
 
-def test_labels_that_speak_of_every_pixel_are_masks_of_their_words_at_each_date(tmp_path):
+def test_dense_labels_are_masks_of_their_words_at_each_date(tmp_path):
     covers = dense(tmp_path)
     data = open_dataset(tmp_path)
     masks = LabelMasks.of_dataset(data).pick(["Building", "water"])
@@ -110,7 +110,7 @@ def test_labels_that_speak_of_every_pixel_are_masks_of_their_words_at_each_date(
             np.testing.assert_array_equal(seen[date], np.stack([cover == 2, cover == 1]))
 
 
-def test_labels_of_changed_ground_are_masks_there_alone(tmp_path):
+def test_labels_of_changed_pixels_are_masks_there_only(tmp_path):
     truth = second(tmp_path)["train"][0]
     data = open_dataset(tmp_path)
     masks = pair_masks("labels", data).pick(["water", "building"])
@@ -121,37 +121,37 @@ def test_labels_of_changed_ground_are_masks_there_alone(tmp_path):
     assert masks.origin["masker"] == {"masker": "labels", "say": "classes where it changed"}
 
 
-def test_labels_of_change_alone_are_one_mask_at_both_dates(data):
+def test_binary_change_labels_are_one_mask_at_both_dates(data):
     masks = LabelMasks.of_dataset(data).pick(["building"])
     sample = WithPriors(data.splits["all"], masks, "all")[1]
     for date in sample.priors:
         np.testing.assert_array_equal(date, sample.change[None])
-    with pytest.raises(VocabularyError, match="change alone and cannot tell road and building apart"):
+    with pytest.raises(VocabularyError, match="binary change and do not distinguish road and building"):
         masks.pick(["road", "building"])
 
 
-def test_a_word_that_the_labels_do_not_know_is_refused_with_the_nearest(tmp_path):
+def test_a_word_that_is_not_a_class_is_rejected_with_the_nearest_one(tmp_path):
     second(tmp_path)
     with pytest.raises(VocabularyError, match="did you mean 'building'"):
         LabelMasks.of_dataset(open_dataset(tmp_path)).pick(["buildings"])
 
 
-def test_labels_of_other_data_and_pairs_without_labels_are_refused(data, tmp_path):
+def test_labels_of_another_dataset_and_pairs_without_labels_are_rejected(data, tmp_path):
     masks = LabelMasks.of_dataset(data).pick(["building"])
-    with pytest.raises(UsageError, match="labels of all, not of 'val'"):
+    with pytest.raises(UsageError, match="labels of the splits all, not of 'val'"):
         masks.require("val", ["one"])
     with pytest.raises(InputError, match="no pair four"):
         masks.require("all", ["one", "four"])
     shutil.rmtree(tmp_path / "data/label")
     bare = open_dataset(tmp_path / "data")
-    with pytest.raises(InputError, match="one has no labels that could be priors"):
+    with pytest.raises(InputError, match="one has no labels to use as priors"):
         WithPriors(bare.splits["all"], LabelMasks.of_dataset(bare).pick(["building"]), "all")[0]
 
 
 # -------------------------------------------------------------------------------------------------- what a model wants
 
 
-def test_a_model_is_told_what_it_wants_and_no_more(data, made):
+def test_a_model_gets_exactly_the_masks_it_needs(data, made):
     samples = data.splits["all"]
     plain = SAMCD(words=WORDS, priors="none", **SMALL)
     assert with_priors(plain, samples, "all", open_priors(made)) == (samples, None)
@@ -165,7 +165,7 @@ def test_a_model_is_told_what_it_wants_and_no_more(data, made):
     assert masks == NoMasks(("red",))
 
 
-def test_a_model_that_wants_masks_and_gets_none_says_how_to_make_them(data, made):
+def test_the_error_for_missing_masks_says_how_to_make_them(data, made):
     model = SAMCD(words=["solar farm", "red"], **SMALL)
     with pytest.raises(UsageError, match="wasnow priors DATASET --classes 'solar farm, red' -o priors/"):
         with_priors(model, data.splits["all"], "all", None)
@@ -173,7 +173,7 @@ def test_a_model_that_wants_masks_and_gets_none_says_how_to_make_them(data, made
         with_priors(model, data.splits["all"], "all", open_priors(made))
 
 
-def test_a_folder_is_kept_by_its_whole_name_and_a_control_by_its_own(tmp_path, monkeypatch):
+def test_a_folder_is_recorded_as_an_absolute_path_and_a_control_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert recordable("priors") == str(tmp_path / "priors")
     assert (recordable("labels"), recordable("none")) == ("labels", "none")
@@ -181,17 +181,17 @@ def test_a_folder_is_kept_by_its_whole_name_and_a_control_by_its_own(tmp_path, m
 
 
 @pytest.mark.parametrize(
-    ("learned", "given", "said"),
+    ("learned", "given", "message"),
     [
         ({"masker": "files", "sources": [1]}, {"masker": "files", "sources": [2]}, None),
         ({"masker": "sam3", "score": 0.5}, {"masker": "sam3", "score": 0.5}, None),
         ({"masker": "sam3", "score": 0.5}, {"masker": "sam3", "score": 0.4}, "masks by sam3 with another score"),
-        ({"masker": "sam3"}, {"masker": "files"}, "from masks by sam3 and is given masks by files"),
-        ({"masker": "labels"}, {"masker": "none"}, "from masks from labels and is given no masks"),
+        ({"masker": "sam3"}, {"masker": "files"}, "with masks by sam3 and is given masks by files"),
+        ({"masker": "labels"}, {"masker": "none"}, "with masks from labels and is given no masks"),
         (None, {"masker": "files"}, None),
     ],
 )
-def test_masks_of_another_masker_than_in_training_are_noticed(learned, given, said):
+def test_masks_of_another_masker_than_in_training_give_a_warning(learned, given, message):
     found = other_masker(learned and {"masker": learned}, {"masker": given})
-    assert (found is None) == (said is None)
-    assert said is None or said in found
+    assert (found is None) == (message is None)
+    assert message is None or message in found

@@ -1,4 +1,4 @@
-"""Rasters cut into tiles: nothing lost, nothing doubled, objects across borders made one."""
+"""Tiled rasters: nothing is lost or counted twice, and objects across borders are merged."""
 
 import numpy as np
 import pytest
@@ -34,26 +34,26 @@ def picture(mask):
 
 
 @given(arrays(np.bool_, st.tuples(st.integers(1, 30), st.integers(1, 30))), TILINGS)
-def test_a_local_masker_finds_by_tiles_what_it_finds_in_the_whole_and_as_many(mask, tiling):
-    out, tally = tiled(Bright(), picture(mask), ["red"], *tiling)
+def test_a_local_masker_finds_the_same_in_tiles_as_in_the_whole_raster(mask, tiling):
+    out, counts = tiled(Bright(), picture(mask), ["red"], *tiling)
     np.testing.assert_array_equal(out[0], mask)
-    assert tally.objects == (ndimage.label(mask, np.ones((3, 3)))[1],)
-    assert tally.seen == mask.size
+    assert counts.objects == (ndimage.label(mask, np.ones((3, 3)))[1],)
+    assert counts.valid_pixels == mask.size
 
 
-def test_a_snake_through_all_tiles_is_one_object():
+def test_an_object_through_all_tiles_is_counted_once():
     mask = np.zeros((40, 40), bool)
     for row in range(0, 40, 4):
         mask[row] = True
         mask[row : row + 5, -1 if row % 8 == 0 else 0] = True
     mask[-3:] = False
-    out, tally = tiled(Bright(), picture(mask), ["red", "green"], 12, 3)
-    assert tally.objects == (1, 1)
+    out, counts = tiled(Bright(), picture(mask), ["red", "green"], 12, 3)
+    assert counts.objects == (1, 1)
     np.testing.assert_array_equal(out, np.stack([mask, mask]))
 
 
 class WholeSquares:
-    """Draws the squares that it sees at least half of, as far as it sees them: as a detector does."""
+    """Finds squares that are at least half visible, clipped to the tile, as a detector does."""
 
     knows_objects = True
 
@@ -77,25 +77,25 @@ class WholeSquares:
 
 
 @pytest.mark.parametrize("squares", [[(10, 10, 8)], [(0, 0, 6), (14, 13, 6), (26, 2, 10), (30, 30, 9)]])
-def test_objects_on_borders_are_whole_and_counted_once(squares):
+def test_objects_on_borders_are_complete_and_counted_once(squares):
     rows, cols = np.mgrid[:48, :48]
     rgb = np.stack([rows, cols, rows], axis=2).astype(np.uint8)
     expected = np.zeros((48, 48), bool)
     for row, col, side in squares:
         expected[row : row + side, col : col + side] = True
-    out, tally = tiled(WholeSquares(squares), rgb, ["square"], 24, 6)
+    out, counts = tiled(WholeSquares(squares), rgb, ["square"], 24, 6)
     np.testing.assert_array_equal(out[0], expected)
-    assert tally.objects == (len(squares),)
+    assert counts.objects == (len(squares),)
 
 
-def test_two_objects_that_touch_stay_two():
+def test_two_objects_that_touch_are_not_merged():
     squares = [(8, 8, 6), (8, 14, 6)]
     rows, cols = np.mgrid[:32, :32]
     rgb = np.stack([rows, cols, rows], axis=2).astype(np.uint8)
     assert tiled(WholeSquares(squares), rgb, ["square"], 20, 6)[1].objects == (2,)
 
 
-def test_what_only_a_margin_shows_is_left_to_the_tile_whose_core_it_is_in():
+def test_an_object_in_the_margin_is_written_by_the_tile_of_its_core():
     first, second = list(tiles_of(10, 16, 10, 2))[:2]
     in_margin = np.zeros((10, 10), bool)
     in_margin[4, 9] = True
@@ -109,19 +109,19 @@ def test_what_only_a_margin_shows_is_left_to_the_tile_whose_core_it_is_in():
     assert joiner.counts == [1]
 
 
-def test_pixels_without_a_picture_hold_nothing_and_empty_tiles_are_not_asked_about():
+def test_invalid_pixels_are_not_masked_and_empty_tiles_are_skipped():
     mask = np.ones((8, 24), bool)
     valid = np.zeros_like(mask)
     valid[:, :5] = True
     masker = Bright()
-    out, tally = tiled(masker, picture(mask), ["red"], 8, 1, valid)
+    out, counts = tiled(masker, picture(mask), ["red"], 8, 1, valid)
     np.testing.assert_array_equal(out[0], valid)
-    assert tally.objects == (1,)
-    assert tally.seen == 40
+    assert counts.objects == (1,)
+    assert counts.valid_pixels == 40
     assert len(masker.calls) == 1
 
 
-def test_open_objects_are_forgotten_once_no_tile_can_show_them_again():
+def test_objects_are_dropped_from_memory_when_no_later_tile_can_show_them():
     rng = np.random.default_rng(0)
     joiner = ObjectMerger(1, share=0.0)
     most = 0
@@ -131,6 +131,6 @@ def test_open_objects_are_forgotten_once_no_tile_can_show_them_again():
     assert most <= 2 * 3
 
 
-def test_a_tiling_without_margin_is_refused_with_advice():
-    with pytest.raises(TilingError, match="use at least 1"):
+def test_a_margin_of_zero_is_rejected():
+    with pytest.raises(TilingError, match="must be at least 1"):
         list(tiles_of(10, 10, 5, 0))

@@ -1,4 +1,4 @@
-"""Folders of weights: found, looked over, loaded; or one line that says what to fetch."""
+"""Folders of weights: found, checked and loaded, or one line that says what to download."""
 
 import json
 import shutil
@@ -26,8 +26,8 @@ def test_weights_are_found_by_folder_and_by_name(copy):
     assert find_weights("my-sam", ("sam",)).folder == cache() / "my-sam"
 
 
-def test_a_folder_of_the_cache_is_no_clip(copy):
-    """`wasnow weights` lists CLIP weights; folders beside them do not disturb it."""
+def test_folders_in_the_cache_do_not_disturb_the_list_of_clip_weights(copy):
+    """`wasnow weights` lists CLIP weights, which are files in the same folder."""
     from wasnow.models.clip_weights import stored
 
     shutil.copytree(copy("sam"), cache() / "sam-vit-base")
@@ -35,7 +35,7 @@ def test_a_folder_of_the_cache_is_no_clip(copy):
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_missing_weights_say_what_to_fetch_and_where_to_put_it(name):
+def test_the_error_for_missing_weights_has_the_download_command(name):
     family = PUBLISHED[name].family
     with pytest.raises(CheckpointError) as caught:
         find_weights(name, (family,))
@@ -46,28 +46,28 @@ def test_missing_weights_say_what_to_fetch_and_where_to_put_it(name):
     assert "\n" not in message
 
 
-def test_every_family_names_weights_that_are_published():
+def test_the_example_of_every_family_is_published():
     for name, family in FAMILIES.items():
         assert PUBLISHED[family.example].family == name
 
 
-def test_a_name_nearly_right_is_corrected():
+def test_a_misspelt_name_is_corrected():
     with pytest.raises(CheckpointError, match="did you mean 'sam-vit-base'"):
         find_weights("sam-vit-bas", ("sam",))
 
 
 @pytest.mark.parametrize(
-    ("gone", "said"),
+    ("gone", "message"),
     [
         ("config.json", "has no config.json"),
         ("model.safetensors", "has no model.safetensors"),
         ("vocab.txt", "has no tokenizer"),
     ],
 )
-def test_a_missing_file_is_named_with_the_command_that_brings_it(copy, gone, said):
+def test_a_missing_file_is_named_with_the_download_command(copy, gone, message):
     folder = copy("grounding-dino")
     (folder / gone).unlink()
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(CheckpointError, match=message) as caught:
         find_weights(folder, ("grounding-dino",))
     assert "hf download IDEA-Research/grounding-dino-tiny" in str(caught.value)
 
@@ -79,8 +79,8 @@ def test_pickled_weights_are_not_read(copy):
         find_weights(folder, ("clipseg",))
 
 
-def test_weights_of_another_family_are_refused(copy):
-    with pytest.raises(CheckpointError, match="of type 'clipseg'; sam3 is wanted"):
+def test_weights_of_another_family_are_rejected(copy):
+    with pytest.raises(CheckpointError, match="of type 'clipseg'; sam3 is required"):
         find_weights(copy("clipseg"), ("sam3",))
 
 
@@ -92,11 +92,11 @@ def test_weights_in_parts_are_found_by_their_index(copy):
     assert [path.name for path in find_weights(folder, ("sam",)).files] == ["model-00001-of-00001.safetensors"]
     index["weight_map"]["y"] = "../elsewhere.safetensors"
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match=r"it lacks \.\./elsewhere"):
+    with pytest.raises(CheckpointError, match=r"\.\./elsewhere.safetensors of model.safetensors.index.json missing"):
         find_weights(folder, ("sam",))
 
 
-def test_weights_that_lack_a_part_are_refused_and_not_filled_with_noise(copy):
+def test_incomplete_weights_are_rejected_and_not_filled_with_random_values(copy):
     from safetensors.torch import load_file, save_file
 
     folder = copy("sam")
@@ -104,11 +104,11 @@ def test_weights_that_lack_a_part_are_refused_and_not_filled_with_noise(copy):
     name = next(each for each in sorted(tensors) if "mask_decoder" in each)
     del tensors[name]
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match="lacks 1 weights"):
+    with pytest.raises(CheckpointError, match="1 weights are missing"):
         load_network(find_weights(folder, ("sam",)))
 
 
-def test_damaged_weights_are_refused_in_one_line(copy):
+def test_damaged_weights_are_rejected_in_one_line(copy):
     folder = copy("sam")
     (folder / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match="cannot be loaded") as caught:
@@ -116,7 +116,7 @@ def test_damaged_weights_are_refused_in_one_line(copy):
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_is_loaded_in_eval_mode_without_gradients_and_silently(folders, capfd):
+def test_a_network_is_loaded_in_eval_mode_without_gradients_and_output(folders, capfd):
     network = load_network(find_weights(folders["sam"], ("sam",)))
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -137,7 +137,7 @@ def test_the_digest_changes_with_weights_and_configuration(copy):
     assert len({one, two, find_weights(folder, ("sam",)).digest()}) == 3
 
 
-def test_tokenizers_come_from_the_weights_own_files(folders):
+def test_tokenizers_are_loaded_from_the_folder_of_the_weights(folders):
     bert = load_tokenizer(find_weights(folders["grounding-dino"], ("grounding-dino",)))
     assert bert("solar panel .")["input_ids"] == [101, 1033, 1034, 1012, 102]
     clip = load_tokenizer(find_weights(folders["clipseg"], ("clipseg",)))

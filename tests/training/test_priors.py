@@ -172,7 +172,7 @@ def test_the_control_without_masks_passes_them_over(folder: Path, tmp_path: Path
 
 
 def test_masks_that_are_missing_or_of_other_words_are_told_before_the_first_step(folder: Path, tmp_path: Path):
-    with pytest.raises(UsageError, match="sam-cd wants masks of building and none are given; make them with wasnow"):
+    with pytest.raises(UsageError, match=r"sam-cd needs masks of building\. Make them"):
         run(folder, tmp_path / "a", priors=None)
     with pytest.raises(VocabularyError, match="no priors for road, only for building"):
         run(folder, tmp_path / "b", config(model_options={**OPTIONS, "words": ["road"]}))
@@ -265,19 +265,19 @@ def test_from_priors_to_scores_as_it_is_typed(folder: Path, tmp_path: Path, monk
     assert json.loads(told.stdout) == json.loads(first.stdout)
     control = wasnow("evaluate", tmp_path / "run", "--data", folder / "data", "--priors", "labels", "--json")
     assert control.exit_code == 0, control.output
-    assert "learned from masks by files and is given masks from labels" in control.stderr
+    assert "was trained with masks by files and is given masks from labels" in control.stderr
     assert json.loads(control.stdout)["priors"]["masker"]["masker"] == "labels"
     mended = wasnow("calibrate", tmp_path / "run", "--data", folder / "data", "-q")
     assert mended.exit_code == 0, mended.output
 
-    # A checkpoint away from its run knows which masks it learned from, and not where they are.
+    # A checkpoint away from its run knows which masks it was trained with, and not where they are.
     shutil.copy(tmp_path / "run/best.safetensors", elsewhere / "alone.safetensors")
     lost = wasnow("evaluate", "alone.safetensors", "--data", folder / "data")
     assert lost.exit_code == 2
-    assert "add --priors priors/" in lost.stderr.splitlines()[-1]
+    assert "pass --priors priors/" in lost.stderr.splitlines()[-1]
     bare = wasnow("train", tmp_path / "tiny.yaml", "--data", folder / "data", "-o", "bare")
     assert bare.exit_code == 2
-    assert "make them with wasnow priors DATASET --classes 'building' -o priors/" in bare.stderr
+    assert "Make them with wasnow priors DATASET --classes 'building' -o priors/" in bare.stderr
 
 
 # --------------------------------------------------------------------------------------- an encoder from somewhere else

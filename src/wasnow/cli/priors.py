@@ -1,4 +1,4 @@
-"""``wasnow priors``: where the things that words name are at each date, as masks that a model may be given."""
+"""``wasnow priors``: find what words name at each date, as masks for models that use them."""
 
 from __future__ import annotations
 
@@ -36,74 +36,78 @@ def priors(
     inputs: Annotated[
         list[Path], typer.Argument(help="BEFORE and AFTER, two rasters; or one dataset folder (or dataset.yaml).")
     ],
-    classes: Annotated[str, typer.Option(help="What to find, such as 'building' or 'building, water'.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The prior folder.")],
+    classes: Annotated[str, typer.Option(help="Class words to find, such as 'building' or 'building, water'.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Prior folder to write.")],
     masker: Annotated[
         str | None,
-        typer.Option(help="grounded-sam (the default), sam3, clipseg, or files (with --masks).", show_default=False),
+        typer.Option(help="grounded-sam (default), sam3, clipseg, or files (with --masks).", show_default=False),
     ] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(
-            help="Folder or name of the weights; for grounded-sam twice: the detector's and the segmenter's.",
+            help="Folder or name of the weights; for grounded-sam give it twice: detector, then segmenter.",
             show_default=False,
         ),
     ] = None,
-    box: Annotated[float, typer.Option(help="grounded-sam: a box counts above this score.")] = 0.30,
-    text: Annotated[float, typer.Option(help="grounded-sam: each part of the word must score above this.")] = 0.25,
-    score: Annotated[float, typer.Option(help="sam3, clipseg: an object or a pixel counts above this.")] = 0.5,
+    box: Annotated[float, typer.Option(help="grounded-sam: minimum score of a box.")] = 0.30,
+    text: Annotated[float, typer.Option(help="grounded-sam: minimum score of each part of the word.")] = 0.25,
+    score: Annotated[float, typer.Option(help="sam3, clipseg: minimum score of an object or a pixel.")] = 0.5,
     masks: Annotated[
         list[Path] | None,
-        typer.Option(help="Masks of your own: a raster, polygons or a folder; twice for one per date."),
+        typer.Option(help="Existing masks: a raster, polygons or a folder; twice for one per date."),
     ] = None,
     column: Annotated[
-        str | None, typer.Option(help="Of polygons: the column that says which word each is of.", show_default=False)
+        str | None, typer.Option(help="Column of polygons that names their word.", show_default=False)
     ] = None,
-    tile: Annotated[int, typer.Option(help="Side of what a network sees at once, in pixels.")] = 1024,
-    margin: Annotated[int, typer.Option(help="How far a tile looks beyond what it answers for.")] = 128,
+    tile: Annotated[int, typer.Option(help="Side of the tiles given to a network, pixels.")] = 1024,
+    margin: Annotated[int, typer.Option(help="Overlap of the tiles to each side, pixels.")] = 128,
     bands: Annotated[
-        str | None, typer.Option(help="Of rasters: red, green, blue, such as 4,3,2.", show_default=False)
+        str | None, typer.Option(help="Bands of rasters shown as red, green, blue, such as 4,3,2.", show_default=False)
     ] = None,
-    stretch: Annotated[str, typer.Option(help="Of rasters: auto, or the numbers of black and white: 0,3000.")] = "auto",
+    stretch: Annotated[
+        str, typer.Option(help="Values of rasters shown as black and white, such as 0,3000, or auto.")
+    ] = "auto",
     allow_indirect: Annotated[
-        bool, typer.Option("--allow-indirect", help="Of rasters: read files that point to others too, such as VRT.")
+        bool, typer.Option("--allow-indirect", help="Also read rasters that refer to other files, such as VRT.")
     ] = False,
     dataset_tile: Annotated[
         int | None,
-        typer.Option("--dataset-tile", help="Cut a dataset's pictures, as train --set tile= does.", show_default=False),
+        typer.Option(
+            "--dataset-tile", help="Cut a dataset's images into tiles, as train --set tile= does.", show_default=False
+        ),
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option(help="Class encoding of a dataset, as train takes it.", show_default=False)
+        str | None, typer.Option(help="Label encoding of a dataset, as for train.", show_default=False)
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Where answers are kept; below the cache of weights if left out.")
+        Path | None, typer.Option(help="Folder of cached results. Default: next to the cache of weights.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     quiet: bool = QUIET,
     as_json: bool = JSON,
     debug: bool = DEBUG,
 ) -> None:
-    """Find what words name at each date, and keep it as masks. Kept answers make it resumable."""
+    """Find what class words name at each date and write prior masks. Results are cached, so it can be resumed."""
     from wasnow.errors import UsageError
     from wasnow.priors.maskers import FILES, GROUNDED_SAM, MaskerChoice
     from wasnow.vocabulary import Vocabulary, join_words
 
     words = Vocabulary.parse(classes).words
     if len(inputs) > 2:
-        raise UsageError(f"{len(inputs)} inputs are given; give BEFORE and AFTER, or one dataset folder")
+        raise UsageError(f"{len(inputs)} inputs are given. Give BEFORE and AFTER, or one dataset folder")
     if len(inputs) == 1 and inputs[0].is_file() and inputs[0].suffix.lower() not in (".yaml", ".yml"):
-        raise UsageError(f"{inputs[0]} is one raster; give BEFORE and AFTER, or one dataset folder")
+        raise UsageError(f"{inputs[0]} is one raster. Give BEFORE and AFTER, or one dataset folder")
     chosen = masker or (FILES if masks else GROUNDED_SAM)
     network = None if chosen == FILES else MaskerChoice(chosen, tuple(weights or ()), box, text, score)
     if (chosen == FILES) != bool(masks):
         raise UsageError(
-            "--masker files wants --masks PATH" if not masks else f"--masks is for files, not for {chosen}"
+            "--masker files needs --masks PATH" if not masks else f"--masks is for --masker files, not for {chosen}"
         )
     from wasnow.models.loading import resolve_device
     from wasnow.priors.cache import PriorCache, prior_cache
     from wasnow.priors.make import PriorRequest, make_dataset, make_pair
 
-    way = PriorRequest(
+    request = PriorRequest(
         words,
         _files(masks or [], words, column, pair=len(inputs) == 2)
         if network is None
@@ -118,18 +122,18 @@ def priors(
 
             chosen_bands = Options(bands=bands).bands
             opened: dict[str, Any] = {"bands": chosen_bands, "stretch": stretch, "allow_indirect": allow_indirect}
-            made = make_pair(inputs[0], inputs[1], output, way, **opened, progress=tell)
+            made = make_pair(inputs[0], inputs[1], output, request, **opened, progress=tell)
         else:
             from wasnow.data.dataset import open_dataset
 
             dataset = open_dataset(inputs[0], encoding=encoding, tile=dataset_tile)
             for note in dataset.warnings:
                 warn(note)
-            made = make_dataset(dataset, output, way, progress=tell)
+            made = make_dataset(dataset, output, request, progress=tell)
     if made.damaged:
-        warn(f"{made.damaged} damaged entries of the cache were found anew")
+        warn(f"{made.damaged} damaged cache entries were replaced")
     if nowhere := [word for word in words if not any(one[word].share for one in made.manifest.covered.values())]:
-        warn(f"{join_words(nowhere)}: nothing at either date; {_advice(chosen, several=len(words) > 1)}")
+        warn(f"{join_words(nowhere)}: nothing found at either date; {_advice(chosen, several=len(words) > 1)}")
     if as_json:
         print_json(
             {
@@ -146,13 +150,13 @@ def priors(
 
 
 def _advice(masker: str, *, several: bool) -> str:
-    """What to look at where a word was found nowhere."""
+    """Return advice for a word that was not found."""
     from wasnow.priors.maskers import FILES, GROUNDED_SAM
 
     if masker != FILES:
         return f"lower {'--box and --text' if masker == GROUNDED_SAM else '--score'}, or try another word"
-    numbers = "; of several words, one band without a name holds the numbers 1, 2, ... in the order of --classes"
-    return f"look at the masks{numbers if several else ''}"
+    numbers = "; for several words, a single band holds the numbers 1, 2, ... in the order of --classes"
+    return f"check the masks{numbers if several else ''}"
 
 
 def _files(masks: list[Path], words: tuple[str, ...], column: str | None, *, pair: bool) -> MaskFiles:
@@ -173,5 +177,5 @@ def _show(made: PriorResult) -> None:
             one = covered[word]
             table.add_row(word, date, f"{100 * one.share:.2f} %", "-" if one.objects is None else str(one.objects))
     Console().print(table)
-    kept = f", {made.reused} of {made.asked + made.reused} answers were kept from before" if made.reused else ""
+    kept = f", {made.reused} of {made.asked + made.reused} results from the cache" if made.reused else ""
     typer.echo(f"{made.folder}: {made.megapixels:.2f} megapixels in {duration(made.seconds)}{kept}")

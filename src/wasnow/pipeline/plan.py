@@ -22,7 +22,8 @@ from wasnow.output.record import CalibrationRecord
 from wasnow.pipeline.acceleration import require_openvino
 from wasnow.pipeline.bands import choose_bands
 from wasnow.pipeline.options import Options
-from wasnow.priors.store import DATES, WITHOUT, Priors, open_priors
+from wasnow.priors.manifest import DATES
+from wasnow.priors.store import WITHOUT, Priors, open_priors
 from wasnow.raster.align import check_overlap, finest
 from wasnow.raster.grid import Grid
 from wasnow.raster.pair import Pair

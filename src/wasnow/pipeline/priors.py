@@ -14,9 +14,10 @@ from wasnow.pipeline.progress import Progress, Timings
 from wasnow.priors.cache import PriorCache, prior_cache
 from wasnow.priors.files import MaskFiles
 from wasnow.priors.make import PriorRequest, make_pair
+from wasnow.priors.manifest import MANIFEST
 from wasnow.priors.maskers import MaskerChoice
 from wasnow.priors.regions import Masker
-from wasnow.priors.store import MANIFEST, WITHOUT, Priors, open_priors, other_masker
+from wasnow.priors.store import WITHOUT, Priors, open_priors, other_masker
 from wasnow.storage.journal import Workspace
 from wasnow.vocabulary import join_words
 

@@ -35,7 +35,8 @@ from wasnow.pipeline.priors import MaskSource, mask_source, mask_warnings, prior
 from wasnow.pipeline.progress import Progress, Timings, no_progress
 from wasnow.pipeline.survey import SurveyResult, survey_pair
 from wasnow.pipeline.worker import FeatureCacheSpec, RunSpec, local_paths
-from wasnow.priors.store import DATES, Priors
+from wasnow.priors.manifest import DATES
+from wasnow.priors.store import Priors
 from wasnow.storage.journal import Workspace, workspace
 
 

@@ -1,15 +1,15 @@
-"""Masks that somebody has already: footprints, land-cover rasters, PNGs of a labelled set.
+"""Prior masks from existing files: footprints, land-cover rasters, PNGs of a labelled dataset.
 
     raster    one band per word, named after it; or bands in the order of the words; or one band of numbers 1..K in that
-              order; with a single word, whatever is not 0. Warped to the picture's grid by nearest neighbour.
-    vector    polygons, burnt onto the picture's grid (pixel centres inside); a column says which word each is of, and
-              without one all are of the single word
+              order; with a single word, all non-zero pixels. Warped to the image's grid by nearest neighbour.
+    vector    polygons, rasterized on the image's grid (pixel centres inside). A column names the word of each polygon;
+              without one, all polygons belong to the single word
     folder    of a pair: before.* and after.*
-              of a dataset: one file per picture, named like it, below a folder for each date (before, after; A, B;
-              im1, im2; T1, T2; as datasets name them), with or without a folder for the split above
+              of a dataset: one file per image, with the same name, in a folder for each date (before, after; A, B;
+              im1, im2; T1, T2; ...), with or without a folder for the split above
 
-One file serves both dates, two serve one each. Only what a window needs is read, so a national layer of footprints does
-not have to fit into memory.
+One file is used for both dates, two are one for each date. Only what a window needs is read, so a national layer of
+footprints does not have to fit into memory.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from wasnow.data.images import Header, check_complete
 from wasnow.data.layouts.roles import date_of
 from wasnow.data.vectors import Polygons, burn, geometries, is_vector
 from wasnow.errors import InputError, RasterUnsuitable, UsageError, WasnowError, did_you_mean
+from wasnow.priors.manifest import DATES
 from wasnow.priors.nearest import read_nearest
 from wasnow.priors.regions import Mask
-from wasnow.priors.store import DATES
 from wasnow.raster.gdal import open_raster
 from wasnow.raster.grid import Grid
 from wasnow.raster.tiles import Window
@@ -43,7 +43,7 @@ from wasnow.storage.hashing import file_sha256
 from wasnow.vocabulary import join_words
 
 COLUMNS = ("class", "word", "label", "category", "type", "landcover", "name")
-"""Where a vector layer's words are looked for if nobody says."""
+"""Columns of a vector layer that may name the words, if none is given."""
 _SUFFIXES = frozenset({".tif", ".tiff", ".png", ".bmp", ".jp2", ".gpkg", ".geojson", ".shp", ".fgb", ".parquet"})
 
 
@@ -53,8 +53,8 @@ class MaskFiles:
 
     Attributes:
         words: in the order of the masks.
-        sources: for each date a file, or the folder in which a dataset's pictures have theirs.
-        column: of a vector layer, that names the words; None looks for one of `COLUMNS`.
+        sources: for each date a file, or the folder with the masks of a dataset's images.
+        column: of a vector layer, with the words; None searches for one of `COLUMNS`.
     """
 
     words: tuple[str, ...]
@@ -63,52 +63,64 @@ class MaskFiles:
 
     @classmethod
     def of_pair(cls, paths: Sequence[Path], words: Sequence[str], column: str | None = None) -> MaskFiles:
-        """For two rasters: one file, two files, or a folder of ``before.*`` and ``after.*``.
+        """Return the masks of two rasters: one file, two files, or a folder of ``before.*`` and ``after.*``.
+
+        Args:
+            paths: one or two.
+            words: class words.
+            column: see `MaskFiles`.
 
         Raises:
-            UsageError: more than two.
-            InputError: a file is not there.
+            UsageError: more than two paths.
+            InputError: a file does not exist.
         """
         if not 1 <= len(paths) <= 2:
-            raise UsageError(f"{len(paths)} files of masks are given; give one for both dates, or one for each")
+            raise UsageError(f"{len(paths)} mask files are given. Give one for both dates, or one for each date")
         if len(paths) == 1 and paths[0].is_dir():
             paths = [_only(paths[0], date) for date in ("before", "after")]
         for path in paths:
             if not path.is_file():
-                raise InputError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give a file of masks")
+                raise InputError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}. Give a mask file")
         return cls(tuple(words), (paths[0], paths[-1]), column)
 
     @classmethod
     def of_dataset(cls, paths: Sequence[Path], words: Sequence[str], column: str | None = None) -> MaskFiles:
-        """For a dataset: a folder of files named like its pictures, or one georeferenced file for each date or both.
+        """Return the masks of a dataset: a folder of files named like its images, or georeferenced files.
+
+        Args:
+            paths: one or two.
+            words: class words.
+            column: see `MaskFiles`.
 
         Raises:
-            UsageError: more than two.
-            InputError: nothing is there.
+            UsageError: more than two paths.
+            InputError: a path does not exist.
         """
         if not 1 <= len(paths) <= 2:
-            raise UsageError(f"{len(paths)} sources of masks are given; give one for both dates, or one for each")
+            raise UsageError(f"{len(paths)} mask sources are given. Give one for both dates, or one for each date")
         for path in paths:
             if not path.exists():
-                raise InputError(f"{path}: no such file or folder; give the masks of the dataset's pictures")
+                raise InputError(f"{path}: no such file or folder. Give the masks of the dataset's images")
         return cls(tuple(words), (paths[0], paths[-1]), column)
 
     @property
     def key(self) -> dict[str, Any]:
-        """What these masks are, for the record: names of the sources, digests where they are files."""
-        told = [{"name": path.name, "sha256": file_sha256(path) if path.is_file() else None} for path in self.sources]
-        return {"masker": "files", "sources": told, "column": self.column}
+        """What identifies these masks: names of the sources, and their digests where they are files."""
+        sources = [
+            {"name": path.name, "sha256": file_sha256(path) if path.is_file() else None} for path in self.sources
+        ]
+        return {"masker": "files", "sources": sources, "column": self.column}
 
     def file_of(self, date: int, split: str, names: Sequence[str]) -> Path:
-        """The file for a picture of a dataset.
+        """Return the mask file of an image of a dataset.
 
         Args:
             date: 0 or 1.
             split: of the dataset.
-            names: that the file may have, without suffix.
+            names: possible file names, without suffix.
 
         Raises:
-            InputError: there is none; says where it was looked for.
+            InputError: there is none; names an expected path.
         """
         source = self.sources[date]
         if source.is_file():
@@ -122,16 +134,21 @@ class MaskFiles:
                 if found:
                     return found[0]
         example = source / DATES[date] / f"{names[0]}.png"
-        raise InputError(f"{source} has no masks for {names[0]} of {split}, such as {example}; add them")
+        raise InputError(f"{source} has no mask for {names[0]} of {split}. Add one, such as {example}")
 
     def on(self, path: Path, grid: Grid, window: Window) -> Mask:
-        """The masks of a file on a window of a grid, ``(len(words), h, w)`` bool.
+        """Return the masks of a file on a window of a grid, ``(len(words), h, w)`` bool.
+
+        Args:
+            path: of the file.
+            grid: the image's grid.
+            window: of the grid.
 
         Raises:
-            InputError: the file cannot be read, or cannot tell the words.
-            GridMismatch: it cannot be laid over the picture.
+            InputError: the file cannot be read, or does not distinguish the words.
+            GridMismatch: the file cannot be placed on the grid.
         """
-        return self._burnt(path, grid, window) if is_vector(path) else self._warped(path, grid, window)
+        return self._rasterized(path, grid, window) if is_vector(path) else self._warped(path, grid, window)
 
     # --- rasters --------------------------------------------------------------------------------------------------
 
@@ -142,11 +159,11 @@ class MaskFiles:
             values = read_nearest(raster, path, bands, grid, window)
         if codes:
             return np.stack([values[0] == code for code in range(1, len(self.words) + 1)])
-        # A number that is none says that nothing is known there.
+        # NaN means that nothing is known there.
         return np.asarray((values != 0) & (values == values))
 
     def _bands(self, path: Path, raster: Any) -> tuple[list[int], bool]:
-        """Which bands hold the words, and whether it is one band of codes."""
+        """Return the bands that hold the words, and whether they are a single band of codes."""
         named = {str(name).casefold(): band for band, name in enumerate(raster.descriptions, 1) if name}
         if all(word.casefold() in named for word in self.words):
             return [named[word.casefold()] for word in self.words], False
@@ -156,13 +173,13 @@ class MaskFiles:
             return list(range(1, raster.count + 1)), False
         raise RasterUnsuitable(
             path,
-            f"has {raster.count} bands ({', '.join(named) or 'without names'}), and {len(self.words)} words are asked",
-            "Name its bands after the words, or give one band of numbers from 1 in their order",
+            f"has {raster.count} bands ({', '.join(named) or 'without names'}), but there are {len(self.words)} words",
+            "Name the bands after the words, or give one band of numbers 1, 2, ... in the order of the words",
         )
 
     # --- vectors --------------------------------------------------------------------------------------------------
 
-    def _burnt(self, path: Path, grid: Grid, window: Window) -> Mask:
+    def _rasterized(self, path: Path, grid: Grid, window: Window) -> Mask:
         layer, column, crs = self._layer(path)
         try:
             meta, _, shapes, fields = pyogrio.raw.read(
@@ -173,14 +190,14 @@ class MaskFiles:
         geometry = geometries(path, shapes)
         there = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
         geometry = geometry[there]
-        said = None if column is None else [str(value).casefold() for value in fields[0][there]]
+        named = None if column is None else [str(value).casefold() for value in fields[0][there]]
         head = Header(grid.height, grid.width, 1, "uint8", "", grid.crs, grid.transform)
         masks = np.zeros((len(self.words), window.height, window.width), np.bool_)
         for mask, word in zip(masks, self.words, strict=True):
             mine = (
                 np.ones(len(geometry), np.bool_)
-                if said is None
-                else np.array([s == word.casefold() for s in said], bool)
+                if named is None
+                else np.array([name == word.casefold() for name in named], bool)
             )
             chosen: NDArray[np.object_] = geometry[mine]
             if len(chosen):
@@ -192,10 +209,10 @@ class MaskFiles:
         return masks
 
     def _layer(self, path: Path) -> tuple[str, str | None, str | None]:
-        """The layer, the column that names the words, and the CRS.
+        """Return the layer, the column that names the words, and the CRS.
 
         Raises:
-            InputError: not readable, no such column, or several words and nothing to tell them apart.
+            InputError: not readable, no such column, or several words and no column that distinguishes them.
         """
         check_vector(path)
         try:
@@ -212,20 +229,20 @@ class MaskFiles:
                 )
             return layer, self.column, info["crs"]
         if len(self.words) == 1:
-            # All polygons, whatever they are called: footprints say "house", "shed", and the word is "building".
+            # All polygons, whatever their attributes: footprints may be "house" or "shed" where the word is "building".
             return layer, None, info["crs"]
         lower = {name.casefold(): name for name in fields}
         column = next((lower[name] for name in COLUMNS if name in lower), None)
         if column is None:
             raise InputError(
-                f"{path}: nothing tells which polygons are {join_words(self.words)}; name the column that does with "
-                f"--column (it has {', '.join(fields) or 'no columns'})"
+                f"{path}: no column names the words {join_words(self.words)}. Pass the right one with --column "
+                f"(columns: {', '.join(fields) or 'none'})"
             )
         return layer, column, info["crs"]
 
 
 def _bounds(grid: Grid, window: Window, crs: str | None) -> tuple[float, float, float, float] | None:
-    """A window's frame in a layer's CRS; None where that is not known, and all polygons are to be read."""
+    """Return the bounds of a window in the CRS of a layer; None where unknown, and then all polygons are read."""
     if crs is None or not grid.georeferenced:
         return None
     xs, ys = grid.crop(window).to_world(*grid.crop(window).outline())
@@ -235,7 +252,7 @@ def _bounds(grid: Grid, window: Window, crs: str | None) -> tuple[float, float, 
     except (CRSError, ValueError):
         return None
     if not np.isfinite([left, bottom, right, top]).all() or left > right:
-        # Across the antimeridian, or beyond where the projection holds.
+        # Across the antimeridian, or outside the area of the projection.
         return None
     return left, bottom, right, top
 
@@ -244,13 +261,13 @@ def _only(folder: Path, stem: str) -> Path:
     found = [path for path in _listed(folder) if path.stem.lower() == stem and path.suffix.lower() in _SUFFIXES]
     if len(found) != 1:
         raise InputError(
-            f"{folder} has {len(found)} files of masks called {stem}, and one is wanted, such as {stem}.tif"
+            f"{folder} has {len(found)} mask files named {stem}; exactly one is required, such as {stem}.tif"
         )
     return found[0]
 
 
 def _date_folders(source: Path, date: int, split: str, *, own: bool) -> list[Path]:
-    """Where a date's masks may lie; ``own``: the source is of that date alone."""
+    """Return the folders that may hold the masks of a date; ``own``: the source belongs to that date only."""
     found = []
     for above in (source / split, source):
         found += [path for path in _listed(above) if date_of(path.name) == date and path.is_dir()]

@@ -1,19 +1,19 @@
-"""Words to boxes to masks: Grounding DINO finds boxes, SAM or SAM 2 draws what each box holds.
+"""Grounding DINO finds boxes of a word, SAM or SAM 2 segments the content of each box.
 
-    picture ─ backbone of Grounding DINO ──┬─ "building ." ─ boxes ─┐          once per picture │ once per word
-    picture ─ encoder of SAM ──────────────┼────────────────────────┴─> one mask per box
-                                           └─ "solar panel ." ─ boxes ─> ...
+    image ─ backbone of Grounding DINO ──┬─ "building ." ─ boxes ─┐          once per image │ once per word
+    image ─ encoder of SAM ──────────────┼────────────────────────┴─> one mask per box
+                                         └─ "solar panel ." ─ boxes ─> ...
 
 Liu et al., *Grounding DINO* (arXiv 2303.05499); Kirillov et al., *Segment Anything* (arXiv 2304.02643); Ravi et al.,
-*SAM 2* (arXiv 2408.00714). Put together as in *Grounded SAM* (arXiv 2401.14159).
+*SAM 2* (arXiv 2408.00714). Combined as in *Grounded SAM* (arXiv 2401.14159).
 
-Each word is asked by itself, as ``word .``, though one prompt could hold them all. In one prompt the image attends to
-all words at once, so that the masks of *building* would depend on whether *road* was asked too, and a box whose phrase
-mixes two words belongs to neither. Asked by itself, a word has one answer, which can be kept; the backbone, which sees
-no text, still runs once.
+Each word has its own prompt, ``word .``, although one prompt could hold all words. In a common prompt, image features
+attend to all words at once, so the masks of *building* would depend on whether *road* is in it, and a box whose phrase
+mixes two words belongs to neither. With its own prompt, the result of a word is independent and can be cached. The
+backbone, which does not use the text, still runs once.
 
-A box counts if its best token exceeds ``box``, and if every part of the word (*solar*, *panel*) has a token above
-``text``: a panel that nothing solar speaks for is not found.
+A box is accepted if its best token score exceeds ``box``, and if every part of the word (*solar*, *panel*) has a token
+score above ``text``.
 """
 
 from __future__ import annotations
@@ -33,26 +33,30 @@ from wasnow.priors.weights import WeightsFolder, find_weights, load_network, loa
 
 BOX, TEXT = 0.30, 0.25
 SAME_BOX = 0.8
-"""Boxes that overlap by more (intersection over union) show the same object."""
+"""Boxes with a larger intersection over union are the same object."""
 BOXES_AT_ONCE = 16
-"""Masks are drawn for so many boxes at a time: a scene of 300 buildings must not take 300 times the memory."""
+"""Boxes that are segmented in one batch: a scene of 300 buildings must not need 300 times the memory."""
 
 Picture = NDArray[np.uint8]
 
 
 class BoxDetector:
-    """Grounding DINO: boxes of a word in a picture.
+    """Grounding DINO: boxes of a word in an image.
 
     Args:
-        found: of the family ``grounding-dino``.
-        box: see the module, 0..1.
-        text: likewise.
+        found: weights of the family ``grounding-dino``.
+        box: see the module docstring, 0..1.
+        text: see the module docstring, 0..1.
+        device: of torch.
+
+    Raises:
+        UsageError: a threshold is not in 0..1.
     """
 
     def __init__(self, found: WeightsFolder, *, box: float = BOX, text: float = TEXT, device: str = "cpu") -> None:
         for name, value in (("--box", box), ("--text", text)):
             if not 0 <= value < 1:
-                raise UsageError(f"{name} {value} is no score; give a number from 0 to below 1, such as 0.3")
+                raise UsageError(f"{name} {value} must be from 0 to below 1, such as 0.3")
         self.box, self.text, self.device = box, text, device
         self.digest = found.digest()
         self.prepare = prepare.GROUNDING_DINO.configured_by(found.preprocessor())
@@ -61,10 +65,10 @@ class BoxDetector:
         self._backbone = _CachedModule(self.network.model.backbone)
         self.network.model.backbone = self._backbone
 
-    def look(self, rgb: Picture) -> Callable[[str], tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """A function from a word to its boxes ``(N, 4)`` in pixels and their scores ``(N,)``, best first.
+    def encode(self, rgb: Picture) -> Callable[[str], tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Return a function from a word to its boxes ``(N, 4)`` in pixels and their scores ``(N,)``, best first.
 
-        Which picture it speaks of is fixed now; the backbone runs at the first word and not again.
+        It applies to this image; the backbone runs at the first word only.
         """
         self._backbone.forget()
         pixels = self.prepare(rgb, self.device)
@@ -79,36 +83,43 @@ class BoxDetector:
         return boxes_of
 
     def prompt(self, word: str) -> tuple[list[int], list[list[int]]]:
-        """Token ids of ``word .``, and the places of the tokens of each of its parts.
+        """Return the token ids of ``word .``, and the token positions of each of its parts.
 
         Raises:
-            UsageError: the tokenizer knows nothing of the word, or it is too long for the network.
+            UsageError: the word is too long, or has letters that the tokenizer does not know.
         """
         plain = " ".join(word.casefold().replace(".", " ").split())
-        told = self._tokenizer(f"{plain} .", return_offsets_mapping=True)
+        tokens = self._tokenizer(f"{plain} .", return_offsets_mapping=True)
         starts = [0, *(place + 1 for place, letter in enumerate(plain) if letter == " ")] if plain else []
         parts: list[list[int]] = [[] for _ in starts]
         unknown = self._tokenizer.unk_token_id
-        for place, (token, (begin, end)) in enumerate(zip(told["input_ids"], told["offset_mapping"], strict=True)):
-            # Beyond the word lie the dot and the tokens that frame every text; those have no letters.
+        for place, (token, (begin, end)) in enumerate(zip(tokens["input_ids"], tokens["offset_mapping"], strict=True)):
+            # The dot and the special tokens are outside the word.
             if begin < end <= len(plain) and token != unknown:
                 parts[sum(start <= begin for start in starts) - 1].append(place)
         longest = self.network.config.max_text_len
-        if not parts or not all(parts) or len(told["input_ids"]) > longest:
-            why = "too long" if len(told["input_ids"]) > longest else "not spelt with letters that its text model knows"
-            raise UsageError(f"class word {word!r} is {why}; choose another word")
-        return list(told["input_ids"]), parts
+        if not parts or not all(parts) or len(tokens["input_ids"]) > longest:
+            why = (
+                "too long"
+                if len(tokens["input_ids"]) > longest
+                else "written in letters that its tokenizer does not know"
+            )
+            raise UsageError(f"class word {word!r} is {why}. Choose another word")
+        return list(tokens["input_ids"]), parts
 
     def chosen(
         self, scores: Tensor, boxes: Tensor, parts: Sequence[Sequence[int]], shape: tuple[int, int]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Which of the network's boxes count.
+        """Select the boxes that are accepted.
 
         Args:
             scores: ``(Q, T)`` of each box and token, 0..1.
             boxes: ``(Q, 4)``, relative (cx, cy, w, h).
-            parts: places of the tokens of each part of the word.
-            shape: of the picture, (rows, cols).
+            parts: token positions of each part of the word.
+            shape: rows and columns of the image.
+
+        Returns:
+            Boxes ``(N, 4)`` in pixels and scores ``(N,)``, best first.
         """
         of_parts = torch.stack([scores[:, list(places)].amax(dim=1) for places in parts], dim=1)
         best = of_parts.amax(dim=1)
@@ -120,10 +131,11 @@ class BoxDetector:
 
 
 class BoxSegmenter:
-    """SAM or SAM 2: the mask of what a box holds.
+    """SAM or SAM 2: the mask of the content of a box.
 
     Args:
-        found: of the family ``sam`` or ``sam2``.
+        found: weights of the family ``sam`` or ``sam2``.
+        device: of torch.
     """
 
     def __init__(self, found: WeightsFolder, *, device: str = "cpu") -> None:
@@ -132,8 +144,8 @@ class BoxSegmenter:
         self.prepare = (prepare.SAM if found.family == "sam" else prepare.SAM2).configured_by(found.preprocessor())
         self.network = load_network(found, device)
 
-    def look(self, rgb: Picture) -> Callable[[NDArray[np.float32]], Mask]:
-        """A function from boxes ``(N, 4)`` to masks ``(N, H, W)`` bool. The encoder runs here, and not again."""
+    def encode(self, rgb: Picture) -> Callable[[NDArray[np.float32]], Mask]:
+        """Return a function from boxes ``(N, 4)`` to masks ``(N, H, W)`` bool. The encoder runs here, once."""
         height, width = rgb.shape[0], rgb.shape[1]
         with torch.inference_mode():
             features = self.network.get_image_embeddings(self.prepare(rgb, self.device))
@@ -145,19 +157,19 @@ class BoxSegmenter:
                 for some in torch.split(scaled, BOXES_AT_ONCE):
                     if len(some):
                         answer = self.network(image_embeddings=features, input_boxes=some[None], multimask_output=False)
-                        grown = self.prepare.masks(answer.pred_masks[0, :, 0], height, width)
-                        drawn.append((grown > 0).cpu().numpy())
+                        resized = self.prepare.masks(answer.pred_masks[0, :, 0], height, width)
+                        drawn.append((resized > 0).cpu().numpy())
             return np.concatenate(drawn)
 
         return masks_in
 
 
 class GroundedSam(Masker):
-    """A `Masker` of two networks; see the module."""
+    """A `Masker` of two networks; see the module docstring."""
 
-    def __init__(self, finder: BoxDetector, drawer: BoxSegmenter) -> None:
-        self.finder = finder
-        self.drawer = drawer
+    def __init__(self, detector: BoxDetector, segmenter: BoxSegmenter) -> None:
+        self.detector = detector
+        self.segmenter = segmenter
 
     @classmethod
     def load(
@@ -169,13 +181,20 @@ class GroundedSam(Masker):
         text: float = TEXT,
         device: str = "cpu",
     ) -> GroundedSam:
-        """From two folders or names; see `find_weights`.
+        """Load both networks from folders or names; see `find_weights`.
+
+        Args:
+            detector: folder or name of Grounding DINO weights.
+            segmenter: folder or name of SAM or SAM 2 weights.
+            box: see the module docstring, 0..1.
+            text: see the module docstring, 0..1.
+            device: of torch.
 
         Raises:
-            CheckpointError: weights are missing or unfit.
-            UsageError: a threshold is no score.
+            CheckpointError: weights are missing or unsuitable.
+            UsageError: a threshold is not in 0..1.
         """
-        # Both are looked for before either is loaded.
+        # Both are located before either is loaded.
         one, other = find_weights(detector, ("grounding-dino",)), find_weights(segmenter, ("sam", "sam2"))
         return cls(BoxDetector(one, box=box, text=text, device=device), BoxSegmenter(other, device=device))
 
@@ -189,52 +208,52 @@ class GroundedSam(Masker):
         """See `Masker`."""
         return {
             "masker": "grounded-sam",
-            "detector": self.finder.digest,
-            "segmenter": self.drawer.digest,
-            "box": self.finder.box,
-            "text": self.finder.text,
+            "detector": self.detector.digest,
+            "segmenter": self.segmenter.digest,
+            "box": self.detector.box,
+            "text": self.detector.text,
         }
 
     def find(self, rgb: Picture, words: Sequence[str]) -> tuple[tuple[Region, ...], ...]:
         """See `Masker`."""
-        boxes_of = self.finder.look(rgb)
+        boxes_of = self.detector.encode(rgb)
         masks_in = None
         found: list[tuple[Region, ...]] = []
         for word in words:
             boxes, scores = boxes_of(word)
             if not len(boxes):
-                # Most tiles hold nothing of a rare class: SAM's encoder, the larger part of the work, is spared.
+                # Most tiles contain nothing of a rare class: SAM's encoder, the larger part of the work, is skipped.
                 found.append(())
                 continue
-            masks_in = masks_in or self.drawer.look(rgb)
+            masks_in = masks_in or self.segmenter.encode(rgb)
             drawn = (Region.of(mask, score) for mask, score in zip(masks_in(boxes), scores.tolist(), strict=True))
             found.append(tuple(piece for piece in drawn if piece is not None))
         return tuple(found)
 
 
 class _CachedModule(nn.Module):
-    """A part of a network that remembers its last answer until it is told to forget."""
+    """A submodule that caches its last output until `forget`."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
         self.part = part
         self.calls = 0
-        self._answer: Any = None
+        self._output: Any = None
 
     def forget(self) -> None:
-        """The next input is another one."""
-        self._answer = None
+        """Discard the cached output, because the next input is another image."""
+        self._output = None
 
     def forward(self, *inputs: Any) -> Any:
-        """The part's answer to the first input since `forget`."""
-        if self._answer is None:
+        """Return the output for the first input since `forget`."""
+        if self._output is None:
             self.calls += 1
-            self._answer = self.part(*inputs)
-        return self._answer
+            self._output = self.part(*inputs)
+        return self._output
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
-            # The network also reaches for parts of this part (its position embedding).
+            # The network also uses attributes of the submodule (its position embedding).
             return getattr(super().__getattr__("part"), name)

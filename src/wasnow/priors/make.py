@@ -1,10 +1,10 @@
-"""A pair of rasters, or a dataset, and words -> a prior folder.
+"""Make a prior folder: a pair of rasters, or a dataset, and class words -> masks.
 
     before.tif ─ windows ─┐                                 ┌─ before.tif   (COG, one band per word)
     after.tif  ─ windows ─┼─ CachedMasker ─ tiles ──────────┼─ after.tif
-    dataset    ─ pictures ┘  or MaskFiles                   └─ train/NAME.tif, ...      priors.json comes last
+    dataset    ─ images ──┘  or MaskFiles                   └─ train/NAME.tif, ...      priors.json is written last
 
-What was found lies in the cache from the moment it is found: the same command goes on where it was interrupted.
+Results are cached as soon as they are found, so that an interrupted command continues when it is repeated.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.windows import Window as RasterioWindow
 
 import wasnow
 from wasnow.data.dataset import Dataset
@@ -28,43 +26,33 @@ from wasnow.data.samples import Entry
 from wasnow.errors import InputError, Interrupted, OutputError, VocabularyError
 from wasnow.priors.cache import CachedMasker, PriorCache
 from wasnow.priors.files import MaskFiles
+from wasnow.priors.manifest import DATES, MANIFEST, DateRecord, Manifest, WordRecord
+from wasnow.priors.raster_masks import write_raster_masks
 from wasnow.priors.regions import Mask, Masker, window_slices
 from wasnow.priors.rgb_raster import RgbRaster
-from wasnow.priors.store import (
-    DATES,
-    MANIFEST,
-    DateRecord,
-    Manifest,
-    WordRecord,
-    pair_digest,
-    write_pair_masks,
-)
+from wasnow.priors.store import pair_digest, write_pair_masks
 from wasnow.priors.tiles import MARGIN, TILE, MaskCounts, find_tiled
-from wasnow.raster.gdal import gdal_settings
 from wasnow.raster.grid import Grid
 from wasnow.raster.tiles import Window
-from wasnow.raster.write import BLOCK, raster_output_errors, to_cog
-from wasnow.storage.atomic import atomic_path
 from wasnow.storage.hashing import file_sha256
 from wasnow.vocabulary import Vocabulary
 
 Progress = Callable[[str, int, int], None]
-_BEGUN = ".priors.part"
-_STEP = 1024
-"""Side of the windows in which masks from files, and counts, are gone through."""
+_STARTED = ".priors.part"
 
 
 @dataclass(frozen=True)
 class PriorResult:
-    """What came of it.
+    """The result of making a prior folder.
 
     Attributes:
+        folder: the prior folder.
         manifest: as written.
-        asked: words of tiles that a network was asked about.
-        reused: words of tiles that the cache knew.
-        damaged: entries of the cache that were found anew.
-        megapixels: looked at, all pictures together.
-        seconds: it took.
+        asked: words of tiles that were given to a network.
+        reused: words of tiles that were in the cache.
+        damaged: damaged entries of the cache that were replaced.
+        megapixels: processed, all images together.
+        seconds: run time.
     """
 
     folder: Path
@@ -78,14 +66,17 @@ class PriorResult:
 
 @dataclass(frozen=True)
 class PriorRequest:
-    """Where masks come from, and how large pictures are cut.
+    """Which masks to make, and how.
 
     Attributes:
-        words: asked for.
-        masks: a masker, or files.
-        cache: of a masker's answers; None keeps none.
-        tile: side in pixels.
-        margin: see `wasnow.priors.tiles`.
+        words: class words.
+        masks: a masker, or mask files.
+        cache: of the masker's results; None for no cache.
+        tile: side of the tiles of a masker, pixels.
+        margin: overlap of the tiles to each side, pixels.
+
+    Raises:
+        VocabularyError: there are no words, or invalid ones.
     """
 
     words: tuple[str, ...]
@@ -96,14 +87,14 @@ class PriorRequest:
 
     def __post_init__(self) -> None:
         if not Vocabulary(self.words).words:
-            raise VocabularyError("no class word is given; name those that masks are wanted of: --classes building")
+            raise VocabularyError("no class words are given. Name those to find, such as --classes building")
 
 
 def make_pair(
     before: str | os.PathLike[str],
     after: str | os.PathLike[str],
     output: Path,
-    way: PriorRequest,
+    request: PriorRequest,
     *,
     bands: tuple[int, ...] | None = None,
     stretch: str = "auto",
@@ -111,203 +102,131 @@ def make_pair(
     allow_indirect: bool = False,
     progress: Progress = lambda phase, done, total: None,
 ) -> PriorResult:
-    """Masks of two rasters, each on its own grid.
+    """Make the masks of two rasters, each on its own grid.
 
     Args:
         before: any raster.
-        after: likewise.
-        output: the prior folder; made, or made anew.
-        way: see `PriorRequest`.
-        bands: see `RgbRaster`.
-        stretch: likewise.
-        assume_crs: likewise.
-        allow_indirect: likewise.
-        progress: called with a phase, what is done, and what there is in all.
+        after: any raster.
+        output: the prior folder; created if missing, replaced if it is one.
+        request: which masks to make.
+        bands: see `RgbRaster.of`.
+        stretch: see `RgbRaster.of`.
+        assume_crs: see `RgbRaster.of`.
+        allow_indirect: see `RgbRaster.of`.
+        progress: called with a phase, steps done, and their number.
 
     Raises:
-        InputError: a raster or a file of masks cannot be used.
-        OutputError: the folder holds something else, or cannot be written.
-        Interrupted: by Ctrl-C; what was found is in the cache.
+        InputError: a raster or a mask file cannot be used.
+        OutputError: the folder holds other files, or cannot be written.
+        Interrupted: by Ctrl-C; results so far are in the cache.
     """
-    began = time.monotonic()
-    pictures = [
+    start = time.monotonic()
+    rasters = [
         RgbRaster.of(path, bands, stretch, assume_crs=assume_crs, allow_indirect=allow_indirect)
         for path in (before, after)
     ]
     with _claimed(output), _interruptible():
-        masker = _cached(way)
+        masker = _cached_masker(request)
         covered, dates, pixels = {}, {}, 0
-        for index, (date, picture) in enumerate(zip(DATES, pictures, strict=True)):
-            grid = picture.source.grid
-            covered[date] = _write_raster(output / f"{date}.tif", picture, way, masker, index, progress)
-            main = Path(picture.source.files[0])
+        for index, (date, raster) in enumerate(zip(DATES, rasters, strict=True)):
+            phase = f"finding masks {date}"
+            masks = masker or (_files(request), _files(request).sources[index])
+            mask_pixels, counts = write_raster_masks(
+                output / f"{date}.tif",
+                raster,
+                request.words,
+                masks,
+                tile=request.tile,
+                margin=request.margin,
+                progress=lambda done, total, phase=phase: progress(phase, done, total),  # type: ignore[misc]
+            )
+            covered[date] = _coverage(request, mask_pixels, counts.valid_pixels, counts.objects if masker else None)
+            main = Path(raster.source.files[0])
             dates[date] = DateRecord(
                 path=os.fspath((before, after)[index]), sha256=file_sha256(main) if main.is_file() else None
             )
-            pixels += grid.width * grid.height
-        manifest = _manifest(way, masker, "pair", covered, dates=dates)
+            pixels += raster.source.grid.width * raster.source.grid.height
+        manifest = _manifest(request, masker, "pair", covered, dates=dates)
         manifest.write(output)
-    return _made(output, manifest, masker, pixels, began)
+    return _result(output, manifest, masker, pixels, start)
 
 
 def make_dataset(
-    dataset: Dataset, output: Path, way: PriorRequest, *, progress: Progress = lambda phase, done, total: None
+    dataset: Dataset, output: Path, request: PriorRequest, *, progress: Progress = lambda phase, done, total: None
 ) -> PriorResult:
-    """Masks of all pairs of a dataset; see `make_pair`.
+    """Make the masks of all pairs of a dataset.
+
+    Args:
+        dataset: opened.
+        output: the prior folder; created if missing, replaced if it is one.
+        request: which masks to make.
+        progress: called with a phase, pairs done, and their number.
 
     Raises:
-        InputError: a picture or a file of masks cannot be used.
-        OutputError: the folder holds something else, or cannot be written.
-        Interrupted: by Ctrl-C; what was found is in the cache.
+        InputError: an image or a mask file cannot be used.
+        OutputError: the folder holds other files, or cannot be written.
+        Interrupted: by Ctrl-C; results so far are in the cache.
     """
-    began = time.monotonic()
+    start = time.monotonic()
     jobs = [(split, entry) for split, samples in dataset.splits.items() for entry in samples.entries]
-    if isinstance(way.masks, MaskFiles):
-        # All that is missing shows before the first is read.
+    if isinstance(request.masks, MaskFiles):
+        # Report missing files before any work.
         for split, entry in jobs:
             for date in (0, 1):
-                way.masks.file_of(date, split, _names(entry, date))
-    counts = [np.zeros((2, len(way.words)), np.int64) for _ in DATES]
+                request.masks.file_of(date, split, _mask_names(entry, date))
+    counts = [np.zeros((2, len(request.words)), np.int64) for _ in DATES]
     digests: dict[str, dict[str, str]] = {split: {} for split in dataset.splits}
-    pixels, seen = 0, [0, 0]
+    pixels, valid_pixels = 0, [0, 0]
     with _claimed(output), _interruptible():
-        masker = _cached(way)
+        masker = _cached_masker(request)
         progress("finding masks", 0, len(jobs))
         for done, (split, entry) in enumerate(jobs, 1):
             with reading():
-                shown = [
+                images = [
                     read_picture(path, dataset.coding.rendering, entry.window) for path in (entry.before, entry.after)
                 ]
-            if shown[0][0].shape != shown[1][0].shape:
+            if images[0][0].shape != images[1][0].shape:
                 raise InputError(
-                    f"{entry.before} and {entry.after} differ in size; run wasnow data check for all such faults"
+                    f"{entry.before} and {entry.after} differ in size. Run wasnow data check for all such faults"
                 )
-            found = np.zeros((2, len(way.words), *shown[0][0].shape[:2]), np.uint8)
-            for index, (rgb, told) in enumerate(shown):
-                valid = np.ones(rgb.shape[:2], np.bool_) if told is None else told
-                tally = _of_array(found[index], rgb, valid, way, masker, split, entry, index)
-                seen[index] += tally.seen
-                counts[index] += np.stack([found[index].sum(axis=(1, 2), dtype=np.int64), np.array(tally.objects)])
+            found = np.zeros((2, len(request.words), *images[0][0].shape[:2]), np.uint8)
+            for index, (rgb, mask) in enumerate(images):
+                valid = np.ones(rgb.shape[:2], np.bool_) if mask is None else mask
+                one = _masks_of_image(found[index], rgb, valid, request, masker, (split, entry, index))
+                valid_pixels[index] += one.valid_pixels
+                counts[index] += np.stack([found[index].sum(axis=(1, 2), dtype=np.int64), np.array(one.objects)])
                 pixels += valid.size
-            write_pair_masks(output / split / f"{entry.name}.tif", way.words, found)
-            digests[split][entry.name] = pair_digest(shown[0][0], shown[1][0])
+            write_pair_masks(output / split / f"{entry.name}.tif", request.words, found)
+            digests[split][entry.name] = pair_digest(images[0][0], images[1][0])
             progress("finding masks", done, len(jobs))
         covered = {
-            str(date): _covered(way, pixels_of, seen_of, objects if masker else None)
-            for date, (pixels_of, objects), seen_of in zip(DATES, counts, seen, strict=True)
+            str(date): _coverage(request, mask_pixels, valid, objects if masker else None)
+            for date, (mask_pixels, objects), valid in zip(DATES, counts, valid_pixels, strict=True)
         }
-        manifest = _manifest(way, masker, "dataset", covered, pictures=digests)
+        manifest = _manifest(request, masker, "dataset", covered, pictures=digests)
         manifest.write(output)
-    return _made(output, manifest, masker, pixels, began)
+    return _result(output, manifest, masker, pixels, start)
 
 
-# --- rasters -----------------------------------------------------------------------------------------------------
-
-
-def _write_raster(
-    path: Path, picture: RgbRaster, way: PriorRequest, masker: CachedMasker | None, date: int, progress: Progress
-) -> dict[str, WordRecord]:
-    grid = picture.source.grid
-    plain = path.with_name(f".{path.name}.{os.getpid()}.plain.part")
-    profile = {
-        "driver": "GTiff",
-        "width": grid.width,
-        "height": grid.height,
-        "count": len(way.words),
-        "dtype": "uint8",
-        "tiled": True,
-        "blockxsize": BLOCK,
-        "blockysize": BLOCK,
-        "interleave": "band",
-        "BIGTIFF": "IF_SAFER",
-        # Blocks in which nothing is found take no room.
-        "SPARSE_OK": True,
-    }
-    if grid.georeferenced:
-        profile |= {"crs": grid.crs, "transform": grid.transform}
-
-    def tell(done: int, total: int) -> None:
-        progress(f"finding masks {DATES[date]}", done, total)
-
-    try:
-        with gdal_settings(), raster_output_errors(path):
-            with rasterio.open(plain, "w+", **profile) as raster:
-                for band, word in enumerate(way.words, 1):
-                    raster.set_band_description(band, word)
-
-                def write(window: Window, masks: Mask) -> None:
-                    at = RasterioWindow(window.col, window.row, window.width, window.height)
-                    raster.write(raster.read(window=at) | masks, window=at)
-
-                if masker is None:
-                    assert isinstance(way.masks, MaskFiles)
-                    tally = _from_files(way.masks, way.masks.sources[date], grid, write, tell)
-                else:
-                    with picture.open() as read:
-                        tally = find_tiled(
-                            masker,
-                            read,
-                            write,
-                            grid.shape,
-                            way.words,
-                            tile=way.tile,
-                            margin=way.margin,
-                            progress=tell,
-                        )
-                pixels = np.zeros(len(way.words), np.int64)
-                for window in _windows(grid.shape):
-                    at = RasterioWindow(window.col, window.row, window.width, window.height)
-                    pixels += raster.read(window=at).sum(axis=(1, 2), dtype=np.int64)
-            with atomic_path(path, shared=True) as temporary:
-                to_cog(plain, temporary, overviews="nearest", predictor=False)
-    finally:
-        plain.unlink(missing_ok=True)
-    return _covered(way, pixels, tally.seen, tally.objects if masker else None)
-
-
-def _from_files(
-    files: MaskFiles, path: Path, grid: Grid, write: Callable[[Window, Mask], None], tell: Callable[[int, int], None]
-) -> MaskCounts:
-    windows = list(_windows(grid.shape))
-    for done, window in enumerate(windows):
-        tell(done, len(windows))
-        masks = files.on(path, grid, window)
-        if masks.any():
-            write(window, masks)
-    tell(len(windows), len(windows))
-    return MaskCounts((0,) * len(files.words), grid.height * grid.width)
-
-
-def _windows(shape: tuple[int, int]) -> Iterator[Window]:
-    for row in range(0, shape[0], _STEP):
-        for col in range(0, shape[1], _STEP):
-            yield Window(row, col, min(_STEP, shape[0] - row), min(_STEP, shape[1] - col))
-
-
-# --- pictures of a dataset ---------------------------------------------------------------------------------------
-
-
-def _of_array(
+def _masks_of_image(
     out: NDArray[np.uint8],
     rgb: NDArray[np.uint8],
     valid: Mask,
-    way: PriorRequest,
+    request: PriorRequest,
     masker: CachedMasker | None,
-    split: str,
-    entry: Entry,
-    date: int,
+    place: tuple[str, Entry, int],
 ) -> MaskCounts:
-    """Masks of one picture in memory into ``out``, ``(W, H, Wd)``."""
+    """Write the masks of one image in memory to ``out``, ``(W, H, Wd)``. ``place`` is its split, pair and date."""
+    split, entry, date = place
     if masker is None:
-        assert isinstance(way.masks, MaskFiles)
-        path = (entry.before, entry.after)[date]
+        files, path = _files(request), (entry.before, entry.after)[date]
         with reading():
             head = header(path)
             placed = head.georeferenced
             grid = Grid(head.crs if placed else None, head.transform, head.width, head.height)
             window = entry.window or Window(0, 0, head.height, head.width)
-            out[:] = way.masks.on(way.masks.file_of(date, split, _names(entry, date)), grid, window) & valid
-        return MaskCounts((0,) * len(way.words), int(valid.sum()))
+            out[:] = files.on(files.file_of(date, split, _mask_names(entry, date)), grid, window) & valid
+        return MaskCounts((0,) * len(request.words), int(valid.sum()))
 
     def read(window: Window) -> tuple[NDArray[np.uint8], Mask]:
         at = window_slices(window)
@@ -317,40 +236,41 @@ def _of_array(
         out[(slice(None), *window_slices(window))] |= masks
 
     shape = (rgb.shape[0], rgb.shape[1])
-    return find_tiled(masker, read, write, shape, way.words, tile=way.tile, margin=way.margin)
+    return find_tiled(masker, read, write, shape, request.words, tile=request.tile, margin=request.margin)
 
 
-def _names(entry: Entry, date: int) -> list[str]:
-    """What a file of masks for a picture may be called."""
-    picture = (entry.before, entry.after)[date]
-    return list(dict.fromkeys((picture.stem, entry.name, Path(entry.name).name)))
+def _mask_names(entry: Entry, date: int) -> list[str]:
+    """Possible names of the mask file of an image."""
+    image = (entry.before, entry.after)[date]
+    return list(dict.fromkeys((image.stem, entry.name, Path(entry.name).name)))
 
 
-# --- the folder --------------------------------------------------------------------------------------------------
+def _files(request: PriorRequest) -> MaskFiles:
+    assert isinstance(request.masks, MaskFiles)
+    return request.masks
 
 
-def _cached(way: PriorRequest) -> CachedMasker | None:
-    if isinstance(way.masks, MaskFiles):
-        return None
-    return CachedMasker(way.masks, way.cache)
+def _cached_masker(request: PriorRequest) -> CachedMasker | None:
+    return None if isinstance(request.masks, MaskFiles) else CachedMasker(request.masks, request.cache)
 
 
-def _covered(
-    way: PriorRequest,
-    pixels: Sequence[int] | NDArray[np.int64],
-    seen: int,
+def _coverage(
+    request: PriorRequest,
+    mask_pixels: Sequence[int] | NDArray[np.int64],
+    valid_pixels: int,
     objects: Sequence[int] | NDArray[np.int64] | None,
 ) -> dict[str, WordRecord]:
     return {
         word: WordRecord(
-            share=int(pixels[i]) / seen if seen else 0.0, objects=None if objects is None else int(objects[i])
+            share=int(mask_pixels[i]) / valid_pixels if valid_pixels else 0.0,
+            objects=None if objects is None else int(objects[i]),
         )
-        for i, word in enumerate(way.words)
+        for i, word in enumerate(request.words)
     }
 
 
 def _manifest(
-    way: PriorRequest,
+    request: PriorRequest,
     masker: CachedMasker | None,
     kind: str,
     covered: Mapping[str, Mapping[str, WordRecord]],
@@ -360,17 +280,17 @@ def _manifest(
         {
             "wasnow": wasnow.__version__,
             "kind": kind,
-            "words": way.words,
-            "masker": dict(way.masks.key),
-            "tile": way.tile if masker else None,
-            "margin": way.margin if masker else None,
+            "words": request.words,
+            "masker": dict(request.masks.key),
+            "tile": request.tile if masker else None,
+            "margin": request.margin if masker else None,
             "covered": covered,
             **more,
         }
     )
 
 
-def _made(output: Path, manifest: Manifest, masker: CachedMasker | None, pixels: int, began: float) -> PriorResult:
+def _result(output: Path, manifest: Manifest, masker: CachedMasker | None, pixels: int, start: float) -> PriorResult:
     return PriorResult(
         output,
         manifest,
@@ -378,30 +298,30 @@ def _made(output: Path, manifest: Manifest, masker: CachedMasker | None, pixels:
         masker.reused if masker else 0,
         masker.cache.damaged if masker and masker.cache else 0,
         pixels / 1e6,
-        time.monotonic() - began,
+        time.monotonic() - start,
     )
 
 
 @contextmanager
 def _claimed(output: Path) -> Iterator[None]:
-    """Make the folder, or take one of ours; while it is at work, no old `MANIFEST` speaks of new masks.
+    """Create the folder, or take a prior folder over. Its old `MANIFEST` is removed while new masks are written.
 
     Raises:
-        OutputError: it holds something else, which would be overwritten.
+        OutputError: it holds other files.
     """
-    begun = output / _BEGUN
+    started = output / _STARTED
     try:
         if output.exists() and not output.is_dir():
-            raise OutputError(f"{output} is a file; choose a folder for the priors")
-        if output.is_dir() and any(output.iterdir()) and not (begun.exists() or (output / MANIFEST).exists()):
-            raise OutputError(f"{output} is not empty and holds no priors; choose another folder")
+            raise OutputError(f"{output} is a file. Choose a folder for the priors")
+        if output.is_dir() and any(output.iterdir()) and not (started.exists() or (output / MANIFEST).exists()):
+            raise OutputError(f"{output} is not empty and is not a prior folder. Choose another folder")
         output.mkdir(parents=True, exist_ok=True)
-        begun.touch()
+        started.touch()
         (output / MANIFEST).unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{output} cannot be written ({error.strerror}); choose another output folder") from None
+        raise OutputError(f"{output} cannot be written ({error.strerror}). Choose another output folder") from None
     yield
-    begun.unlink(missing_ok=True)
+    started.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -409,4 +329,4 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; run the same command again to go on, what was found is kept") from None
+        raise Interrupted("interrupted. Run the same command again to continue; results so far are cached") from None

@@ -1,7 +1,7 @@
-"""Which masker is meant: its name, weights and thresholds, as a command line or a record has them.
+"""A masker by its name, weights and thresholds, as in a command line or a record.
 
-MaskerChoice("sam3", score=0.4) ─┬─ key    what it is: digests of the weights are read, the networks are not
-                                 └─ load   the networks, ready to look
+MaskerChoice("sam3", score=0.4) ─┬─ key    its identity: digests of the weights are computed, no network is built
+                                 └─ load   the networks, ready to use
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ PARTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "sam3": (("sam3",),),
     "clipseg": (("clipseg",),),
 }
-"""The networks of each masker, and the families of weights that will do for each."""
+"""The networks of each masker, and the families of weights that each accepts."""
 
 MASKERS = (*PARTS, FILES)
-"""All that ``--masker`` can say; ``files`` are masks that somebody has already."""
+"""Values of ``--masker``; ``files`` are existing masks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class MaskerChoice:
 
     Attributes:
         name: of `PARTS`.
-        weights: a folder or name for each of its networks, in order; empty takes those that its documentation names.
+        weights: a folder or name for each of its networks, in order; empty for the default weights.
         box: see `wasnow.priors.grounded_sam`.
-        text: likewise.
-        score: of the others.
+        text: see `wasnow.priors.grounded_sam`.
+        score: threshold of the other maskers.
 
     Raises:
-        UsageError: no such masker, or another number of weights than it has networks.
+        UsageError: unknown masker, or the wrong number of weights.
     """
 
     name: str = GROUNDED_SAM
@@ -49,16 +49,16 @@ class MaskerChoice:
 
     def __post_init__(self) -> None:
         if self.name == FILES:
-            raise UsageError("masks from files need no masker to find them; name the files with --masks")
+            raise UsageError("masker 'files' has no networks. Give the mask files with --masks")
         if self.name not in PARTS:
             raise UsageError(
-                f"no masker is called {self.name!r}; known are {', '.join(MASKERS)}{did_you_mean(self.name, MASKERS)}"
+                f"unknown masker {self.name!r}; known are {', '.join(MASKERS)}{did_you_mean(self.name, MASKERS)}"
             )
         most = len(PARTS[self.name])
         if self.weights and len(self.weights) != most:
             raise UsageError(
-                f"{len(self.weights)} weights are given, and {self.name} has {most} "
-                + ("networks: name the detector, then the segmenter" if most == 2 else "network")
+                f"{len(self.weights)} weights are given, but {self.name} has {most} "
+                + ("networks: give the detector, then the segmenter" if most == 2 else "network")
             )
 
     @property
@@ -66,17 +66,17 @@ class MaskerChoice:
         """The folders of its weights.
 
         Raises:
-            CheckpointError: some are missing; says how to get them.
+            CheckpointError: some are missing; the message says how to get them.
         """
         named = self.weights or tuple(FAMILIES[families[0]].example for families in PARTS[self.name])
         return tuple(find_weights(name, families) for name, families in zip(named, PARTS[self.name], strict=True))
 
     @property
     def key(self) -> Key:
-        """The `Masker.key` of what `load` gives; the weights are read once, and no network is made.
+        """The `Masker.key` of the loaded masker. The weights are read once, and no network is built.
 
         Raises:
-            CheckpointError: as `found`.
+            CheckpointError: as for `found`.
         """
         digests = [one.digest() for one in self.found]
         if self.name == GROUNDED_SAM:
@@ -85,11 +85,11 @@ class MaskerChoice:
         return {"masker": self.name, "weights": digests[0], "score": self.score}
 
     def load(self, device: str = "cpu") -> Masker:
-        """The networks.
+        """Load the networks.
 
         Raises:
-            CheckpointError: weights are missing or unfit.
-            UsageError: a threshold is no score.
+            CheckpointError: weights are missing or unsuitable.
+            UsageError: a threshold is not in 0..1.
         """
         if self.name == GROUNDED_SAM:
             from wasnow.priors.grounded_sam import GroundedSam

@@ -1,6 +1,6 @@
-"""Bands of codes from a raster onto a window of another grid, by nearest neighbour: masks are never blended.
+"""Read bands of codes on a window of another grid by nearest neighbour, so that masks are never interpolated.
 
-Beyond the edge of the raster, and where its own mask says that there is nothing, the answer is 0.
+Outside the raster, and where its own mask is invalid, the result is 0.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from wasnow.raster.grid import Grid
 from wasnow.raster.tiles import Window
 
 _ANY_PROJECTED = CRS.from_epsg(3857)
-"""Pixel coordinates need some CRS for GDAL; any projected one does, the same on both sides."""
+"""GDAL needs a CRS for pixel coordinates; any projected one works if both sides use the same."""
 
 
 def grid_of(raster: Any) -> Grid:
-    """Where an open raster lies; without a CRS, or without a transform, only its pixels are known."""
+    """Return the grid of an open raster. Without a CRS or a transform, it has pixel coordinates only."""
     placed = raster.crs is not None and raster.transform != Affine.identity()
     return Grid(
         raster.crs if placed else None,
@@ -39,25 +39,25 @@ def grid_of(raster: Any) -> Grid:
 
 
 def read_nearest(raster: Any, path: Path, bands: Sequence[int], grid: Grid, window: Window) -> NDArray[Any]:
-    """Bands of an open raster on a window of a grid, ``(len(bands), h, w)`` in the raster's own type.
+    """Read bands on a window of a grid, ``(len(bands), h, w)`` in the raster's data type.
 
     Args:
         raster: open.
-        path: of it, for messages.
-        bands: 1-based.
-        grid: the grid that is wanted.
-        window: of it.
+        path: of the raster, for messages.
+        bands: counted from 1.
+        grid: target grid.
+        window: of the target grid.
 
     Raises:
-        GridMismatch: only one of the two says where it lies, and their sizes differ.
-        RasterUnreadable: the file is damaged there.
+        GridMismatch: only one of the two is georeferenced, and their sizes differ.
+        RasterUnreadable: the file is damaged.
     """
     own = grid_of(raster)
     if own.georeferenced != grid.georeferenced:
         if own.shape != grid.shape:
             raise GridMismatch(
-                f"{path} has {own.width} x {own.height} px, the picture {grid.width} x {grid.height}, and only one of "
-                "them has a CRS; georeference both, or cut them to the same pixels"
+                f"{path} has {own.width} x {own.height} px, the image {grid.width} x {grid.height}, and only one of "
+                "them has a CRS. Georeference both, or cut them to the same size"
             )
         own = grid = Grid(None, Affine.identity(), own.width, own.height)
     placement = Placement.of(own, grid)

@@ -1,11 +1,11 @@
-"""A picture as each network was trained to see it, and boxes and masks back on the picture.
+"""Prepare images as each network expects them, and map boxes and masks back to the image.
 
-    longest     scaled so that its longer side is 1024, zeros to the right and below       SAM
-    exact       scaled to 1024 x 1024, 1008 x 1008, 352 x 352; sides one by one            SAM 2, SAM 3, CLIPSeg
-    shortest    shorter side 800, but the longer at most 1333; no padding                  Grounding DINO
+    longest     scaled to a longer side of 1024, zeros to the right and below               SAM
+    exact       scaled to 1024 x 1024, 1008 x 1008, 352 x 352; sides separately             SAM 2, SAM 3, CLIPSeg
+    shortest    shorter side 800, but the longer at most 1333; no padding                   Grounding DINO
 
-Plain torch: the image processors that come with transformers need torchvision for some of these families, and that
-package must stay out. Sizes, means and deviations are those of the weights' own ``preprocessor_config.json``, else the
+Plain torch: the image processors of transformers need torchvision for some of these families, which wasnow does not
+use. Sizes, means and standard deviations come from the ``preprocessor_config.json`` of the weights, else they are the
 published ones.
 """
 
@@ -27,13 +27,13 @@ STANDARD = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a picture becomes a network's input.
+    """How an image becomes the input of a network.
 
     Attributes:
-        fit: see the module.
+        fit: see the module docstring.
         size: sides in pixels: (longest,), (height, width), or (shortest, longest).
         mean: per channel, of values 0..1.
-        std: likewise.
+        std: per channel, of values 0..1.
     """
 
     fit: Literal["longest", "exact", "shortest"]
@@ -42,7 +42,7 @@ class Preparation:
     std: tuple[float, ...] = IMAGENET_STD
 
     def configured_by(self, config: Mapping[str, Any]) -> Preparation:
-        """The same, with the numbers that a ``preprocessor_config.json`` (or its image part) gives."""
+        """Return the preparation with the values of a ``preprocessor_config.json`` (or its image part)."""
         config = config.get("image_processor", config)
         size = config.get("size")
         sides = self.size
@@ -61,7 +61,7 @@ class Preparation:
         return Preparation(self.fit, sides, tuple(map(float, mean)), tuple(map(float, std)))
 
     def scaled_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of a picture after scaling, before padding."""
+        """Return rows and columns of an image after scaling, before padding."""
         if self.fit == "exact":
             return self.size[0], self.size[1]
         if self.fit == "longest":
@@ -70,11 +70,16 @@ class Preparation:
         return _shortest(height, width, *self.size)
 
     def __call__(self, rgb: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
-        """``(H, W, 3)`` uint8 to ``(1, 3, h, w)`` float32, normalised, padded where the fit pads."""
+        """Convert ``(H, W, 3)`` uint8 to ``(1, 3, h, w)`` float32, normalised, and padded for ``longest``.
+
+        Args:
+            rgb: the image.
+            device: of torch.
+        """
         values = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)[None].float()
         shape = self.scaled_shape(rgb.shape[0], rgb.shape[1])
         if shape != rgb.shape[:2]:
-            # Rounded to whole grey levels, as the scaling of 8-bit pictures that the networks were trained with.
+            # Rounded to whole grey levels, as in the 8-bit scaling used to train the networks.
             values = interpolate(values, shape, mode="bilinear", align_corners=False, antialias=True)
             values = values.round().clamp(0, 255)
         mean = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
@@ -85,20 +90,20 @@ class Preparation:
         return values
 
     def boxes(self, boxes: Tensor, height: int, width: int) -> Tensor:
-        """Boxes ``(..., 4)`` in pixels of the picture to pixels of the scaled one."""
+        """Scale boxes ``(..., 4)`` from pixels of the image to pixels of the scaled image."""
         rows, cols = self.scaled_shape(height, width)
         return boxes * boxes.new_tensor([cols / width, rows / height] * 2)
 
     def masks(self, logits: Tensor, height: int, width: int) -> Tensor:
-        """Masks ``(N, h, w)`` of the padded input, at any resolution, to ``(N, height, width)`` of the picture."""
+        """Resize masks ``(N, h, w)`` of the padded input, at any resolution, to ``(N, height, width)`` of the image."""
         if not len(logits):
             return logits.new_zeros((0, height, width))
-        grown = logits[:, None].float()
+        resized = logits[:, None].float()
         if self.fit == "longest":
             side = self.size[0]
             rows, cols = self.scaled_shape(height, width)
-            grown = interpolate(grown, (side, side), mode="bilinear", align_corners=False)[..., :rows, :cols]
-        return interpolate(grown, (height, width), mode="bilinear", align_corners=False)[:, 0]
+            resized = interpolate(resized, (side, side), mode="bilinear", align_corners=False)[..., :rows, :cols]
+        return interpolate(resized, (height, width), mode="bilinear", align_corners=False)[:, 0]
 
 
 SAM = Preparation("longest", (1024,))
@@ -109,7 +114,7 @@ GROUNDING_DINO = Preparation("shortest", (800, 1333))
 
 
 def _shortest(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
-    """DETR's rule: the shorter side as wanted, unless the longer one would then exceed ``longest``."""
+    """The resize rule of DETR: the shorter side as given, unless the longer one would exceed ``longest``."""
     low, high = min(height, width), max(height, width)
     side = float(shortest)
     if high / low * shortest > longest:

@@ -1,10 +1,10 @@
-"""What a masker finds: pieces of a picture, each a mask cut to its bounding window.
+"""Regions: what a masker finds in an image. Each is a mask cropped to its bounding window.
 
-    picture (H, W, 3), words ──Masker.find──> per word: Region, Region, ...      objects, where the masker knows objects
-                                              └─ union ─> (H, W) bool          else the connected parts of its mask
+    image (H, W, 3), words ──Masker.find──> per word: Region, Region, ...    objects, where the masker detects objects,
+                                            └─ union ─> (H, W) bool          else the connected parts of its mask
 
-Boxes are (x0, y0, x1, y1) in pixels, x along columns; 0 is the left edge of the first pixel. Nothing here opens a file
-or knows about torch.
+Boxes are (x0, y0, x1, y1) in pixels, x along columns; 0 is the left edge of the first pixel. Works without files and
+without torch.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Region:
     """One object, or one connected part of a mask.
 
     Attributes:
-        window: where it lies; the smallest that holds it.
+        window: the smallest that contains it.
         mask: ``(window.height, window.width)`` bool.
-        score: 0..1, how surely; 1 where the masker does not say.
+        score: confidence, 0..1; 1 for maskers without scores.
     """
 
     window: Window
@@ -40,7 +40,7 @@ class Region:
 
     @classmethod
     def of(cls, mask: Mask, score: float = 1.0) -> Region | None:
-        """From a mask of the whole picture, ``(H, W)``; None where it is empty."""
+        """Return the region of a mask of the whole image, ``(H, W)``; None for an empty one."""
         rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
             return None
@@ -49,24 +49,24 @@ class Region:
 
     @property
     def pixels(self) -> int:
-        """How many it covers."""
+        """Number of pixels."""
         return int(self.mask.sum())
 
     def moved(self, rows: int, cols: int) -> Region:
-        """The same piece further down and to the right."""
+        """Return the region shifted down and to the right."""
         at = self.window
         return Region(Window(at.row + rows, at.col + cols, at.height, at.width), self.mask, self.score)
 
     def within(self, window: Window) -> Mask:
-        """Its mask on a window, ``(h, w)``; False where it does not reach."""
-        seen = np.zeros((window.height, window.width), np.bool_)
+        """Return its mask on a window, ``(h, w)``."""
+        mask = np.zeros((window.height, window.width), np.bool_)
         common = self.window.intersect(window)
         if common.size:
-            seen[window_slices(common, window)] = self.mask[window_slices(common, self.window)]
-        return seen
+            mask[window_slices(common, window)] = self.mask[window_slices(common, self.window)]
+        return mask
 
     def clipped(self, window: Window) -> Region | None:
-        """The part of it inside a window; None where there is none."""
+        """Return its part inside a window; None if there is none."""
         common = self.window.intersect(window)
         if common == self.window:
             return self
@@ -77,39 +77,41 @@ class Region:
 
 
 class Masker(Protocol):
-    """Something that finds what words name in a picture; those that inherit from it get `masks`."""
+    """Finds what words name in an image. Subclasses inherit `masks`."""
 
     @property
     def knows_objects(self) -> bool:
-        """Whether its pieces are objects, which may overlap; else they are the connected parts of a mask."""
+        """Whether its regions are objects, which may overlap; else they are the connected parts of a mask."""
         ...
 
     @property
     def key(self) -> Key:
-        """Plain values that change whenever its answers may: model, digest of the weights, thresholds."""
+        """Plain values that change whenever its results may: model, digest of the weights, thresholds."""
         ...
 
     def find(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> tuple[tuple[Region, ...], ...]:
-        """Per word its pieces in a picture ``(H, W, 3)`` uint8. What is found of one word does not depend on others."""
+        """Return the regions of each word in an image ``(H, W, 3)`` uint8. The regions of one word do not depend on
+        others.
+        """
         ...
 
     def masks(self, rgb: NDArray[np.uint8], words: Sequence[str]) -> Mask:
-        """Per word the union of its pieces, ``(len(words), H, W)`` bool."""
+        """Return the union of the regions of each word, ``(len(words), H, W)`` bool."""
         return union_masks(self.find(rgb, words), (rgb.shape[0], rgb.shape[1]))
 
 
 def union_masks(found: Sequence[Iterable[Region]], shape: tuple[int, int]) -> Mask:
-    """What `Masker.find` found as masks, ``(len(found), H, W)`` bool."""
+    """Return the union of the regions of each word, ``(len(found), H, W)`` bool, from the result of `Masker.find`."""
     masks = np.zeros((len(found), *shape), np.bool_)
-    for mask, pieces in zip(masks, found, strict=True):
-        for piece in pieces:
-            mask[window_slices(piece.window)] |= piece.mask
+    for mask, regions in zip(masks, found, strict=True):
+        for region in regions:
+            mask[window_slices(region.window)] |= region.mask
     return masks
 
 
-def parts(mask: Mask) -> tuple[Region, ...]:
-    """The connected parts of a mask ``(H, W)``; pixels that touch at a corner are connected."""
-    from scipy import ndimage  # a tenth of the time to start a run, and most runs have no masks
+def connected_regions(mask: Mask) -> tuple[Region, ...]:
+    """Return the connected regions of a mask ``(H, W)``; pixels that touch at a corner are connected."""
+    from scipy import ndimage  # slow to import, and most runs have no masks
 
     labels, count = ndimage.label(mask, _CORNERS_TOUCH)
     found = []
@@ -121,10 +123,14 @@ def parts(mask: Mask) -> tuple[Region, ...]:
 
 
 def suppress_boxes(boxes: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]], iou: float) -> list[int]:
-    """Greedy non-maximum suppression: which of ``(N, 4)`` boxes stay, best score first.
+    """Non-maximum suppression: return the indices of the boxes ``(N, 4)`` to keep, best score first.
 
-    A box goes if one that stays overlaps it by more than ``iou`` (intersection over union). Equal scores keep the order
-    in which they came.
+    A box is removed if a kept one overlaps it by more than ``iou``. Equal scores keep their order.
+
+    Args:
+        boxes: ``(N, 4)``.
+        scores: ``(N,)``.
+        iou: intersection over union, 0..1.
     """
     x0, y0, x1, y1 = np.asarray(boxes, np.float64).reshape(-1, 4).T
     areas = np.maximum(x1 - x0, 0) * np.maximum(y1 - y0, 0)
@@ -136,13 +142,15 @@ def suppress_boxes(boxes: NDArray[np.floating[Any]], scores: NDArray[np.floating
         across = np.minimum(x1[best], x1[order]) - np.maximum(x0[best], x0[order])
         down = np.minimum(y1[best], y1[order]) - np.maximum(y0[best], y0[order])
         common = np.maximum(across, 0) * np.maximum(down, 0)
-        # Multiplied out, so that two boxes without area divide nothing by nothing.
+        # Multiplied out to avoid 0 / 0 for two boxes without area.
         order = order[common <= iou * (areas[best] + areas[order] - common)]
     return kept
 
 
 def boxes_to_pixels(boxes: NDArray[np.floating[Any]], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Relative ``(cx, cy, w, h)`` in 0..1 to corners in pixels of a picture ``(H, W)``, clipped to it; ``(N, 4)``."""
+    """Convert relative ``(cx, cy, w, h)`` in 0..1 to corners in pixels of an image ``(H, W)``, clipped to it; ``(N,
+    4)``.
+    """
     height, width = shape
     centre, half = np.asarray(boxes, np.float64)[:, :2], np.asarray(boxes, np.float64)[:, 2:] / 2
     both = np.concatenate([centre - half, centre + half], axis=1)
@@ -151,6 +159,6 @@ def boxes_to_pixels(boxes: NDArray[np.floating[Any]], shape: tuple[int, int]) ->
 
 
 def window_slices(window: Window, inside: Window | None = None) -> tuple[slice, slice]:
-    """How to index an array with a window; ``inside`` is the window that the array itself covers."""
+    """Return the slices that index an array by a window; ``inside`` is the window that the array itself covers."""
     row, col = (window.row, window.col) if inside is None else (window.row - inside.row, window.col - inside.col)
     return slice(row, row + window.height), slice(col, col + window.width)

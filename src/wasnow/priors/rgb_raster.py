@@ -1,9 +1,9 @@
-"""A raster as an 8-bit RGB picture, window by window: what the networks that find masks were trained on.
+"""A raster as an 8-bit RGB image, window by window, as expected by the networks that find masks.
 
     bands      red, green and blue where the file names them, else its first three, else its first one as grey
-    numbers    8-bit as they are; others stretched between the 1st and 99th percentile of the whole raster, or as told
+    values     8-bit as they are; others stretched between the 1st and 99th percentile of the whole raster, or as given
 
-One stretch for the whole raster, so that tiles agree where they meet.
+One stretch for the whole raster, so that adjacent tiles agree.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from wasnow.raster.survey import sample_windows
 from wasnow.raster.tiles import Window
 
 _SAMPLES = 2**20
-"""Pixels of which the percentiles are taken."""
+"""Number of pixels from which the percentiles are computed."""
 
 
 @dataclass(frozen=True)
 class RgbRaster:
-    """A raster and how it is shown.
+    """A raster and how it is rendered.
 
     Attributes:
-        source: with the one or three bands that are shown.
-        stretch: the numbers that are black and white.
+        source: with the one or three rendered bands.
+        stretch: the values that become black and white.
     """
 
     source: RasterSource
@@ -51,23 +51,23 @@ class RgbRaster:
         assume_crs: str | None = None,
         allow_indirect: bool = False,
     ) -> RgbRaster:
-        """Look at a raster.
+        """Open a raster and determine how to render it.
 
         Args:
-            path: anything that GDAL opens.
-            bands: 1-based, red, green, blue, or a single one; None chooses.
+            path: any raster that GDAL opens.
+            bands: counted from 1: red, green, blue, or a single one; None chooses.
             stretch: ``auto``, or ``LOW,HIGH``.
-            assume_crs: the CRS of a raster that does not say its own.
-            allow_indirect: read files that point to others too, such as VRT.
+            assume_crs: CRS of a raster without one.
+            allow_indirect: also read files that refer to others, such as VRT.
 
         Raises:
             RasterUnreadable, RasterUnsuitable: missing, damaged, complex.
-            BandsUnclear: a band that does not exist.
-            UsageError: neither one band nor three, or no stretch.
+            BandsUnclear: a band does not exist.
+            UsageError: neither one band nor three, or an invalid stretch.
         """
         source = probe(path, assume_crs=assume_crs, allow_indirect=allow_indirect)
         if bands is not None and len(bands) not in (1, 3):
-            raise UsageError(f"--bands names {len(bands)} bands; name three for red, green and blue, or one for grey")
+            raise UsageError(f"--bands has {len(bands)} bands. Give three for red, green and blue, or one for grey")
         if source.palette is None:
             source = source.with_bands(bands or _shown(source))
         if stretch != "auto":
@@ -78,7 +78,7 @@ class RgbRaster:
 
     @contextmanager
     def open(self) -> Iterator[Callable[[Window], tuple[NDArray[np.uint8], Mask]]]:
-        """A function from a window to ``(h, w, 3)`` uint8 and ``(h, w)`` bool, where there is a picture."""
+        """Open the raster and return a function from a window to ``(h, w, 3)`` uint8 and validity ``(h, w)`` bool."""
         with gdal_settings(), RasterReader(self.source) as reader:
 
             def read(window: Window) -> tuple[NDArray[np.uint8], Mask]:

@@ -1,16 +1,16 @@
-"""Samples with the masks that a model wants to be told: for training, scoring and calibration.
+"""Samples with the prior masks that a model needs: for training, evaluation and calibration.
 
     Sample ──────────────────────────────────────────────────────────┐
-    its split and name ─ Priors       masks that were made before ───┤
+    its split and name ─ Priors       masks from a prior folder ─────┤
                          LabelMasks   its own labels, as a control ──┼─> WithPriors ─> Sample with priors
-                         NoMasks      nothing anywhere, likewise ────┘
+                         NoMasks      empty masks, as a control ─────┘
 
-**Labels as priors** are an upper bound, and no way to use a model: on a new pair there are none.
+**Labels as priors** are an upper bound and cannot be used on new pairs, which have no labels.
 
-    classes everywhere (dense covers)      a word's mask at a date is where the label of that date says it
-    classes where it changed               the same, so that nothing unchanged is in a mask: they give the answer away
-    change alone, one word                 what changed, at both dates, as no label says at which of them the thing was
-                                           there: they give the answer away too
+    dense labels                     the mask of a word at a date is where the label of that date names it
+    labels of changed pixels         the same, so that no unchanged pixel is in a mask: they reveal the change
+    binary change, one word          changed pixels, at both dates, because the label does not say at which date the
+                                     object existed: they reveal the change too
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from wasnow.priors.store import WITHOUT, Masks, PairMasks, open_priors
 from wasnow.vocabulary import Vocabulary, join_words
 
 LABELS = "labels"
-"""What ``--priors`` may say instead of a folder, besides `WITHOUT`."""
+"""Value of ``--priors`` for masks from labels."""
 
 
 @dataclass(frozen=True)
 class WithPriors:
     """Samples, each with the masks of its pair.
 
-    Its fingerprint is that of the samples: which masks they are is told by `PairMasks.origin`.
+    The fingerprint is that of the samples; `PairMasks.origin` identifies the masks.
 
     Args:
-        whole: all of them, of one split of a dataset or of a part of it.
-        masks: of the words that are wanted.
-        split: as the dataset calls it.
+        whole: samples of one split of a dataset, or of a part of it.
+        masks: of the words of the model.
+        split: of the dataset.
 
     Raises:
-        UsageError, InputError: there are no masks of some.
+        UsageError, InputError: masks of some samples are missing.
     """
 
     whole: Samples
@@ -56,17 +56,17 @@ class WithPriors:
     split: str
 
     def __post_init__(self) -> None:
-        # Before the first step, not in the middle of an epoch.
+        # Fail before training starts, not in the middle of an epoch.
         self.masks.require(self.split, self.whole.names)
 
     def __len__(self) -> int:
         return len(self.whole)
 
     def __getitem__(self, index: int) -> Sample:
-        """A sample with its priors.
+        """Return a sample with its priors.
 
         Raises:
-            InputError: the masks are of other pictures, or damaged.
+            InputError: the masks were made from other images, or are damaged.
         """
         sample = self.whole[index]
         return replace(sample, priors=self.masks.of(self.split, sample.name, sample.before, sample.after))
@@ -78,7 +78,7 @@ class WithPriors:
 
     @property
     def names(self) -> Sequence[str]:
-        """Of all samples."""
+        """Names of all samples."""
         return self.whole.names
 
     @property
@@ -89,7 +89,7 @@ class WithPriors:
 
 @dataclass(frozen=True)
 class NoMasks:
-    """Nothing anywhere: what a model of masks can do without any."""
+    """Empty masks, to measure a model without priors."""
 
     words: tuple[str, ...] = ()
 
@@ -103,7 +103,7 @@ class NoMasks:
         return NoMasks(tuple(words))
 
     def require(self, split: str, names: Sequence[str]) -> None:
-        """Nothing is there of any pair."""
+        """Accept any pairs."""
 
     def of(self, split: str, name: str, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Masks:
         """See `PairMasks`."""
@@ -112,11 +112,11 @@ class NoMasks:
 
 @dataclass(frozen=True)
 class LabelMasks:
-    """Masks of class words from a dataset's own labels; see the module for what they are.
+    """Masks of class words from a dataset's own labels; see the module docstring.
 
     Attributes:
-        splits: of the dataset, by name; dense ones with classes everywhere.
-        say: what the labels say.
+        splits: of the dataset, by name; dense ones with classes at every pixel.
+        say: what the labels contain.
         words: in the order of the masks.
     """
 
@@ -127,12 +127,12 @@ class LabelMasks:
 
     @classmethod
     def of_dataset(cls, dataset: Dataset) -> LabelMasks:
-        """Of an open dataset; its words are the dataset's classes, none for labels of change alone."""
+        """Return the masks of an open dataset. Its words are the dataset's classes; none for binary change."""
         return cls.of_splits(dataset.splits)
 
     @classmethod
     def of_splits(cls, splits: Mapping[str, FileSamples]) -> LabelMasks:
-        """The same of some splits of a dataset."""
+        """Return the masks of some splits of a dataset."""
         words = next(iter(splits.values())).vocabulary.words
         dense = bool(words) and all(is_dense(one) for one in splits.values())
         read: dict[str, Samples] = {name: with_land_cover(one) if dense else one for name, one in splits.items()}
@@ -150,12 +150,12 @@ class LabelMasks:
         """See `PairMasks`.
 
         Raises:
-            VocabularyError: a word is no class of the data; or there are no classes, and several words.
+            VocabularyError: a word is not a class of the dataset; or there are no classes, and several words.
         """
         if self.say == "change":
             if len(words) != 1:
                 raise VocabularyError(
-                    f"the labels know change alone and cannot tell {join_words(words)} apart; give masks of them with "
+                    f"the labels are binary change and do not distinguish {join_words(words)}. Give masks of them with "
                     "--priors FOLDER, or one word with --set model.words"
                 )
             return replace(self, words=tuple(words))
@@ -163,21 +163,21 @@ class LabelMasks:
         for word in words:
             if word.casefold() not in known:
                 raise VocabularyError(
-                    f"{word!r} is no class of the data, which has {join_words(self._vocabulary.words)}"
-                    f"{did_you_mean(word.casefold(), list(known))}; its labels cannot be priors of it"
+                    f"{word!r} is not a class of the dataset, which has {join_words(self._vocabulary.words)}"
+                    f"{did_you_mean(word.casefold(), list(known))}. Give masks with --priors FOLDER"
                 )
         return replace(self, words=tuple(words))
 
     def require(self, split: str, names: Sequence[str]) -> None:
         """See `PairMasks`."""
         if split not in self._places:
-            raise UsageError(f"there are labels of {join_words(tuple(self._places))}, not of {split!r}")
+            raise UsageError(f"there are labels of the splits {join_words(tuple(self._places))}, not of {split!r}")
         missing = [name for name in names if name not in self._places[split]]
         if missing:
-            raise InputError(f"{split} has no pair {missing[0]}; take priors from the labels of the same data")
+            raise InputError(f"{split} has no pair {missing[0]}. Use priors from the labels of the same dataset")
 
     def of(self, split: str, name: str, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Masks:
-        """See `PairMasks`; the labels are read once more.
+        """See `PairMasks`. The labels are read once more.
 
         Raises:
             InputError: the pair has no labels.
@@ -201,36 +201,36 @@ class LabelMasks:
         return next(iter(self.splits.values())).vocabulary
 
 
-def pair_masks(said: str, dataset: Dataset) -> PairMasks:
-    """What ``--priors`` means for a dataset: a prior folder, `LABELS` or `WITHOUT`.
+def pair_masks(value: str, dataset: Dataset) -> PairMasks:
+    """Return the masks that ``--priors`` refers to for a dataset: a prior folder, `LABELS` or `WITHOUT`.
 
     Raises:
-        InputError: no finished prior folder.
+        InputError: not a finished prior folder.
     """
-    if said == LABELS:
+    if value == LABELS:
         return LabelMasks.of_dataset(dataset)
-    return NoMasks() if said == WITHOUT else open_priors(Path(said))
+    return NoMasks() if value == WITHOUT else open_priors(Path(value))
 
 
-def recordable(said: str) -> str:
-    """The same in a record, where a folder's name must mean something from everywhere."""
-    return said if said in (LABELS, WITHOUT) else str(Path(said).resolve())
+def recordable(value: str) -> str:
+    """Return the value of ``--priors`` for a record: a folder as an absolute path."""
+    return value if value in (LABELS, WITHOUT) else str(Path(value).resolve())
 
 
 def with_priors(
     model: ChangeModel, samples: Samples, split: str, masks: PairMasks | None
 ) -> tuple[Samples, PairMasks | None]:
-    """The samples as a model wants them, and the masks that it is told; None for a model that wants none.
+    """Return the samples with the masks that a model needs, and those masks; None for a model without priors.
 
     Args:
         model: any.
         samples: of a split, or of a part of it.
-        split: as the dataset calls it.
-        masks: of the dataset; None: there are none.
+        split: of the dataset.
+        masks: of the dataset; None if there are none.
 
     Raises:
-        UsageError: the model wants masks and there are none.
-        VocabularyError: not of its words.
+        UsageError: the model needs masks and there are none.
+        VocabularyError: there are no masks of its words.
     """
     wanted = model.card.wants_priors
     if not wanted:
@@ -242,12 +242,12 @@ def with_priors(
 
 
 def no_priors(name: str, wanted: Sequence[str]) -> UsageError:
-    """The error of a model that wants masks and was given none: what to do."""
+    """Return the error for a model that needs masks and was given none."""
     return UsageError(
-        f"{name} wants masks of {join_words(wanted)} and none are given; make them with wasnow priors DATASET "
-        f"--classes '{', '.join(wanted)}' -o priors/, then add --priors priors/ (or --priors none, to do without)"
+        f"{name} needs masks of {join_words(wanted)}. Make them with wasnow priors DATASET --classes "
+        f"'{', '.join(wanted)}' -o priors/, then pass --priors priors/ (or --priors none for empty masks)"
     )
 
 
 def _unlabelled(name: str) -> InputError:
-    return InputError(f"{name} has no labels that could be priors; leave it out, or give masks with --priors FOLDER")
+    return InputError(f"{name} has no labels to use as priors. Remove it, or give masks with --priors FOLDER")

@@ -1,9 +1,9 @@
-"""What maskers of a single network have in common: weights, one threshold, a tokenizer.
+"""Common parts of maskers with a single network: weights, one threshold, a tokenizer.
 
 folder or name ─ WeightsFolder ─┬─ digest          ─┐
-                        ├─ preparation      ├─> SingleNetworkMasker ─ find (of the network itself) ─> pieces
-                        ├─ network          │
-                        └─ tokenizer ──────-┘   score: what counts
+                                ├─ preparation      ├─> SingleNetworkMasker ─ find (of the subclass) ─> regions
+                                ├─ network          │
+                                └─ tokenizer       ─┘   score: threshold
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ SCORE = 0.5
 
 
 class SingleNetworkMasker(Masker):
-    """A `Masker` of one network, but for `find`.
+    """A `Masker` with one network; subclasses implement `find`.
 
     Args:
-        found: of the masker's family.
-        score: what scores below it does not count, 0..1.
+        found: weights of the masker's family.
+        score: threshold, 0..1.
+        device: of torch.
 
     Raises:
-        UsageError: the threshold is no score.
-        CheckpointError: the weights are damaged, or are not those of this network.
+        UsageError: the threshold is not in 0..1.
+        CheckpointError: the weights are damaged, or belong to another network.
     """
 
     family: ClassVar[str]
@@ -36,7 +37,7 @@ class SingleNetworkMasker(Masker):
 
     def __init__(self, found: WeightsFolder, *, score: float = SCORE, device: str = "cpu") -> None:
         if not 0 <= score < 1:
-            raise UsageError(f"--score {score} is no score; give a number from 0 to below 1, such as {SCORE}")
+            raise UsageError(f"--score {score} must be from 0 to below 1, such as {SCORE}")
         self.score, self.device = score, device
         self.digest = found.digest()
         self.prepare = self.preparation.configured_by(found.preprocessor())
@@ -45,11 +46,16 @@ class SingleNetworkMasker(Masker):
 
     @classmethod
     def load(cls, weights: str | None = None, *, score: float = SCORE, device: str = "cpu") -> Self:
-        """From a folder or a name; see `find_weights`. None takes the family's example.
+        """Load the network from a folder or a name; see `find_weights`.
+
+        Args:
+            weights: None takes the default of the family.
+            score: threshold, 0..1.
+            device: of torch.
 
         Raises:
-            CheckpointError: weights are missing or unfit.
-            UsageError: the threshold is no score.
+            CheckpointError: weights are missing or unsuitable.
+            UsageError: the threshold is not in 0..1.
         """
         return cls(find_weights(weights or FAMILIES[cls.family].example, (cls.family,)), score=score, device=device)
 

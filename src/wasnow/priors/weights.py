@@ -1,12 +1,12 @@
-"""Weights of the networks that find masks: folders as transformers writes them, found by path or by name.
+"""Weights of the networks that find masks: folders in the format of transformers, found by path or by name.
 
-    --weights FOLDER   or   --weights NAME ──> CACHE/weights/NAME/   config.json              which network, its sizes
+    --weights FOLDER   or   --weights NAME ──> CACHE/weights/NAME/   config.json              network type, sizes
                                                                      model.safetensors        or parts and an index
-                                                                     preprocessor_config.json if there is one
-                                                                     tokenizer files          where it reads text
+                                                                     preprocessor_config.json optional
+                                                                     tokenizer files          for networks with text
 
-Nothing here uses the network, runs code that a folder brings, or unpickles: only safetensors are read. Which files are
-missing, and the command that fetches them, is what the error says.
+Only safetensors are read: no pickles, and no code from a folder is run. The error for missing files gives the command
+that downloads them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONFIG, WEIGHTS, INDEX, PREPROCESSOR = (
     "preprocessor_config.json",
 )
 _TOKENIZERS: tuple[tuple[str, ...], ...] = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
-"""Any of these sets of files is a tokenizer."""
+"""Each of these sets of files is a tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class Published:
     """Weights on the Hugging Face Hub.
 
     Attributes:
-        repo: there.
+        repo: repository name.
         family: a name from `FAMILIES`.
-        gigabytes: of its ``model.safetensors``, about.
-        licence: as its page says.
-        gated: whether the Hub wants an accepted licence before it gives them.
+        gigabytes: approximate size of its ``model.safetensors``.
+        licence: as stated on its page.
+        gated: whether a licence must be accepted before download.
     """
 
     repo: str
@@ -68,17 +68,17 @@ PUBLISHED: Mapping[str, Published] = {
     "sam3": Published("facebook/sam3", "sam3", 3.4, "SAM License", gated=True),
     "clipseg-rd64-refined": Published("CIDAS/clipseg-rd64-refined", "clipseg", 0.60, "Apache-2.0"),
 }
-"""Names that the error about missing weights can say where to get. docs/priors.md says where each fact is from."""
+"""Weights that can be given by name. docs/priors.md gives the sources of these facts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One kind of network.
+    """One type of network.
 
     Attributes:
-        model_types: that a ``config.json`` of it may say.
-        network: the class of transformers that holds it.
-        reads_text: whether its folder must bring a tokenizer.
+        model_types: values of ``model_type`` in its ``config.json``.
+        network: its class in transformers.
+        reads_text: whether its folder must have a tokenizer.
         example: published weights of it.
     """
 
@@ -91,7 +91,7 @@ class Family:
 FAMILIES: Mapping[str, Family] = {
     "grounding-dino": Family(("grounding-dino",), "GroundingDinoForObjectDetection", True, "grounding-dino-tiny"),
     "sam": Family(("sam",), "SamModel", False, "sam-vit-base"),
-    # The Hub's folders hold the networks for video; those for pictures are parts of them.
+    # Folders on the Hub hold the video networks, of which the image networks are parts.
     "sam2": Family(("sam2", "sam2_video"), "Sam2Model", False, "sam2.1-hiera-small"),
     "sam3": Family(("sam3", "sam3_video"), "Sam3Model", True, "sam3"),
     "clipseg": Family(("clipseg",), "CLIPSegForImageSegmentation", True, "clipseg-rd64-refined"),
@@ -100,12 +100,12 @@ FAMILIES: Mapping[str, Family] = {
 
 @dataclass(frozen=True, slots=True)
 class WeightsFolder:
-    """A folder of weights that is whole.
+    """A complete folder of weights.
 
     Attributes:
         family: a name from `FAMILIES`.
-        folder: where they are.
-        files: of the weights themselves, in order.
+        folder: its path.
+        files: of the weights, in order.
     """
 
     family: str
@@ -113,10 +113,10 @@ class WeightsFolder:
     files: tuple[Path, ...]
 
     def preprocessor(self) -> dict[str, Any]:
-        """What the folder says of how pictures are prepared; empty where it says nothing.
+        """Return the preprocessor configuration; empty if there is none.
 
         Raises:
-            CheckpointError: the file is there and cannot be read.
+            CheckpointError: the file exists and cannot be read.
         """
         for name in (PREPROCESSOR, "processor_config.json"):
             if (self.folder / name).is_file():
@@ -124,7 +124,7 @@ class WeightsFolder:
         return {}
 
     def digest(self) -> str:
-        """SHA-256 over configuration and weights; reads them all, once in a process while they stay what they are."""
+        """Return the SHA-256 over configuration and weights. Cached in the process while the files are unchanged."""
         paths = (self.folder / CONFIG, *self.files)
         states = [path.stat() for path in paths]
         return _digest(paths, tuple((each.st_size, each.st_mtime_ns, each.st_ino) for each in states))
@@ -140,15 +140,15 @@ def _digest(paths: tuple[Path, ...], _: tuple[tuple[int, int, int], ...]) -> str
 
 
 def find_weights(name_or_folder: str | os.PathLike[str], families: Sequence[str]) -> WeightsFolder:
-    """The folder of these weights, looked over.
+    """Return the folder of these weights, checked for completeness.
 
     Args:
-        name_or_folder: a folder, or the name of one below the cache of weights.
-        families: of `FAMILIES`; any of them will do.
+        name_or_folder: a folder, or a name in the cache of weights.
+        families: accepted names of `FAMILIES`.
 
     Raises:
-        CheckpointError: there is none, files are missing (all are named, with the command that fetches them), or it
-            holds a network of another family.
+        CheckpointError: no such folder, missing files (with the command that downloads them), or a network of another
+            family.
     """
     text = os.fspath(name_or_folder)
     folder = Path(text).expanduser()
@@ -160,24 +160,26 @@ def find_weights(name_or_folder: str | os.PathLike[str], families: Sequence[str]
     if not (folder / CONFIG).is_file():
         raise CheckpointError(folder, f"it has no {CONFIG}", _advice(text, folder, families))
     config = _json(folder / CONFIG)
-    said = str(config.get("model_type"))
-    family = next((name for name in families if said in FAMILIES[name].model_types), None)
+    model_type = str(config.get("model_type"))
+    family = next((name for name in families if model_type in FAMILIES[name].model_types), None)
     if family is None:
         raise CheckpointError(
-            folder, f"it holds a network of type {said!r}", f"{_or(families)} is wanted, such as {_examples(families)}"
+            folder,
+            f"it holds a network of type {model_type!r}",
+            f"{_or(families)} is required, such as {_examples(families)}",
         )
     files = _weights_files(folder, text, families)
     if FAMILIES[family].reads_text and not any(all((folder / n).is_file() for n in names) for names in _TOKENIZERS):
-        wanted = ", or ".join(" and ".join(names) for names in _TOKENIZERS)
-        raise CheckpointError(folder, f"it has no tokenizer ({wanted})", _advice(text, folder, families))
+        required = ", or ".join(" and ".join(names) for names in _TOKENIZERS)
+        raise CheckpointError(folder, f"it has no tokenizer ({required})", _advice(text, folder, families))
     return WeightsFolder(family, folder, files)
 
 
 def load_network(found: WeightsFolder, device: str = "cpu") -> Any:
-    """The network of a folder in eval mode, float32, without gradients.
+    """Load the network of a folder in eval mode, float32, without gradients.
 
     Raises:
-        CheckpointError: the weights are damaged, or are not those of this network.
+        CheckpointError: the weights are damaged, or belong to another network.
     """
     import safetensors
     import transformers
@@ -200,27 +202,29 @@ def load_network(found: WeightsFolder, device: str = "cpu") -> Any:
             )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(found.folder, f"cannot be loaded ({reason})", "fetch it again") from None
+        raise CheckpointError(found.folder, f"cannot be loaded ({reason})", "download it again") from None
     finally:
         logs.set_verbosity(before)
         if bars:
             logs.enable_progress_bar()
     missing = sorted(report.get("missing_keys", ()))
     if missing:
-        # transformers would fill them with random numbers and say so in a warning.
+        # transformers would initialise them at random, with a warning only.
         raise CheckpointError(
-            found.folder, f"it lacks {len(missing)} weights, first {missing[0]}", "use the weights of a whole network"
+            found.folder,
+            f"{len(missing)} weights are missing, first {missing[0]}",
+            "use the weights of the whole network",
         )
     if not isinstance(network, nn.Module):
-        raise CheckpointError(found.folder, "holds no network", "fetch it again")
+        raise CheckpointError(found.folder, "holds no network", "download it again")
     return network.to(device).eval().requires_grad_(False)
 
 
 def load_tokenizer(found: WeightsFolder) -> Any:
-    """The tokenizer of a folder, from its own files.
+    """Load the tokenizer of a folder from its own files.
 
     Raises:
-        CheckpointError: it cannot be read, or cannot say which letters a token stands for.
+        CheckpointError: it cannot be read, or has no token offsets.
     """
     import transformers
 
@@ -230,9 +234,9 @@ def load_tokenizer(found: WeightsFolder) -> Any:
         )
     except Exception as error:  # the tokenizers library raises bare Exception
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(found.folder, f"its tokenizer cannot be read ({reason})", "fetch it again") from None
+        raise CheckpointError(found.folder, f"its tokenizer cannot be read ({reason})", "download it again") from None
     if not tokenizer.is_fast:
-        raise CheckpointError(found.folder, "its tokenizer has no tokenizer.json", "fetch that file too")
+        raise CheckpointError(found.folder, "its tokenizer has no tokenizer.json", "download that file too")
     return tokenizer
 
 
@@ -241,11 +245,11 @@ def _weights_files(folder: Path, text: str, families: Sequence[str]) -> tuple[Pa
         return (folder / WEIGHTS,)
     if (folder / INDEX).is_file():
         parts = sorted(set(_json(folder / INDEX).get("weight_map", {}).values()))
-        # A name that leads out of the folder is nobody's honest index.
+        # Names in the index must not lead out of the folder.
         absent = [name for name in parts if Path(name).name != name or not (folder / name).is_file()]
         if not parts or absent:
             raise CheckpointError(
-                folder, f"it lacks {absent[0] if absent else 'all parts'} of {INDEX}", _advice(text, folder, families)
+                folder, f"{absent[0] if absent else 'all parts'} of {INDEX} missing", _advice(text, folder, families)
             )
         return tuple(folder / name for name in parts)
     pickled = next((path.name for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None)
@@ -261,13 +265,13 @@ def _absent(text: str, folder: Path, families: Sequence[str], named: bool) -> Ch
         gated = " after accepting its licence there" if PUBLISHED[text].gated else ""
         return CheckpointError(
             text,
-            "these weights are not here yet",
-            f"fetch them{gated} ({PUBLISHED[text].gigabytes:g} GB, {PUBLISHED[text].licence}) with {_fetch(text)}, "
+            "these weights are not on this machine",
+            f"download them{gated} ({PUBLISHED[text].gigabytes:g} GB, {PUBLISHED[text].licence}) with {_fetch(text)}, "
             "or copy that folder from another machine",
         )
     return CheckpointError(
         text,
-        f"no weights of that name in {folder.parent}{did_you_mean(text, fitting)}",
+        f"unknown weights: not in {folder.parent}{did_you_mean(text, fitting)}",
         f"known are {', '.join(fitting)}; or give a folder",
     )
 
@@ -280,7 +284,7 @@ def _advice(text: str, folder: Path, families: Sequence[str]) -> str:
     name = text if text in PUBLISHED else folder.name
     if name not in PUBLISHED or PUBLISHED[name].family not in families:
         name = FAMILIES[families[0]].example
-    return f"fetch the whole folder, such as with {_fetch(name)}"
+    return f"download the whole folder, such as with {_fetch(name)}"
 
 
 def _or(families: Sequence[str]) -> str:
@@ -295,7 +299,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(path, f"cannot be read ({error})", "fetch it again") from None
+        raise CheckpointError(path, f"cannot be read ({error})", "download it again") from None
     if not isinstance(held, dict):
-        raise CheckpointError(path, "is no JSON object", "fetch it again")
+        raise CheckpointError(path, "is not a JSON object", "download it again")
     return held
