@@ -104,7 +104,7 @@ def test_without_weights_one_line_gives_the_download_command(app, tmp_path):
         (["--masker", "sam3", "--masks", "x.tif"], "not for sam3"),
         (["--weights", "one"], "give the detector, then the segmenter"),
         (["--masker", "clipseg", "--weights", "a", "--weights", "b"], "has 1 network"),
-        (["--masks", "m.tif", "--bands", "red"], "write numbers from 1"),
+        (["--masks", "m.tif", "--bands", "red"], "must be numbers from 1"),
         (["--classes", ""], "a class word is empty"),
     ],
 )
