@@ -1,7 +1,6 @@
 """Docs agree with the code: links resolve, commands parse, examples import, and tables list what the code defines."""
 
 import ast
-import dataclasses
 import functools
 import importlib
 import pkgutil
@@ -19,7 +18,7 @@ from wasnow.cli.rio import wasnow as rio_wasnow
 from wasnow.output.layout import OUTPUTS
 from wasnow.output.record import RunRecord
 from wasnow.output.vector.files import ATTRIBUTES, LAYER
-from wasnow.pipeline.plan import Options
+from wasnow.pipeline.options import Options
 from wasnow.raster.pair import Reason
 
 ROOT = Path(__file__).parent.parent
@@ -215,7 +214,7 @@ def test_every_option_of_detect_is_explained():
         if name.startswith("--"):
             assert re.search(rf"{name}(?![\w-])", page), f"detect.md does not explain {name}"
     python = set(spans(DOCS / "python.md"))
-    assert {field.name for field in dataclasses.fields(Options)} <= python
+    assert set(Options.model_fields) <= python
 
 
 def test_the_defaults_of_detect_are_those_of_the_program():
