@@ -1,12 +1,11 @@
-"""Checksums that came with a file, and whether it still is the file that they describe.
+"""Checksums that are stored beside a file, compared before the file is used.
 
     scene.tif.sha256   scene.sha256     "<64 hex digits>  scene.tif", or the digits alone
     SHA256SUMS         sha256sums.txt   a line for each file of the folder
     scene.json         item.json        a STAC item with that file as an asset: ``file:checksum``, ``file:size``
 
-Some damage no codec can notice: a flipped bit in raw pixels is another pixel, and JPEG makes a picture of anything.
-A checksum tells, so where one lies beside an input it is compared before any work is done. Files are never asked of a
-server, and nothing is looked for but by these names.
+No codec notices a flipped bit in raw pixels, and JPEG decodes almost anything. Where a checksum is stored beside an
+input, it is therefore compared before any work is done. Only these names are looked for, and only on local disks.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _HASHES: Mapping[int, str] = {
     0x11: "sha1", 0x12: "sha256", 0x13: "sha512", 0x14: "sha3_512", 0x15: "sha3_384", 0x16: "sha3_256",
     0x17: "sha3_224", 0x20: "sha384", 0xD5: "md5",
 }  # fmt: skip
-"""Multihash codes (https://github.com/multiformats/multicodec) that Python can compute."""
+"""Multihash codes (https://github.com/multiformats/multicodec) of algorithms in hashlib."""
 
 _LINE = re.compile(r"\\?([0-9a-fA-F]{64})(?:\s+\*?(.+?))?\s*\Z")
 _BSD_LINE = re.compile(r"SHA256 \((.+)\) = ([0-9a-fA-F]{64})\s*\Z")
@@ -39,13 +38,13 @@ _BSD_LINE = re.compile(r"SHA256 \((.+)\) = ([0-9a-fA-F]{64})\s*\Z")
 
 @dataclass(frozen=True)
 class GivenSum:
-    """What somebody says that a file is.
+    """The description of a file in another file.
 
     Attributes:
-        where: the file that says it.
+        where: the other file.
         algorithm: a name of `hashlib`.
-        digest: lower-case hex; empty where only the size is said.
-        size: in bytes; None where it is not said.
+        digest: lower-case hex; empty if only the size is given.
+        size: in bytes; None if it is not given.
     """
 
     where: Path
@@ -55,19 +54,19 @@ class GivenSum:
 
 
 def given_sums(path: Path) -> tuple[GivenSum, ...]:
-    """Every checksum that lies beside a file.
+    """Return every checksum that is stored beside a file.
 
     Raises:
-        RasterUnreadable: a ``.sha256`` of this file holds none.
+        RasterUnreadable: the ``.sha256`` of this file holds no checksum.
     """
     return (*_sidecars(path), *_listed(path), *_in_items(path))
 
 
 def checked_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex, compared with whatever checksums lie beside it; reads the file once.
+    """Return the SHA-256 of a file in hex, compared with all checksums beside it; the file is read once.
 
     Raises:
-        RasterUnreadable: it is not the file that they describe; says which, what was wanted and what was found.
+        RasterUnreadable: a checksum or size differs; names the file with the checksum and both values.
     """
     given = given_sums(path)
     size = path.stat().st_size
@@ -75,7 +74,7 @@ def checked_sha256(path: Path) -> str:
         if each.size is not None and each.size != size:
             raise RasterUnreadable(
                 path,
-                f"is not the file that {each.where.name} describes: {each.size} bytes wanted, {size} found",
+                f"is not the file that {each.where.name} describes: {each.size} bytes required, {size} found",
                 _ADVICE,
             )
     found = file_digests(path, {"sha256", *(each.algorithm for each in given)})
@@ -83,18 +82,18 @@ def checked_sha256(path: Path) -> str:
         if each.digest and each.digest != found[each.algorithm]:
             raise RasterUnreadable(
                 path,
-                f"is not the file that {each.where.name} describes: {each.algorithm} {each.digest} wanted, "
+                f"is not the file that {each.where.name} describes: {each.algorithm} {each.digest} required, "
                 f"{found[each.algorithm]} found",
                 _ADVICE,
             )
     return found["sha256"]
 
 
-_ADVICE = "Copy or download it again, or remove that checksum if it is of an older file"
+_ADVICE = "Copy or download it again, or remove the checksum if it belongs to an older file"
 
 
 def _sidecars(path: Path) -> Iterator[GivenSum]:
-    """``scene.tif.sha256`` is of this file alone; ``scene.sha256`` may be of another file of that stem."""
+    """``scene.tif.sha256`` belongs to this file; ``scene.sha256`` may belong to another file of that stem."""
     for side in dict.fromkeys((path.with_name(f"{path.name}.sha256"), path.with_suffix(".sha256"))):
         if side == path or (text := _text(side)) is None:
             continue
@@ -102,13 +101,13 @@ def _sidecars(path: Path) -> Iterator[GivenSum]:
         lines = dict(_lines(text))
         digest = lines.get(path.name) or lines.get("")
         if digest is None and own:
-            # A file that was renamed together with its checksum still is that file.
+            # File and checksum may have been renamed together.
             digest = next(iter(lines.values())) if len(lines) == 1 else None
         if digest is not None:
             yield GivenSum(side, "sha256", digest)
         elif own:
             raise RasterUnreadable(
-                path, f"has beside it {side.name}, which holds no SHA-256 of it", f"Correct or remove {side.name}"
+                path, f"its {side.name} does not contain a SHA-256 of it", f"Correct or remove {side.name}"
             )
 
 
@@ -121,7 +120,7 @@ def _listed(path: Path) -> Iterator[GivenSum]:
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:
-    """(file name, digest) of each line; the name is empty where the line has none."""
+    """Yield (file name, digest) of each line; the name is empty if the line has none."""
     for line in text.splitlines():
         if match := _LINE.match(line.strip()):
             yield _name(match[2] or ""), match[1].lower()
@@ -130,7 +129,7 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _name(written: str) -> str:
-    """Lists name files relative to where they were made: ``./scene.tif`` is the scene.tif of this folder."""
+    """Return a name relative to the folder of the list: ``./scene.tif`` is ``scene.tif``."""
     return written.removeprefix("./")
 
 
@@ -150,7 +149,7 @@ def _in_items(path: Path) -> Iterator[GivenSum]:
 
 
 def _is_asset(asset: Mapping[str, Any], path: Path) -> bool:
-    """Whether an asset is this file: in the folder of the item, or published under the same name."""
+    """Whether an asset is this file: in the folder of the item, or published with the same name."""
     href = asset.get("href")
     return isinstance(href, str) and unquote(href.split("?")[0].split("#")[0]).rsplit("/", 1)[-1] == path.name
 
@@ -167,7 +166,7 @@ def _of_asset(item: Path, asset: Mapping[str, Any]) -> Iterator[GivenSum]:
 
 
 def _multihash(text: str) -> tuple[str, str] | None:
-    """(algorithm, hex digest) of a multihash in hex; None for one that cannot be computed here."""
+    """Return (algorithm, hex digest) of a multihash in hex; None for an unknown algorithm."""
     try:
         data = bytes.fromhex(text)
     except ValueError:

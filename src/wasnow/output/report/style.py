@@ -143,12 +143,17 @@ def landcover_aux_xml(vocabulary: Vocabulary, counts: Mapping[int, int]) -> str:
 def write_landcover_styles(folder: Path, record: RunRecord) -> tuple[Path, Path]:
     """Write the sidecars of both class maps into a result folder and return their paths."""
     vocabulary = Vocabulary(record.model.classes)
-    hidden = sum(record.pixels.not_processed.values())
     before, after = (folder / f"{name}.aux.xml" for name in LANDCOVER)
     for date, path in enumerate((before, after)):
-        counts = {**{row.code: row.pixels[date] for row in record.landcover}, vocabulary.not_processed: hidden}
-        path.write_text(landcover_aux_xml(vocabulary, counts), encoding="utf-8")
+        path.write_text(landcover_aux_xml(vocabulary, landcover_counts(record, date)), encoding="utf-8")
     return before, after
+
+
+def landcover_counts(record: RunRecord, date: int) -> dict[int, int]:
+    """Return the recorded pixels of each value of a class map; date 0 is before, 1 is after."""
+    not_processed = Vocabulary(record.model.classes).not_processed
+    counts = {row.code: row.pixels[date] for row in record.landcover}
+    return {**counts, not_processed: sum(record.pixels.not_processed.values())}
 
 
 def _listed(vocabulary: Vocabulary, occurring: Iterable[int] | None) -> list[Transition]:

@@ -1,4 +1,4 @@
-"""What `wasnow verify` says: one line for each thing that is not as it should be."""
+"""The result of `wasnow verify`: one finding for each fault."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Finding:
 
     Attributes:
         file: its name within the folder.
-        state: ``missing``; ``changed`` since the run wrote it; ``not listed`` among the files of the run, and read by
-            programs all the same; ``not valid``; ``unfinished``, a run that can go on; ``failed``, a pair of many.
-        detail: what was found, what was wanted, what to do.
+        state: ``missing``; ``changed`` since the run wrote it; ``not listed``: the run did not write it, but programs
+            read it; ``not valid``; ``unfinished``: a run that can be resumed; ``failed``: a pair of a list.
+        detail: what was found, what is required, what to do.
     """
 
     file: str
@@ -30,13 +30,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found of one result folder, or of a folder of many pairs.
+    """The result for one result folder, or for a folder of many pairs.
 
     Attributes:
-        right: names of the files that are as the run wrote them, and valid.
-        findings: what is not as it should be.
-        notes: what a person may want to know; no fault.
-        pairs: the verdicts of the result folders within, for a folder of many pairs.
+        folder: the folder.
+        right: names of the files that are unchanged and valid.
+        findings: the faults.
+        notes: remarks that are not faults.
+        pairs: the verdicts of the result folders of a folder of many pairs.
     """
 
     folder: Path
@@ -47,11 +48,11 @@ class Verdict:
 
     @property
     def sound(self) -> bool:
-        """Whether everything is as it should be, in the folders within too."""
+        """Whether there are no faults, also not in the result folders of pairs."""
         return not self.findings and all(each.sound for each in self.pairs)
 
     def as_facts(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """Return the same as JSON values."""
         return {
             "folder": str(self.folder),
             "sound": self.sound,

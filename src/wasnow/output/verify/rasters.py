@@ -1,10 +1,10 @@
-"""The rasters of a result folder: every block decoded, every pixel accounted for.
+"""Check the rasters of a result folder: every block is decoded, every pixel counted.
 
     change.tif ─────┐
-    confidence.tif ─┼── window by window ──> codes known? bands agree? ──> counts = those of run.json?
+    confidence.tif ─┼── window by window ──> codes valid? bands consistent? ──> counts as in run.json?
     landcover_*.tif ┘
 
-One window of each raster is in memory, whatever their size. Overviews are decoded too.
+One window of each raster is in memory. Overviews are decoded too.
 """
 
 from __future__ import annotations
@@ -30,17 +30,23 @@ from wasnow.raster.tiles import Window
 from wasnow.vocabulary import Vocabulary
 
 SIDE = 1024
-"""Rows and columns that are looked at together: four blocks of a result raster."""
+"""Side of a window in pixels: four blocks of a result raster."""
 
 SAME_AREA = 1e-9
-"""Relative: the same square metres, added up in another order."""
+"""Relative tolerance of areas that are summed in another order."""
 
 Progress = Callable[[str, int, int], None]
 Codes = NDArray[np.unsignedinteger[Any]]
 
 
-def check_rasters(folder: Path, record: RunRecord, tell: Progress) -> list[Finding]:
-    """What is wrong with the rasters of a finished run, those that are missing left out."""
+def check_rasters(folder: Path, record: RunRecord, progress: Progress) -> list[Finding]:
+    """Return the faults of the rasters of a finished run; missing rasters are skipped.
+
+    Args:
+        folder: the result folder.
+        record: its record.
+        progress: called with ("blocks", done, total).
+    """
     vocabulary = Vocabulary(record.model.classes)
     names = [
         name for name in (CHANGE, CONFIDENCE, *(LANDCOVER if record.landcover else ())) if (folder / name).exists()
@@ -53,26 +59,32 @@ def check_rasters(folder: Path, record: RunRecord, tell: Progress) -> list[Findi
         if not faults:
             sound.append(name)
     if sound:
-        findings += _pixel_faults(folder, sound, record, vocabulary, tell)
+        findings += _pixel_faults(folder, sound, record, vocabulary, progress)
     for name in sound:
         findings += [Finding(name, "not valid", fault) for fault in _overview_faults(folder / name)]
     return findings
 
 
-# --- what the file says of itself -------------------------------------------------------------------------------
+# --- headers ----------------------------------------------------------------------------------------------------
 
 
 def _bands_of(name: str, vocabulary: Vocabulary) -> tuple[str, ...]:
     if name == CHANGE:
         return ("before_class", "after_class", "transition")
     if name == CONFIDENCE:
-        sure = ("change_probability", "before_class_probability", "after_class_probability")
-        return sure if len(vocabulary) else sure[:1]
+        names = ("change_probability", "before_class_probability", "after_class_probability")
+        return names if len(vocabulary) else names[:1]
     return (CLASS_BANDS[LANDCOVER.index(name)],)
 
 
 def _header_faults(path: Path, record: RunRecord, vocabulary: Vocabulary) -> list[str]:
-    """Where grid, bands, type, nodata value, layout or colours are not what the record says."""
+    """Return how grid, bands, type, nodata value or layout differ from the record.
+
+    Args:
+        path: the raster.
+        record: the record of the run.
+        vocabulary: its class words.
+    """
     bands = _bands_of(path.name, vocabulary)
     of_codes = path.name != CONFIDENCE
     dtype = vocabulary.dtype.name if of_codes else "uint8"
@@ -105,7 +117,7 @@ def _place_faults(raster: Any, grid: GridRecord) -> list[str]:
     faults = []
     try:
         wanted = CRS.from_user_input(grid.crs)
-        # A CRS without a code may come back from a TIFF in other words.
+        # A CRS without a code may be read back from a TIFF with another WKT.
         if wanted.to_authority() is not None and wanted != raster.crs:
             faults.append(f"CRS is {raster.crs.to_string()[:60]}, run.json says {grid.crs[:60]}")
     except CRSError:
@@ -121,9 +133,17 @@ def _place_faults(raster: Any, grid: GridRecord) -> list[str]:
 
 
 def _pixel_faults(
-    folder: Path, names: list[str], record: RunRecord, vocabulary: Vocabulary, tell: Progress
+    folder: Path, names: list[str], record: RunRecord, vocabulary: Vocabulary, progress: Progress
 ) -> list[Finding]:
-    """Decode every block of rasters on one grid together, and count."""
+    """Decode every block of the rasters and count the codes.
+
+    Args:
+        folder: the result folder.
+        names: rasters with a valid header.
+        record: the record of the run.
+        vocabulary: its class words.
+        progress: called with ("blocks", done, total).
+    """
     faults = _Faults()
     table = TransitionTable(vocabulary)
     cover = {name: TransitionTable(vocabulary) for name in names if name in LANDCOVER}
@@ -134,7 +154,7 @@ def _pixel_faults(
         in_metres = record.areas_m2 is not None
         areas = PixelAreas.of(first.crs, first.transform, first.width, first.height) if in_metres else None
         for number, window in enumerate(windows):
-            tell("blocks", number, len(windows))
+            progress("blocks", number, len(windows))
             read: dict[str, Codes] = {}
             for name, raster in rasters.items():
                 try:
@@ -145,18 +165,18 @@ def _pixel_faults(
             if (codes := read.get(CHANGE)) is not None:
                 _check_codes(faults, window, codes, vocabulary)
                 table.add(codes[2], here)
-            if (sure := read.get(CONFIDENCE)) is not None and codes is not None:
+            if (confidence := read.get(CONFIDENCE)) is not None and codes is not None:
                 missing = codes[2] == vocabulary.not_processed
-                if ((sure == CONFIDENCE_MISSING) != missing).any():
-                    faults.add(CONFIDENCE, f"is {CONFIDENCE_MISSING} at other pixels than {CHANGE} is missing", window)
+                if ((confidence == CONFIDENCE_MISSING) != missing).any():
+                    faults.add(CONFIDENCE, f"is not processed at other pixels than {CHANGE}", window)
             for date, name in enumerate(LANDCOVER):
                 if (classes := read.get(name)) is None:
                     continue
                 if name in cover:
                     _check_classes(faults, window, name, classes[0], None if codes is None else codes[date], vocabulary)
                     cover[name].add(classes[0], here)
-    tell("blocks", len(windows), len(windows))
-    found = faults.told()
+    progress("blocks", len(windows), len(windows))
+    found = faults.findings()
     undecoded = {each.file for each in found}
     if CHANGE in names and CHANGE not in undecoded:
         found += [Finding(CHANGE, "not valid", fault) for fault in _count_faults(table, record)]
@@ -173,7 +193,7 @@ def _windows(height: int, width: int) -> Iterator[Window]:
 
 
 class _Faults:
-    """The first place of every kind of fault, and how many windows have it: a rotten file is a line, not thousands."""
+    """The first window of every kind of fault, and the number of windows with it: one line per kind, not per window."""
 
     def __init__(self) -> None:
         self._first: dict[tuple[str, str], Window] = {}
@@ -184,7 +204,7 @@ class _Faults:
         self._first.setdefault(key, window)
         self._windows[key] = self._windows.get(key, 0) + 1
 
-    def told(self) -> list[Finding]:
+    def findings(self) -> list[Finding]:
         return [
             Finding(
                 name,
@@ -197,11 +217,18 @@ class _Faults:
 
 
 def _check_codes(faults: _Faults, window: Window, codes: Codes, vocabulary: Vocabulary) -> None:
-    """Codes within the legend, and three bands that say the same."""
+    """Check that the codes are valid and the three bands agree.
+
+    Args:
+        faults: faults are added.
+        window: of the codes.
+        codes: ``(3, h, w)``.
+        vocabulary: the class words.
+    """
     before, after, transition = (band.astype(np.int64) for band in codes)
     missing = transition == vocabulary.not_processed
     if ((transition > vocabulary.n_transitions) & ~missing).any():
-        faults.add(CHANGE, "has codes that no transition has", window)
+        faults.add(CHANGE, "has invalid transition codes", window)
     size = len(vocabulary)
     if size:
         expected = np.where((before > 0) & (after > 0), (before - 1) * size + after, 0)
@@ -209,28 +236,37 @@ def _check_codes(faults: _Faults, window: Window, codes: Codes, vocabulary: Voca
         agree = within & (expected == transition)
     else:
         agree = (before == 0) & (after == 0)
-    hidden = (before == vocabulary.not_processed) & (after == vocabulary.not_processed)
-    if not np.where(missing, hidden, agree).all():
+    skipped = (before == vocabulary.not_processed) & (after == vocabulary.not_processed)
+    if not np.where(missing, skipped, agree).all():
         faults.add(CHANGE, "has bands that contradict each other", window)
 
 
 def _check_classes(
     faults: _Faults, window: Window, name: str, classes: Codes, changed: Codes | None, vocabulary: Vocabulary
 ) -> None:
-    """Every compared pixel has a class, and where it changed that of `change.tif`."""
+    """Check that every compared pixel has a class, and at changed pixels the class of ``change.tif``.
+
+    Args:
+        faults: faults are added.
+        window: of the codes.
+        name: of the class map.
+        classes: ``(h, w)``.
+        changed: ``(h, w)`` classes of that date in ``change.tif``; None if it cannot be read.
+        vocabulary: the class words.
+    """
     missing = classes == vocabulary.not_processed
     if (((classes < 1) | (classes > len(vocabulary))) & ~missing).any():
-        faults.add(name, "has codes that no class has", window)
+        faults.add(name, "has invalid class codes", window)
     if changed is None:
         return
     if (missing != (changed == vocabulary.not_processed)).any():
-        faults.add(name, f"is missing at other pixels than {CHANGE}", window)
+        faults.add(name, f"is not processed at other pixels than {CHANGE}", window)
     if ((classes != changed) & (changed != 0) & ~missing).any():
-        faults.add(name, f"says another class than {CHANGE} where that has one", window)
+        faults.add(name, f"has another class than {CHANGE} at changed pixels", window)
 
 
 def _count_faults(table: TransitionTable, record: RunRecord) -> list[str]:
-    """Where what the raster holds is not what run.json counts; every pixel is changed, unchanged, or has a reason."""
+    """Return where pixels or areas in the raster differ from run.json."""
     rows = {row.code: row for row in record.transitions}
     compared: list[tuple[str, float, float]] = [
         ("pixels in all", int(table.pixels.sum()) + table.not_processed, record.pixels.total),
@@ -277,7 +313,7 @@ def _unequal(compared: list[tuple[str, float, float]]) -> list[str]:
 
 
 def _overview_faults(path: Path) -> list[str]:
-    """Overviews that cannot be decoded."""
+    """Return the first overview that cannot be decoded."""
     with rasterio.open(path) as raster:
         levels = len(raster.overviews(1))
     for level in range(levels):

@@ -1,10 +1,10 @@
-"""The polygons of a result folder: valid, of known words, and as much ground as the raster says.
+"""Check the polygons of a result folder: valid outlines, known class words, and the area of the raster.
 
     changes.gpkg ────┐
-                     ├── batch by batch ──> geometry, words, numbers ──> sums = those of run.json?
+                     ├── batch by batch ──> geometry, words, numbers ──> sums as in run.json?
     changes.parquet ─┘
 
-One batch is in memory. Both files are read by other libraries than the one that wrote them where there is one.
+One batch is in memory. Where possible, files are read by another library than the one that wrote them.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from wasnow.vocabulary import Vocabulary
 
 BATCH = 4096
 SAME_AREA = 1e-6
-"""Relative: square metres of pixels added up by polygon, and areas of outlines in the units of the CRS."""
+"""Relative tolerance of areas, in square metres by polygon and in units of the CRS by outline."""
 
 _Words = tuple[str | None, str | None]
 
 
 def check_polygons(folder: Path, record: RunRecord) -> list[Finding]:
-    """What is wrong with the polygons of a finished run, files that are missing left out."""
+    """Return the faults of the polygons of a finished run; missing files are skipped."""
     findings = []
     if (path := folder / GEOPACKAGE).exists():
         findings += [Finding(GEOPACKAGE, "not valid", fault) for fault in _geopackage_faults(path, record)]
@@ -50,45 +50,35 @@ def check_polygons(folder: Path, record: RunRecord) -> list[Finding]:
     return findings
 
 
-def reviewed(path: Path) -> int:
-    """Polygons of a GeoPackage that somebody has looked at: edited on purpose, and so another file than was written."""
-    edited = " OR ".join(['review_status IS NOT "open"', "review_reason IS NOT NULL", "reviewer IS NOT NULL"])
-    try:
-        with contextlib.closing(_opened(path)) as base:
-            return int(base.execute(f'SELECT count(*) FROM "{LAYER}" WHERE {edited}').fetchone()[0])
-    except sqlite3.Error:
-        return 0
-
-
 def _opened(path: Path) -> sqlite3.Connection:
-    """A database to look at: nothing is written beside it."""
+    """Open a database for reading; nothing is written beside it."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
 def _geopackage_faults(path: Path, record: RunRecord) -> list[str]:
     try:
         with contextlib.closing(_opened(path)) as base:
-            told = base.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            # -1 is GeoPackage's plane without a place.
-            placed = base.execute("SELECT srs_id FROM gpkg_geometry_columns WHERE table_name = ?", (LAYER,)).fetchone()
-            believed = base.execute("SELECT feature_count FROM gpkg_ogr_contents").fetchall()
-        if told != "ok":
-            return [f"the database is damaged: {' '.join(str(told).split())}"]
-        counted = believed[0][0] if believed else None
+            integrity = base.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            # -1 is the undefined Cartesian CRS of GeoPackage.
+            srs = base.execute("SELECT srs_id FROM gpkg_geometry_columns WHERE table_name = ?", (LAYER,)).fetchone()
+            counts = base.execute("SELECT feature_count FROM gpkg_ogr_contents").fetchall()
+        if integrity != "ok":
+            return [f"the database is damaged: {' '.join(str(integrity).split())}"]
+        counted = counts[0][0] if counts else None
         if counted is not None and counted != record.polygons:
-            return [f"counts {counted:,} polygons, run.json {record.polygons:,}"]
+            return [f"has {counted:,} polygons, run.json {record.polygons:,}"]
         with warnings.catch_warnings():
-            # What is odd about the file is told by us, in our words.
+            # Faults are reported as findings.
             warnings.simplefilter("ignore", RuntimeWarning)
-            return _layer_faults(path, placed, record)
+            return _layer_faults(path, srs, record)
     except (sqlite3.Error, DataSourceError, DataLayerError, OSError, RuntimeError, pa.ArrowException) as error:
         return [f"cannot be read: {' '.join(str(error).split())}"]
 
 
-def _layer_faults(path: Path, placed: tuple[int] | None, record: RunRecord) -> list[str]:
+def _layer_faults(path: Path, srs: tuple[int] | None, record: RunRecord) -> list[str]:
     with open_arrow(path, layer=LAYER, batch_size=BATCH, use_pyarrow=True) as (about, batches):
-        same = placed is not None and (placed[0] == -1) == (record.grid.crs is None)
-        faults = [] if same else ["its CRS is not that of run.json"]
+        same = srs is not None and (srs[0] == -1) == (record.grid.crs is None)
+        faults = [] if same else ["its CRS differs from run.json"]
         geometry = about["geometry_name"] or "wkb_geometry"
         return faults + _faults_of(_without_id(batches, about), geometry, record)
 
@@ -104,9 +94,9 @@ def _geoparquet_faults(path: Path, record: RunRecord) -> list[str]:
         with pq.ParquetFile(path) as file:
             about = json.loads((file.schema_arrow.metadata or {}).get(b"geo", b"null"))
             if not isinstance(about, dict) or about.get("primary_column") != "geometry":
-                return ["is no GeoParquet: it does not say which column is its geometry"]
+                return ["is not a GeoParquet file: its metadata names no geometry column"]
             crs = about.get("columns", {}).get("geometry", {}).get("crs")
-            faults = [] if (crs is None) == (record.grid.crs is None) else ["its CRS is not that of run.json"]
+            faults = [] if (crs is None) == (record.grid.crs is None) else ["its CRS differs from run.json"]
             batches = (batch.drop_columns(["bbox"]) for batch in file.iter_batches(batch_size=BATCH))
             return faults + _faults_of(batches, "geometry", record)
     except (OSError, ValueError, AttributeError, KeyError, pa.ArrowException) as error:
@@ -114,7 +104,7 @@ def _geoparquet_faults(path: Path, record: RunRecord) -> list[str]:
 
 
 class _Sums:
-    """What all polygons come to, by transition code, and what was wrong with some of them."""
+    """Sums over all polygons by transition code, and the faults of some of them."""
 
     def __init__(self) -> None:
         self.polygons: Counter[int] = Counter()
@@ -126,7 +116,7 @@ class _Sums:
         if len(ids):
             self._faults.setdefault(what, []).extend(ids[: 2**16].tolist())
 
-    def told(self) -> list[str]:
+    def faults(self) -> list[str]:
         return [
             f"{what} ({len(ids)} of them, the first has id {ids[0]})" if len(ids) > 1 else f"{what} (id {ids[0]})"
             for what, ids in self._faults.items()
@@ -143,7 +133,7 @@ def _faults_of(batches: Iterator[pa.RecordBatch], geometry: str, record: RunReco
         if names != ATTRIBUTES.names:
             return [f"has the columns {', '.join(names)}, not {', '.join(ATTRIBUTES.names)}"]
         last = _add(sums, batch, geometry, record, codes, last)
-    return sums.told() + _sum_faults(sums, record)
+    return sums.faults() + _sum_faults(sums, record)
 
 
 def _add(
@@ -154,21 +144,30 @@ def _add(
     codes: dict[_Words, int],
     last: int,
 ) -> int:
-    """Take in one batch; the last id of it."""
+    """Add one batch and return its last id.
+
+    Args:
+        sums: are updated.
+        batch: the polygons.
+        geometry: name of the geometry column.
+        record: the record of the run.
+        codes: transition code by words before and after.
+        last: the last id of the batch before.
+    """
     ids = _numbers(batch, "id", 0).astype(np.int64)
     if not len(ids):
         return last
-    sums.fault("ids that do not count upwards", ids[np.diff(ids, prepend=last) <= 0])
+    sums.fault("ids that do not increase", ids[np.diff(ids, prepend=last) <= 0])
     pairs = list(zip(batch["from"].to_pylist(), batch["to"].to_pylist(), strict=True))
     kinds = np.array([codes.get(pair, 0) for pair in pairs])
-    sums.fault("words that no class of this run has", ids[kinds == 0])
+    sums.fault("unknown class words", ids[kinds == 0])
     pixels, area = _numbers(batch, "n_px", 0), _numbers(batch, "area_m2", np.nan)
     sums.fault("fewer than one pixel", ids[pixels < 1])
     for name in ("p_change", "p_from", "p_to"):
         p = _numbers(batch, name, 0.5)
-        sums.fault(f"{name} that is no probability", ids[~((p >= 0) & (p <= 1))])
+        sums.fault(f"{name} outside 0..1", ids[~((p >= 0) & (p <= 1))])
     if record.areas_m2 is not None:
-        sums.fault("areas that are no size", ids[~(area >= 0)])
+        sums.fault("invalid areas", ids[~(area >= 0)])
     for code in np.unique(kinds):
         chosen = kinds == code
         sums.polygons[int(code)] += int(chosen.sum())
@@ -185,10 +184,10 @@ def _check_outlines(
     outlines: NDArray[np.object_],
     record: RunRecord,
 ) -> None:
-    there = ~shapely.is_missing(outlines)
+    present = ~shapely.is_missing(outlines)
     of_area = np.isin(shapely.get_type_id(outlines), (3, 6))
-    good = there & of_area & shapely.is_valid(outlines) & ~shapely.is_empty(outlines)
-    sums.fault("outlines that are no valid polygons", ids[~good])
+    good = present & of_area & shapely.is_valid(outlines) & ~shapely.is_empty(outlines)
+    sums.fault("outlines that are not valid polygons", ids[~good])
     a, b, c, d, e, f = record.grid.transform
     corners = [
         (a * col + b * row + c, d * col + e * row + f)
@@ -199,7 +198,7 @@ def _check_outlines(
             (record.grid.width, record.grid.height),
         )
     ]
-    # An outline may be moved by its tolerance.
+    # Simplification may move an outline by its tolerance.
     slack = 1e-6 * max(map(abs, (a, b, d, e))) + (math.inf if record.options.get("simplify") else 0.0)
     low, high = np.min(corners, axis=0) - slack, np.max(corners, axis=0) + slack
     bounds = shapely.bounds(outlines[good])
@@ -211,13 +210,13 @@ def _check_outlines(
 
 
 def _numbers(batch: pa.RecordBatch, name: str, absent: float) -> NDArray[np.float64]:
-    """A column as floats, with a value where it is null."""
+    """Return a column as floats; ``absent`` replaces null."""
     filled = batch[name].cast(pa.float64()).fill_null(absent)
     return np.asarray(filled.to_numpy(zero_copy_only=False), np.float64)
 
 
 def _sum_faults(sums: _Sums, record: RunRecord) -> list[str]:
-    """Where polygons come to something else than run.json says; small ones may have been left out on purpose."""
+    """Return where sums over polygons differ from run.json; polygons below ``min_area`` are missing on purpose."""
     faults = []
     total = sum(sums.polygons.values())
     if total != record.polygons:
