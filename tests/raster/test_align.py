@@ -6,7 +6,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from wasnow.errors import GridMismatch, RasterUnsuitable
-from wasnow.raster.align import Placement, check_overlap, finest
+from wasnow.raster.align import Placement, check_overlap, finest, overlap_share
 from wasnow.raster.grid import Grid
 from wasnow.raster.tiles import Window
 
@@ -98,3 +98,64 @@ def test_the_source_window_contains_every_pixel_that_a_rotated_target_needs(angl
     assert (need.row <= np.maximum(there_rows[inside] - 1, 0)).all()
     assert (there_cols[inside] + 1 <= need.col_stop + 1).all()
     assert (there_rows[inside] + 1 <= need.row_stop + 1).all()
+
+
+# --- global rasters and unusual CRS -----------------------------------------------------------------------------------
+
+WORLD = Grid(CRS.from_epsg(4326), Affine(0.5, 0, -180, 0, -0.5, 90), 720, 360)
+WORLD_0_360 = Grid(CRS.from_epsg(4326), Affine(0.5, 0, 0, 0, -0.5, 90), 720, 360)
+WORLD_MERCATOR = Grid(CRS.from_epsg(3857), Affine(80_000, 0, -20_037_508, 0, -80_000, 20_037_508), 501, 501)
+AFRICA = Grid(CRS.from_epsg(4326), Affine(0.1, 0, -20, 0, -0.1, 38), 750, 730)
+SMALL = Grid(CRS.from_epsg(32633), Affine(100, 0, 500_000, 0, -100, 1_000_000), 200, 200)
+
+
+@pytest.mark.parametrize(
+    ("target", "other", "share"),
+    [
+        (WORLD, WORLD_0_360, 1.0),
+        (WORLD_0_360, WORLD, 1.0),
+        (WORLD_MERCATOR, WORLD, 1.0),
+        (WORLD, WORLD_MERCATOR, 0.945),
+        (SMALL, AFRICA, 1.0),
+        (SMALL, WORLD_0_360, 1.0),
+        (SMALL, WORLD_MERCATOR, 1.0),
+    ],
+)
+def test_global_rasters_overlap(target, other, share):
+    assert overlap_share(target, other) == pytest.approx(share, abs=0.03)
+    check_overlap(target, other, NAMES)
+
+
+@pytest.mark.parametrize("world", [WORLD, WORLD_0_360, WORLD_MERCATOR, AFRICA])
+def test_a_small_raster_overlaps_a_continent_and_the_world(world):
+    assert 0 < overlap_share(world, SMALL) < 0.01
+    check_overlap(world, SMALL, NAMES)
+
+
+def test_a_continent_does_not_overlap_a_utm_zone_elsewhere():
+    pacific = Grid(CRS.from_epsg(32601), Affine(100, 0, 500_000, 0, -100, 1_000_000), 200, 200)
+    with pytest.raises(GridMismatch, match="do not overlap"):
+        check_overlap(AFRICA, pacific, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("crs", "kind"),
+    [
+        ("EPSG:4978", "a geocentric CRS"),
+        ("EPSG:5773", "a vertical CRS"),
+        ("+proj=longlat +a=1737400 +b=1737400 +no_defs", "a CRS of another celestial body"),
+        ('LOCAL_CS["site",UNIT["metre",1]]', "a local"),
+    ],
+)
+def test_a_crs_without_position_on_the_earth_is_rejected_against_a_real_one(crs, kind):
+    grid = Grid(CRS.from_user_input(crs), utm().transform, 100, 80)
+    with pytest.raises(RasterUnsuitable, match=rf"{kind}.*--assume-crs"):
+        check_overlap(utm(), grid, NAMES)
+    check_overlap(grid, grid, NAMES)
+
+
+def test_a_crs_without_a_transform_is_not_advised_to_assume_a_crs():
+    bare = Grid(None, Affine.identity(), 100, 80)
+    with pytest.raises(RasterUnsuitable, match=r"no transform.*gdal_translate -a_srs") as caught:
+        check_overlap(utm(), bare, NAMES, (True, False))
+    assert "--assume-crs" not in str(caught.value)

@@ -176,3 +176,25 @@ def test_a_projected_grid_across_the_antimeridian_reads_from_a_geographic_one(tm
     lon, _ = warp_transform("EPSG:32660", "EPSG:4326", x, y)
     expected = np.asarray(lon) % 360
     np.testing.assert_allclose(seen.after.ravel(), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("column_zero", [0.0, -180.0])
+def test_a_window_of_a_global_raster_is_read_from_one_with_other_longitudes(tmp_path, column_zero):
+    """Values are the longitude modulo 360, so each pixel must have the value of its own longitude."""
+    size, width, height = 1.0, 360, 40
+
+    def world(name, start, offset):
+        longitudes = (start + offset + (np.arange(width) + 0.5) * size) % 360
+        values = np.broadcast_to(longitudes, (1, height, width)).astype(np.float32)
+        transform = Affine(size, 0, start + offset, 0, -size, 20)
+        return probe(write_raster(tmp_path / name, values, crs="EPSG:4326", transform=transform))
+
+    target = world("target.tif", column_zero, 0.0)
+    source = world("source.tif", -180.0 if column_zero == 0 else 0.0, 0.25)
+    with Pair.of(target, source, target.grid).open() as reader:
+        window = reader.read(Window(10, 0, 8, width))
+    inside = window.valid[4]
+    assert inside.mean() > 0.97
+    difference = (window.before[0, 4] - window.after[0, 4] + 180) % 360 - 180
+    near_jump = (np.abs(window.before[0, 4]) < 3) | (np.abs(window.before[0, 4] - 360) < 3)
+    assert np.abs(difference[inside & ~near_jump]).max() < 0.01

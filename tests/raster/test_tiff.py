@@ -83,3 +83,32 @@ def test_other_files_than_tiff_pass(tmp_path):
         (tmp_path / "x").write_bytes(content)
         check_tiff(str(tmp_path / "x"))
     check_tiff("https://example.org/x.tif")
+
+
+@pytest.mark.parametrize("offset", [2**63, 2**64 - 1, 2**63 + 16])
+def test_a_bigtiff_directory_beyond_2_to_the_63_is_rejected(tmp_path, offset):
+    path = tmp_path / "big.tif"
+    path.write_bytes(b"II+\0" + struct.pack("<HHQ", 8, 0, offset) + bytes(64))
+    with pytest.raises(RasterUnreadable, match="truncated"):
+        check_tiff(str(path))
+
+
+def test_a_bigtiff_tile_table_beyond_2_to_the_63_is_rejected(tmp_path):
+    path = write_raster(tmp_path / "big.tif", values(), **LAYOUTS["big"])
+    data = bytearray(path.read_bytes())
+    start = struct.unpack("<Q", data[8:16])[0]
+    for i in range(struct.unpack("<Q", data[start : start + 8])[0]):
+        at = start + 8 + 20 * i
+        if struct.unpack("<H", data[at : at + 2])[0] in (324, 325):
+            data[at + 12 : at + 20] = struct.pack("<Q", 2**63 + 8)
+    path.write_bytes(data)
+    with pytest.raises(RasterUnreadable, match="truncated"):
+        check_tiff(str(path))
+
+
+def test_missing_last_blocks_are_accepted_on_request_and_fail_on_reading(tmp_path):
+    path = write_raster(tmp_path / "cut.tif", values(), **LAYOUTS["deflate"])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    check_tiff(str(path), allow_missing_blocks=True)
+    with rasterio.open(path) as raster, pytest.raises(rasterio.errors.RasterioIOError):
+        raster.read()

@@ -122,9 +122,18 @@ def make_plan(
     """
     options = options or Options()
     # The files first: opening them is quick, loading a network is not.
-    opening: dict[str, Any] = {"assume_crs": options.assume_crs, "allow_indirect": options.allow_indirect}
+    opening: dict[str, Any] = {
+        "assume_crs": options.assume_crs,
+        "allow_indirect": options.allow_indirect,
+        "allow_truncated": options.keep_going,
+    }
     sources = probe(before, **opening), probe(after, **opening)
-    warnings = check_overlap(sources[0].grid, sources[1].grid, (sources[0].path, sources[1].path))
+    warnings = check_overlap(
+        sources[0].grid,
+        sources[1].grid,
+        (sources[0].path, sources[1].path),
+        (sources[0].has_transform, sources[1].has_transform),
+    )
     loaded = loading.load(model, device=options.device) if isinstance(model, str | os.PathLike) else model
     # These belong to the weights; a network bound to other words need not carry them along.
     weights, own = loaded.card.weights, loaded.card.classes

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
 from wasnow.errors import GridMismatch, RasterUnsuitable
-from wasnow.raster.grid import Grid
+from wasnow.raster.grid import Grid, unusable_crs
 from wasnow.raster.tiles import Window
 
 KERNEL_PX = 2
@@ -76,6 +77,8 @@ class Placement:
         bound = 2.0**31
         left, right = np.clip([cols[known].min() - pad, cols[known].max() + pad], -bound, bound)
         top, bottom = np.clip([rows[known].min() - pad, rows[known].max() + pad], -bound, bound)
+        if self.source.crs is not None and self.source.crs.is_geographic and _wraps(cols.reshape(9, 9)):
+            left, right = 0, self.source.width
         row, col = math.floor(top), math.floor(left)
         return Window(row, col, math.ceil(bottom) - row, math.ceil(right) - col).clip(*self.source.shape)
 
@@ -107,18 +110,28 @@ class Placement:
         return f"resampled, bilinear, for an offset of {rows[0]:+.2f} rows, {cols[0]:+.2f} cols"
 
 
+def _wraps(cols: NDArray[np.float64]) -> bool:
+    """Whether columns along a lattice of points run back: the window crosses the seam of the source's longitudes."""
+    steps = np.diff(cols, axis=1)
+    steps = steps[np.isfinite(steps)]
+    return bool((steps > 0).any() and (steps < 0).any())
+
+
 def _short(grid: Grid) -> str:
     name = grid.crs_name or "pixel coordinates"
     return name if len(name) < 40 else "a custom CRS"
 
 
-def check_overlap(before: Grid, after: Grid, paths: tuple[str, str]) -> list[str]:
+def check_overlap(
+    before: Grid, after: Grid, paths: tuple[str, str], has_transform: tuple[bool, bool] = (True, True)
+) -> list[str]:
     """Reject a pair that cannot be compared; return warnings about one that can.
 
     Args:
         before: grid of the first date.
         after: grid of the second date.
         paths: of both files, for messages.
+        has_transform: whether each file has a transform; without one, --assume-crs does not help.
 
     Returns:
         One text per warning.
@@ -128,7 +141,14 @@ def check_overlap(before: Grid, after: Grid, paths: tuple[str, str]) -> list[str
         GridMismatch: no overlap, or neither has a CRS and the shapes differ.
     """
     if before.georeferenced != after.georeferenced:
-        without, other = (paths[0], after) if not before.georeferenced else (paths[1], before)
+        index, other = (0, after) if not before.georeferenced else (1, before)
+        without = paths[index]
+        if not has_transform[index]:
+            raise RasterUnsuitable(
+                without,
+                f"no transform, so its pixels have no position (the other raster is in {_short(other)})",
+                "Georeference it: gdal_translate -a_srs EPSG:CODE -a_ullr ULX ULY LRX LRY IN OUT.tif",
+            )
         raise RasterUnsuitable(
             without,
             f"no CRS (the other raster is in {_short(other)})",
@@ -141,6 +161,14 @@ def check_overlap(before: Grid, after: Grid, paths: tuple[str, str]) -> list[str
                 f"{after.width} x {after.height} px): crop them to the same pixels, or georeference them"
             )
         return ["neither raster has a CRS: compared pixel by pixel, results are not georeferenced"]
+    if before.crs != after.crs:
+        for grid, path in zip((before, after), paths, strict=True):
+            if grid.crs is not None and (kind := unusable_crs(grid.crs)) is not None:
+                raise RasterUnsuitable(
+                    path,
+                    f"is in {kind}, which cannot be transformed to the CRS of the other raster",
+                    "If its coordinates are in another CRS, pass --assume-crs EPSG:CODE",
+                )
     overlap = overlap_share(before, after)
     if overlap == 0:
         raise GridMismatch(
@@ -161,7 +189,35 @@ def check_overlap(before: Grid, after: Grid, paths: tuple[str, str]) -> list[str
 
 
 def overlap_share(target: Grid, other: Grid) -> float:
-    """Return the share of ``target`` inside ``other``, from their outlines, 0..1."""
+    """Return the share of ``target`` inside ``other``, 0..1.
+
+    From their outlines, if a lattice of points confirms it. For global rasters, and where a projection is undefined,
+    outlines collapse or have gaps; then from the points.
+    """
+    by_outline, by_points = _share_by_outline(target, other), _share_by_points(target, other)
+    if abs(by_outline - by_points) <= 0.05 and (by_outline > 0 or by_points == 0):
+        if by_outline > 0:
+            return by_outline
+        # A raster between the points of the lattice, whose outline cannot be projected as a whole.
+        return 1e-6 if _share_by_points(other, target) > 0 and not _outline_is_known(target, other) else 0.0
+    return by_points
+
+
+def _outline_is_known(target: Grid, other: Grid) -> bool:
+    cols, rows = other.pixels_in(target, *other.outline())
+    return bool(np.isfinite(cols).all() and np.isfinite(rows).all())
+
+
+def _share_by_points(target: Grid, other: Grid) -> float:
+    """Return the share of a lattice of 64 x 64 cell centres of ``target`` that lie inside ``other``."""
+    steps = (np.arange(64) + 0.5) / 64
+    cols, rows = (axis.ravel() for axis in np.meshgrid(steps * target.width, steps * target.height))
+    cols, rows = target.pixels_in(other, cols, rows)
+    inside = (cols >= 0) & (cols <= other.width) & (rows >= 0) & (rows <= other.height)
+    return float(inside.mean())
+
+
+def _share_by_outline(target: Grid, other: Grid) -> float:
     frame = Polygon(np.column_stack(target.outline(2)))
     cols, rows = other.pixels_in(target, *other.outline())
     known = np.isfinite(cols) & np.isfinite(rows)

@@ -19,7 +19,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from wasnow.errors import RasterUnreadable, RasterUnsuitable
-from wasnow.raster import trust
+from wasnow.raster import remote, trust
+from wasnow.storage.content import describe_content, read_head, special_file
 
 CACHE_BYTES = 64 * 2**20
 """Size of GDAL's block cache in bytes, as rasterio expects it (GDAL itself would read small numbers as megabytes)."""
@@ -54,6 +55,8 @@ def open_raster(path: str, *, overview_level: int | None = None, allow_indirect:
         RasterUnsuitable: it refers, or may refer, to other files.
     """
     options = {} if overview_level is None else {"OVERVIEW_LEVEL": overview_level}
+    require_regular_file(path)
+    path = remote.resolve_redirects(path, allow_other_hosts=allow_indirect)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -88,6 +91,16 @@ def _open_allowed(path: str, **options: Any) -> Any:
     return DatasetReader(path, driver=trust.drivers(False), sharing=False, **options)
 
 
+def require_regular_file(path: str) -> None:
+    """Reject a pipe, a device or a file of ``/proc`` before GDAL opens it: reading it could block or never end.
+
+    Raises:
+        RasterUnreadable: the path is one of these.
+    """
+    if trust.is_plain(path) and (kind := special_file(path)) is not None:
+        raise RasterUnreadable(path, f"is {kind}, not a regular file", "Give a raster file")
+
+
 def open_failure(path: str, error: Exception) -> tuple[str, str]:
     """Return (reason, advice) for a raster that GDAL could not open."""
     local = Path(path)
@@ -95,10 +108,18 @@ def open_failure(path: str, error: Exception) -> tuple[str, str]:
         if not local.exists():
             return "no such file", ""
         if local.is_dir():
+            if any((local / name).exists() for name in (".zgroup", ".zarray", "zarr.json")):
+                return "is a Zarr store, which may refer to other files", trust.ADVICE
             return "is a folder", "Give the raster file inside it"
         if not os.access(local, os.R_OK):
-            return "may not be read (permission denied)", ""
+            return "cannot be read (permission denied)", "Change its permissions"
         if local.stat().st_size == 0:
             return "is empty (0 bytes)", "Copy or download it again"
+        found = describe_content(read_head(path))
+        if found is not None:
+            return f"is {found[0]}", found[1]
+        if local.suffix.casefold() in (".ecw", ".sid"):
+            name = "ECW" if local.suffix.casefold() == ".ecw" else "MrSID"
+            return f"is an {name} image, which this GDAL cannot read", "Convert it to GeoTIFF where the driver exists"
     reason = " ".join(str(error).split()).replace(f"'{path}' ", "").replace(f"{path}: ", "")
     return f"cannot be read as a raster: {reason}", "Check it with `rio info`, or copy it again"

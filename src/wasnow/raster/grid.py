@@ -8,18 +8,42 @@ Any affine transform is allowed: rotated, sheared, south-up. This module opens n
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.warp import transform as _warp_transform
+from rasterio.errors import CRSError, RasterioError
+from rasterio.warp import transform as _rasterio_transform
 
 from wasnow.errors import GridMismatch
 from wasnow.raster.tiles import Window
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def project(source: CRS, target: CRS, xs: NDArray[np.float64], ys: NDArray[np.float64]) -> Points:
+    """Transform coordinates between two CRS; inf where the projection is undefined.
+
+    Args:
+        source: CRS of the coordinates.
+        target: CRS of the result.
+        xs: eastings or longitudes.
+        ys: northings or latitudes.
+    """
+    try:
+        x_list, y_list = _rasterio_transform(source, target, xs, ys)
+    except (RasterioError, CPLE_BaseError):
+        # GDAL fails as a whole if some points lie outside the domain of the projection: transform one by one.
+        if len(xs) == 1:
+            return np.array([np.inf]), np.array([np.inf])
+        half = len(xs) // 2
+        parts = [project(source, target, xs[part], ys[part]) for part in (slice(0, half), slice(half, None))]
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    return np.asarray(x_list, np.float64), np.asarray(y_list, np.float64)
 
 
 @dataclass(frozen=True)
@@ -77,9 +101,12 @@ class Grid:
         return t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f
 
     def to_pixels(self, xs: NDArray[np.float64], ys: NDArray[np.float64]) -> Points:
-        """Convert CRS coordinates to pixel coordinates (cols, rows)."""
+        """Convert CRS coordinates to pixel coordinates (cols, rows); inf for infinite coordinates."""
         inverse = ~self.transform
-        return inverse.a * xs + inverse.b * ys + inverse.c, inverse.d * xs + inverse.e * ys + inverse.f
+        known = np.isfinite(xs) & np.isfinite(ys)
+        xs, ys = np.where(known, xs, 0.0), np.where(known, ys, 0.0)
+        cols, rows = inverse.a * xs + inverse.b * ys + inverse.c, inverse.d * xs + inverse.e * ys + inverse.f
+        return np.where(known, cols, np.inf), np.where(known, rows, np.inf)
 
     def pixels_in(self, other: Grid, cols: NDArray[np.float64], rows: NDArray[np.float64]) -> Points:
         """Convert pixel coordinates of this grid to those of another; inf where the projection is undefined.
@@ -93,8 +120,7 @@ class Grid:
         """
         xs, ys = self.to_world(cols, rows)
         if self.crs is not None and other.crs is not None and self.crs != other.crs:
-            x_list, y_list = _warp_transform(self.crs, other.crs, xs, ys)
-            xs, ys = np.asarray(x_list, np.float64), np.asarray(y_list, np.float64)
+            xs, ys = project(self.crs, other.crs, xs, ys)
         if other.crs is not None and other.crs.is_geographic:
             middle = other.to_world(np.array([other.width / 2]), np.array([other.height / 2]))[0][0]
             with np.errstate(invalid="ignore"):
@@ -104,17 +130,32 @@ class Grid:
     def scale_in(self, other: Grid) -> float:
         """Return how many pixels of ``other`` one pixel of this grid spans, in length, at this grid's centre.
 
+        If the centre lies outside ``other``, at the centre of ``other``.
+
         Raises:
             GridMismatch: the centre cannot be projected to the CRS of ``other``.
         """
-        half = np.array([self.width / 2, self.width / 2 + 1, self.width / 2])
-        rows = np.array([self.height / 2, self.height / 2, self.height / 2 + 1])
+        col, row = self.width / 2, self.height / 2
+        if self.crs != other.crs:
+            col, row = self._common_place(other, col, row)
+        half = np.array([col, col + 1, col])
+        rows = np.array([row, row, row + 1])
         cols_there, rows_there = self.pixels_in(other, half, rows)
         if not (np.isfinite(cols_there).all() and np.isfinite(rows_there).all()):
             raise GridMismatch(f"the centre of {self} cannot be projected to the CRS of {other}; check both CRS")
         across = (cols_there[1] - cols_there[0], rows_there[1] - rows_there[0])
         down = (cols_there[2] - cols_there[0], rows_there[2] - rows_there[0])
         return math.sqrt(abs(across[0] * down[1] - across[1] * down[0]))
+
+    def _common_place(self, other: Grid, col: float, row: float) -> tuple[float, float]:
+        """Return a pixel position, or that of the other grid's centre if only this lies inside both grids."""
+        cols, rows = self.pixels_in(other, np.array([col]), np.array([row]))
+        if 0 <= cols[0] <= other.width and 0 <= rows[0] <= other.height:
+            return col, row
+        cols, rows = other.pixels_in(self, np.array([other.width / 2]), np.array([other.height / 2]))
+        if 0 <= cols[0] <= self.width and 0 <= rows[0] <= self.height:
+            return float(cols[0]), float(rows[0])
+        return col, row
 
     @property
     def gsd_m(self) -> float | None:
@@ -123,10 +164,7 @@ class Grid:
             return None
         col, row = self.width / 2, self.height / 2
         xs, ys = self.to_world(np.array([col, col + 1, col + 1, col]), np.array([row, row, row + 1, row + 1]))
-        try:
-            lons, lats = _warp_transform(self.crs, CRS.from_epsg(4326), xs, ys)
-        except Exception:
-            lons = lats = [math.inf]
+        lons, lats = project(self.crs, CRS.from_epsg(4326), xs, ys)
         if not np.isfinite(lons).all() or not np.isfinite(lats).all():
             return math.sqrt(abs(self.transform.determinant)) if self.crs.is_projected else None
         from pyproj import Geod
@@ -169,3 +207,32 @@ class Grid:
             f"{self.width} x {self.height} px in {name}, "
             f"x {xs.min():.{digits}f} to {xs.max():.{digits}f}, y {ys.min():.{digits}f} to {ys.max():.{digits}f}"
         )
+
+
+_UNUSABLE_CRS = {
+    "GEOCCS": "a geocentric CRS",
+    "GEODCRS_CARTESIAN": "a geocentric CRS",
+    "VERT_CS": "a vertical CRS",
+    "VERTCRS": "a vertical CRS",
+    "LOCAL_CS": "a local (engineering) CRS",
+    "ENGCRS": "a local (engineering) CRS",
+    "ENGINEERINGCRS": "a local (engineering) CRS",
+}
+
+
+def unusable_crs(crs: CRS) -> str | None:
+    """Describe a CRS whose coordinates cannot be projected to the Earth's surface; None for usable ones."""
+    try:
+        wkt = crs.to_wkt(version="WKT2_2019")
+    except CRSError:
+        wkt = crs.to_wkt()
+    keyword = wkt.partition("[")[0].strip().upper()
+    if keyword == "GEODCRS" and "CS[Cartesian" in wkt:
+        keyword = "GEODCRS_CARTESIAN"
+    if keyword in _UNUSABLE_CRS:
+        return _UNUSABLE_CRS[keyword]
+    # Semi-axis of the reference ellipsoid in m: the Earth's is 6356 to 6400 km on every ellipsoid in use.
+    axis = re.search(r'(?:ELLIPSOID|SPHEROID)\["[^"]*",\s*([0-9.eE+]+)', wkt)
+    if axis is not None and not 6.3e6 < float(axis[1]) < 6.45e6:
+        return "a CRS of another celestial body"
+    return None

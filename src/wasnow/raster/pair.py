@@ -18,6 +18,7 @@ import rasterio.features
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.warp import reproject
@@ -258,28 +259,41 @@ def read_placed(reader: RasterReader, placement: Placement, window: Window) -> N
         # GDAL needs a CRS; any projected one serves for pixel coordinates, the same on both sides.
         source, target = (Grid(_ANY_PROJECTED, grid.transform, grid.width, grid.height) for grid in (source, target))
     try:
-        reproject(
-            values,
-            result,
-            src_transform=source.transform,
-            src_crs=source.crs,
-            src_nodata=np.nan,
-            dst_transform=target.transform,
-            dst_crs=target.crs,
-            dst_nodata=np.nan,
-            resampling=Resampling.bilinear,
-            tolerance=WARP_TOLERANCE_PX,
-            num_threads=1,
-            XSCALE=f"{1 / placement.scale:.12g}",
-            YSCALE=f"{1 / placement.scale:.12g}",
-        )
-    except RasterioError as error:
+        for turn in _longitude_turns(placement):
+            part = np.full(shape, np.nan, np.float32)
+            reproject(
+                values,
+                part,
+                src_transform=Affine.translation(turn, 0) @ source.transform,
+                src_crs=source.crs,
+                src_nodata=np.nan,
+                dst_transform=target.transform,
+                dst_crs=target.crs,
+                dst_nodata=np.nan,
+                resampling=Resampling.bilinear,
+                tolerance=WARP_TOLERANCE_PX,
+                num_threads=1,
+                XSCALE=f"{1 / placement.scale:.12g}",
+                YSCALE=f"{1 / placement.scale:.12g}",
+            )
+            result = np.where(np.isnan(result), part, result)
+    except (RasterioError, CPLE_BaseError) as error:
         raise RasterUnreadable(
-            reader.source.path, f"cannot be warped: {error}", "Check its CRS with rio info"
+            reader.source.path, f"cannot be warped: {' '.join(str(error).split())}", "Check its CRS with rio info"
         ) from None
     # A pixel is valid in all bands or in none.
     result[:, ~np.isfinite(result).all(axis=0)] = np.nan
     return result
+
+
+def _longitude_turns(placement: Placement) -> tuple[float, ...]:
+    """Return the multiples of 360 degrees to add to the source's longitudes; (0,) unless it extends beyond 180."""
+    source, target = placement.source, placement.target
+    if source.crs is None or not source.crs.is_geographic:
+        return (0.0,)
+    grids = [grid for grid in (source, target) if grid.crs is not None and grid.crs.is_geographic]
+    longitudes = np.concatenate([grid.to_world(*grid.outline(2))[0] for grid in grids])
+    return (0.0,) if np.abs(longitudes).max() <= 180 + 1e-6 else (0.0, -360.0, 360.0)
 
 
 _ANY_PROJECTED = rasterio.crs.CRS.from_epsg(3857)

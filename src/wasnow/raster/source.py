@@ -20,8 +20,8 @@ from rasterio.errors import CRSError, RasterioError
 
 from wasnow.errors import BandsUnclear, RasterUnreadable, RasterUnsuitable, UsageError
 from wasnow.raster import trust
-from wasnow.raster.gdal import open_failure, open_raster
-from wasnow.raster.grid import Grid
+from wasnow.raster.gdal import open_failure, open_raster, require_regular_file
+from wasnow.raster.grid import Grid, unusable_crs
 from wasnow.raster.png import check_png
 from wasnow.raster.tiff import check_tiff
 
@@ -147,12 +147,19 @@ def _band_name(raster: Any, band: int) -> str:
     return color.name if color in (ColorInterp.red, ColorInterp.green, ColorInterp.blue) else f"band {band}"
 
 
-def probe(path: str | os.PathLike[str], *, assume_crs: str | None = None, allow_indirect: bool = False) -> RasterSource:
+def probe(
+    path: str | os.PathLike[str],
+    *,
+    assume_crs: str | None = None,
+    allow_indirect: bool = False,
+    allow_truncated: bool = False,
+) -> RasterSource:
     """Read the header of a raster; all bands but alpha are in use.
 
     Args:
         path: anything that GDAL opens; a local file is checked for truncation first.
-        assume_crs: the CRS of files that do not declare one.
+        assume_crs: the CRS of files that do not declare a usable one.
+        allow_truncated: accept a TIFF whose header is complete and whose last blocks are missing.
         allow_indirect: also open formats that refer to other files, such as a VRT.
 
     Raises:
@@ -161,8 +168,14 @@ def probe(path: str | os.PathLike[str], *, assume_crs: str | None = None, allow_
             blocks that do not fit into memory, or pixels that are in other files.
     """
     path = os.fspath(path)
-    check_tiff(path)
-    check_png(path)
+    require_regular_file(path)
+    try:
+        check_tiff(path, allow_missing_blocks=allow_truncated)
+        check_png(path)
+    except OSError as error:
+        raise RasterUnreadable(
+            path, f"cannot be read: {error.strerror}", "Check the disk and its permissions"
+        ) from None
     with open_raster(path, allow_indirect=allow_indirect) as raster:
         try:
             return _describe(path, raster, assume_crs=assume_crs, allow_indirect=allow_indirect)
@@ -262,6 +275,8 @@ def _exif_orientation(raster: Any) -> int:
 def _georeference(path: str, raster: Any, assume_crs: str | None) -> tuple[CRS | None, Affine, bool]:
     crs, transform = raster.crs, raster.transform
     has_transform = transform != Affine.identity()
+    if crs is not None and assume_crs is not None and unusable_crs(crs) is not None:
+        crs = None
     if crs is None and not has_transform:
         gcps, _ = raster.gcps
         if gcps or raster.rpcs is not None:
@@ -272,7 +287,9 @@ def _georeference(path: str, raster: Any, assume_crs: str | None) -> tuple[CRS |
     if crs is None and assume_crs is not None:
         if not has_transform:
             raise RasterUnsuitable(
-                path, f"has no transform, so --assume-crs {assume_crs} cannot apply", "Georeference it first"
+                path,
+                f"has no transform, so --assume-crs {assume_crs} cannot apply",
+                "Georeference it (gdal_translate -a_ullr), or omit --assume-crs to compare pixel by pixel",
             )
         crs = parse_crs(assume_crs)
     if crs is None or not has_transform:

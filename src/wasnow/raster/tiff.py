@@ -32,8 +32,12 @@ _ADVICE = "Copy or download it again"
 Entry = tuple[int, int, int]  # TIFF type, count, position of the values in the file
 
 
-def check_tiff(path: str) -> None:
+def check_tiff(path: str, *, allow_missing_blocks: bool = False) -> None:
     """Check that a local TIFF is complete; do nothing for other files.
+
+    Args:
+        path: of any file.
+        allow_missing_blocks: accept blocks beyond the end of the file, which GDAL reports when it reads them.
 
     Raises:
         RasterUnreadable: the directory is truncated, lists too few blocks, or points beyond the end of the file.
@@ -51,14 +55,16 @@ def check_tiff(path: str) -> None:
         if version not in (42, 43):
             return
         try:
-            _check(file, path, size, order, version == 43, head)
+            _check(file, path, size, order, version == 43, head, allow_missing_blocks)
         except (struct.error, OverflowError):
             raise RasterUnreadable(
                 path, f"is truncated inside its directory (file size {size} bytes)", _ADVICE
             ) from None
 
 
-def _check(file: BinaryIO, path: str, size: int, order: str, big: bool, head: bytes) -> None:
+def _check(
+    file: BinaryIO, path: str, size: int, order: str, big: bool, head: bytes, allow_missing_blocks: bool
+) -> None:
     start = struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])[0]
     seen: set[int] = set()
     while (start or not seen) and len(seen) < _MAX_DIRECTORIES:
@@ -68,10 +74,12 @@ def _check(file: BinaryIO, path: str, size: int, order: str, big: bool, head: by
             raise RasterUnreadable(path, f"has directories linked in a loop (byte {start})", _ADVICE)
         seen.add(start)
         entries, start = _entries(file, order, big, start)
-        _check_blocks(file, path, size, order, entries)
+        _check_blocks(file, path, size, order, entries, allow_missing_blocks)
 
 
-def _check_blocks(file: BinaryIO, path: str, size: int, order: str, entries: dict[int, Entry]) -> None:
+def _check_blocks(
+    file: BinaryIO, path: str, size: int, order: str, entries: dict[int, Entry], allow_missing_blocks: bool
+) -> None:
     """Check the blocks of one directory: the image, an overview, or a mask."""
     described = entries.get(_METADATA, (2, 0, 0))[1]
     if described > min(size, _MAX_METADATA_BYTES):
@@ -101,7 +109,7 @@ def _check_blocks(file: BinaryIO, path: str, size: int, order: str, entries: dic
     offsets, sizes = (_all(file, order, entries[tag], required) for tag in tags)
     ends = offsets + sizes
     beyond = np.flatnonzero((sizes > 0) & ((ends > size) | (ends < offsets)))
-    if len(beyond):
+    if len(beyond) and not allow_missing_blocks:
         need = int(ends[beyond].max())
         raise RasterUnreadable(
             path,

@@ -133,6 +133,10 @@ def check_opened(path: str, raster: Any) -> None:
                 "Rebuild the overviews (gdaladdo -clean, then gdaladdo), or pass --allow-indirect if you trust its "
                 "source",
             )
+    if raster.driver in ("ENVI", "EHdr") and is_plain(path) and (kind := refused_kind(path)) is not None:
+        raise RasterUnsuitable(
+            path, f"is {kind}; the header beside it describes another file", "Convert it: gdal_translate IN OUT.tif"
+        )
     if raster.driver == "HFA" and is_plain(path):
         _check_folder(path, raster.files)
 
