@@ -141,6 +141,9 @@ class Grid:
         half = np.array([col, col + 1, col])
         rows = np.array([row, row, row + 1])
         cols_there, rows_there = self.pixels_in(other, half, rows)
+        if np.isfinite(cols_there).all() and np.ptp(cols_there) > other.width / 2:
+            # The centre lies on the seam of the other grid's longitudes: measure a quarter of the width away.
+            cols_there, rows_there = self.pixels_in(other, half - self.width / 4, rows)
         if not (np.isfinite(cols_there).all() and np.isfinite(rows_there).all()):
             raise GridMismatch(f"the centre of {self} cannot be projected to the CRS of {other}; check both CRS")
         across = (cols_there[1] - cols_there[0], rows_there[1] - rows_there[0])
