@@ -18,7 +18,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from wasnow.nn.clip import PRESETS, TextTower
+from wasnow.nn.clip_config import PRESETS
+from wasnow.nn.clip_text import TextTower
 from wasnow.nn.clip_words import tokenize, word_tokens
 
 CONTEXT, DATES = 256, 2

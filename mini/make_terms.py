@@ -20,7 +20,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from wasnow.nn import sentence
-from wasnow.nn.terms import HELD_OUT_PHRASINGS, PACKAGED, PHRASINGS, pack_names, stemmed, unpack_names
+from wasnow.nn.term_index import stemmed
+from wasnow.nn.term_phrasings import HELD_OUT_PHRASINGS, PHRASINGS
+from wasnow.nn.terms import PACKAGED, pack_names, unpack_names
 
 LISTS = Path(__file__).with_name("terms")
 

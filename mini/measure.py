@@ -38,7 +38,7 @@ from wasnow.data.mask_folder import open_masks
 from wasnow.models.checkpoint import load
 from wasnow.models.contract import ChangeModel
 from wasnow.nn.fused import fused
-from wasnow.nn.terms import HELD_OUT_PHRASINGS
+from wasnow.nn.term_phrasings import HELD_OUT_PHRASINGS
 from wasnow.synthetic import render_scene
 
 Rgb = NDArray[np.uint8]

@@ -71,8 +71,8 @@ def test_quiet_prints_nothing_and_json_one_object(app, folder):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["get"], 2, "say which weights"),
-        (["get", "remote-clip"], 2, "no weights are called 'remote-clip'"),
+        (["get"], 2, "no weights named"),
+        (["get", "remote-clip"], 2, "unknown weights 'remote-clip'"),
         (["get", "georsclip-vit-l-14"], 2, "pass --activation gelu or --activation quickgelu"),
         (["get", "x", "--name", "y"], 2, "leave one out"),
         (["get", "--name", "y"], 2, "--name is for weights of --from FILE"),
@@ -88,8 +88,8 @@ def test_what_cannot_be_done_is_one_line_and_its_exit_code(app, arguments, code,
 
 def test_without_a_network_a_download_fails_in_one_line(app, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("wasnow.models.clip_weights._check_room", lambda *_: None)
+    monkeypatch.setattr("wasnow.models.clip_weights.download._check_room", lambda *_: None)
     result = run.invoke(app, ["weights", "get", "remoteclip-vit-b-32"])
     assert result.exit_code == 3
-    assert "cannot be fetched" in result.stderr
+    assert "cannot be downloaded" in result.stderr
     assert result.stderr.count("\n") == 1

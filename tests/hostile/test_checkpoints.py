@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from training.tiny import Tiny, register
 from wasnow.cli import app
 from wasnow.errors import CheckpointError, InputError, WasnowError
-from wasnow.models import checkpoint, clip_weights, model_card, sealed
+from wasnow.models import checkpoint, model_card, sealed
+from wasnow.models.clip_weights import store
 from wasnow.models.published.convert import read_weights
 from wasnow.output.change_map import ChangeMap
 from wasnow.output.folder import finished_record
@@ -79,7 +80,7 @@ def test_no_loader_runs_a_pickle(kind: str, suffix: str, payload: Path, tmp_path
         lambda: sealed.read_sealed(path),
         lambda: read_weights(path),
         lambda: find_initial_weights(str(path)),
-        lambda: clip_weights.find(str(path)),
+        lambda: store.find(str(path)),
     )
     for load in loaders:
         with pytest.raises(WasnowError) as caught:

@@ -19,8 +19,9 @@ from parity.fill import fill
 from parity.fill import load as load_fixture
 from parity.published import FOLDER, images
 from wasnow.errors import CheckpointError, DiskFull, DownloadFailed, OutputError, UsageError
-from wasnow.models import clip_weights, sealed
-from wasnow.models.clip_weights import KNOWN, Published
+from wasnow.models import sealed
+from wasnow.models.clip_weights import download, known, store
+from wasnow.models.clip_weights.known import KNOWN, Published
 from wasnow.nn.clip import Clip
 from wasnow.nn.clip_words import tokenize
 
@@ -87,8 +88,8 @@ def close(ours, theirs):
 @torch.no_grad()
 @pytest.mark.parametrize("fixture", FIXTURES)
 def test_converted_weights_answer_what_open_clip_answered(fixture, tmp_path):
-    made = clip_weights.get("tiny", file=save_open_clip(tmp_path / fixture, fixture))
-    clip = clip_weights.load("tiny")
+    made = download.get("tiny", file=save_open_clip(tmp_path / fixture, fixture))
+    clip = store.load("tiny")
     spec, expected = load_fixture(FOLDER, fixture)
     expected = {name: torch.from_numpy(value) for name, value in expected.items()}
     pooled, patches = (functional.normalize(each, dim=-1) for each in clip.image(images(fixture)[0]))
@@ -106,8 +107,8 @@ def test_the_two_activations_answer_differently_with_the_same_weights(tmp_path):
     file = save_open_clip(tmp_path / "theirs")
     answers = []
     for activation in ("gelu", "quickgelu"):
-        clip_weights.get(activation, file=file, activation=activation)
-        answers.append(clip_weights.load(activation).image(images("openclip_tiny")[0])[0])
+        download.get(activation, file=file, activation=activation)
+        answers.append(store.load(activation).image(images("openclip_tiny")[0])[0])
     assert not close(answers[0], answers[1])
 
 
@@ -120,8 +121,8 @@ def test_a_folder_as_transformers_writes_it_answers_what_transformers_answers(ac
     if not safe:
         (folder / "model.safetensors").unlink()
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    made = clip_weights.get(file=folder, name="folder")
-    clip = clip_weights.load(made.path)
+    made = download.get(file=folder, name="folder")
+    clip = store.load(made.path)
     ids, shown = tokenize(["water", "solar farm"]), torch.randn(1, 3, 16, 16)
     assert close(clip.text(ids), model.get_text_features(ids).pooler_output)
     assert close(clip.image(shown)[0], model.get_image_features(shown).pooler_output)
@@ -130,15 +131,15 @@ def test_a_folder_as_transformers_writes_it_answers_what_transformers_answers(ac
 
 
 def test_every_number_arrives_and_none_is_added(tmp_path):
-    clip_weights.get("tiny", file=save_open_clip(tmp_path / "theirs"))
-    tensors, _ = sealed.read_sealed(clip_weights.find("tiny"))
+    download.get("tiny", file=save_open_clip(tmp_path / "theirs"))
+    tensors, _ = sealed.read_sealed(store.find("tiny"))
     ours = torch.cat([each.flatten() for each in tensors.values()]).sort().values
     theirs = torch.cat([each.flatten() for each in their_weights().values()]).sort().values
     assert torch.equal(ours, theirs)
 
 
 def test_the_file_is_the_state_of_a_network_that_has_a_clip(tmp_path):
-    made = clip_weights.get("tiny", file=save_open_clip(tmp_path / "theirs"))
+    made = download.get("tiny", file=save_open_clip(tmp_path / "theirs"))
 
     class Network(torch.nn.Module):
         def __init__(self):
@@ -167,8 +168,8 @@ WRAPPINGS = {
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 def test_what_others_wrap_around_weights_is_taken_off(wrapping, tmp_path):
-    made = clip_weights.get("tiny", file=save_open_clip(tmp_path / "theirs", wrap=WRAPPINGS[wrapping]))
-    ours = clip_weights.load("tiny").state_dict()
+    made = download.get("tiny", file=save_open_clip(tmp_path / "theirs", wrap=WRAPPINGS[wrapping]))
+    ours = store.load("tiny").state_dict()
     exact = {
         name: each.half().float() if wrapping == "half precision" else each for name, each in their_weights().items()
     }
@@ -183,8 +184,8 @@ def test_what_others_wrap_around_weights_is_taken_off(wrapping, tmp_path):
 
 def test_the_same_weights_give_the_same_bytes(tmp_path):
     file = save_open_clip(tmp_path / "theirs")
-    first = clip_weights.get("tiny", file=file).path.read_bytes()
-    assert clip_weights.get("tiny", file=file, overwrite=True).path.read_bytes() == first
+    first = download.get("tiny", file=file).path.read_bytes()
+    assert download.get("tiny", file=file, overwrite=True).path.read_bytes() == first
 
 
 # --- what is not said is not guessed --------------------------------------------------------------------------------
@@ -222,23 +223,23 @@ def usual_widths():
 def test_an_activation_that_nobody_says_is_asked_for(tmp_path):
     torch.save(usual_widths(), tmp_path / "theirs.pt")
     with pytest.raises(UsageError, match=r"pass --activation gelu .* or --activation quickgelu"):
-        clip_weights.get("mine", file=tmp_path / "theirs.pt")
-    assert clip_weights.stored() == []
-    made = clip_weights.get("mine", file=tmp_path / "theirs.pt", activation="gelu")
+        download.get("mine", file=tmp_path / "theirs.pt")
+    assert store.stored() == []
+    made = download.get("mine", file=tmp_path / "theirs.pt", activation="gelu")
     assert (made.config.activation, made.config.image_heads, made.config.text_heads) == ("gelu", 6, 6)
 
 
 def test_heads_that_nobody_says_are_asked_for(tmp_path):
     torch.save(their_weights(), tmp_path / "theirs.pt")
     with pytest.raises(
-        CheckpointError, match=r"how many attention heads its image tower of width 64 .* open_clip_config"
+        CheckpointError, match=r"number of attention heads of its image tower of width 64 .* open_clip_config"
     ):
-        clip_weights.get("mine", file=tmp_path / "theirs.pt", activation="gelu")
+        download.get("mine", file=tmp_path / "theirs.pt", activation="gelu")
 
 
 def test_an_unknown_activation_is_refused_with_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'quickgelu'"):
-        clip_weights.get("remoteclip-vit-l-14", activation="quick_gelu")
+        download.get("remoteclip-vit-l-14", activation="quick_gelu")
 
 
 def test_towers_of_different_activations_are_refused(tmp_path):
@@ -247,7 +248,7 @@ def test_towers_of_different_activations_are_refused(tmp_path):
     held["vision_config"]["hidden_act"] = "gelu"
     (tmp_path / "folder" / "config.json").write_text(json.dumps(held))
     with pytest.raises(CheckpointError, match="the towers differ in hidden_act"):
-        clip_weights.get(file=tmp_path / "folder")
+        download.get(file=tmp_path / "folder")
 
 
 # --- wrong files --------------------------------------------------------------------------------------------------
@@ -266,28 +267,28 @@ WRONG = {
     ),
     "another shape": (
         lambda state: {**state, "transformer.resblocks.1.mlp.c_fc.weight": torch.zeros(7, 48)},
-        r"transformer\.resblocks\.1\.mlp\.c_fc\.weight is \(7, 48\), and \(192, 48\) is wanted",
+        r"transformer\.resblocks\.1\.mlp\.c_fc\.weight has shape \(7, 48\) instead of \(192, 48\)",
     ),
     "something more": (
         lambda state: {**state, "visual.head.weight": torch.zeros(2, 3)},
-        r"it holds visual\.head\.weight \(2, 3\), which CLIP does not have",
+        r"it has visual\.head\.weight \(2, 3\), which CLIP does not have",
     ),
     "positions of no square": (
         lambda state: {**state, "visual.positional_embedding": torch.zeros(12, 64)},
-        "12 rows, which are no square grid and one",
+        "12 rows instead of a square number plus 1",
     ),
     "the image tower alone": (
         lambda state: {name: each for name, each in state.items() if name.startswith("visual.")},
-        "holds the image tower of a CLIP without its text tower",
+        "has the image tower of a CLIP without the text tower",
     ),
     "a ResNet": (
         lambda state: {"visual.layer1.0.conv1.weight": torch.zeros(1), "transformer.x": torch.zeros(1)},
         r"a CLIP with a ResNet; use one with a vision transformer",
     ),
-    "another network": (lambda state: {"conv1.weight": torch.zeros(1)}, r"holds no CLIP: its first tensor is conv1"),
+    "another network": (lambda state: {"conv1.weight": torch.zeros(1)}, r"not a CLIP: its first tensor is conv1"),
     "no numbers": (
         lambda state: {**state, "ln_final.bias": torch.full((48,), float("nan"))},
-        "ln_final.bias holds NaN",
+        "ln_final.bias has NaN",
     ),
 }
 
@@ -296,24 +297,24 @@ WRONG = {
 def test_a_wrong_file_is_refused_with_the_first_difference(fault, tmp_path):
     wrap, words = WRONG[fault]
     with pytest.raises(CheckpointError, match=words) as caught:
-        clip_weights.get("tiny", file=save_open_clip(tmp_path / "theirs", wrap=wrap))
+        download.get("tiny", file=save_open_clip(tmp_path / "theirs", wrap=wrap))
     assert "\n" not in str(caught.value)
-    assert clip_weights.stored() == []
+    assert store.stored() == []
 
 
 def test_the_image_tower_of_transformers_alone_is_refused(tmp_path):
     hugging_face().vision_model.save_pretrained(tmp_path / "folder")
     file = tmp_path / "folder" / "model.safetensors"
     save_file({f"vision_model.{name}": each for name, each in hugging_face().vision_model.state_dict().items()}, file)
-    with pytest.raises(CheckpointError, match="without its text tower"):
-        clip_weights.get("half", file=file, activation="gelu")
+    with pytest.raises(CheckpointError, match="without the text tower"):
+        download.get("half", file=file, activation="gelu")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_torchscript_archive_is_refused_with_a_way_on(tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "ViT-L-14.pt")
     with pytest.raises(CheckpointError, match=r"a TorchScript archive.*wasnow weights get openai-vit-l-14"):
-        clip_weights.get(file=tmp_path / "ViT-L-14.pt", activation="quickgelu")
+        download.get(file=tmp_path / "ViT-L-14.pt", activation="quickgelu")
 
 
 class Evil:
@@ -324,86 +325,86 @@ class Evil:
 def test_a_pickle_that_would_run_something_is_refused(tmp_path, capsys):
     torch.save({**their_weights(), "x": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(CheckpointError, match="could run code"):
-        clip_weights.get(file=tmp_path / "evil.pt")
+        download.get(file=tmp_path / "evil.pt")
     assert "run" not in capsys.readouterr().out
 
 
 def test_a_file_cut_short_a_missing_one_and_an_empty_folder_are_refused(tmp_path):
     file = save_open_clip(tmp_path / "theirs")
     file.write_bytes(file.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match="cut short"):
-        clip_weights.get(file=file)
+    with pytest.raises(CheckpointError, match="truncated"):
+        download.get(file=file)
     with pytest.raises(CheckpointError, match="no such file or folder"):
-        clip_weights.get(file=tmp_path / "nothing.pt")
+        download.get(file=tmp_path / "nothing.pt")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"a folder without model\.safetensors or"):
-        clip_weights.get(file=tmp_path / "empty")
+        download.get(file=tmp_path / "empty")
 
 
 # --- finding --------------------------------------------------------------------------------------------------------
 
 
 def test_weights_are_found_by_name_and_by_path(tmp_path):
-    made = clip_weights.get("tiny", file=save_open_clip(tmp_path / "theirs"))
-    assert clip_weights.find("tiny") == clip_weights.find(made.path) == made.path
-    assert [one.name for one in clip_weights.stored()] == ["tiny"]
+    made = download.get("tiny", file=save_open_clip(tmp_path / "theirs"))
+    assert store.find("tiny") == store.find(made.path) == made.path
+    assert [one.name for one in store.stored()] == ["tiny"]
 
 
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ("remoteclip-vit-l-14", r"not here yet; get them with wasnow weights get remoteclip-vit-l-14, .*--from FILE"),
+        ("remoteclip-vit-l-14", r"not in the cache yet; get them with wasnow weights get remoteclip-vit-l-14, .*--from FILE"),
         ("remoteclip-vit-l-15", "did you mean 'remoteclip-vit-l-14'"),
         ("some/where.safetensors", "no such file; check the path"),
     ],
 )
 def test_absent_weights_say_which_command_brings_them(asked, words):
     with pytest.raises(CheckpointError, match=words):
-        clip_weights.find(asked)
+        store.find(asked)
 
 
 def test_weights_as_others_publish_them_are_not_taken_for_converted_ones(tmp_path):
     file = save_open_clip(tmp_path / "theirs")
     with pytest.raises(CheckpointError, match=r"convert them once with wasnow weights get --from"):
-        clip_weights.find(file)
+        store.find(file)
     hugging_face().save_pretrained(tmp_path / "folder")
     for path in (tmp_path / "folder", tmp_path / "folder" / "model.safetensors"):
         with pytest.raises(CheckpointError, match=r"once with wasnow weights get --from"):
-            clip_weights.find(path)
+            store.find(path)
 
 
 def test_a_trained_model_is_not_taken_for_weights(tmp_path):
     sealed.write_sealed(tmp_path / "best.safetensors", {"x": torch.zeros(1)}, {"format": 1})
-    with pytest.raises(CheckpointError, match="holds no CLIP weights, but a trained model"):
-        clip_weights.find(tmp_path / "best.safetensors")
+    with pytest.raises(CheckpointError, match="a trained model instead of CLIP weights"):
+        store.find(tmp_path / "best.safetensors")
 
 
 def test_damage_in_the_cache_is_seen_when_loading(tmp_path):
-    made = clip_weights.get("tiny", file=save_open_clip(tmp_path / "theirs"))
+    made = download.get("tiny", file=save_open_clip(tmp_path / "theirs"))
     held = bytearray(made.path.read_bytes())
     held[-100] ^= 1
     made.path.write_bytes(held)
     with pytest.raises(CheckpointError, match="checksum"):
-        clip_weights.load("tiny")
+        store.load("tiny")
 
 
 def test_a_name_is_not_given_to_other_weights_unless_asked(tmp_path):
     file = save_open_clip(tmp_path / "theirs")
-    made = clip_weights.get("tiny", file=file)
-    assert clip_weights.get("tiny", file=file) == made
+    made = download.get("tiny", file=file)
+    assert download.get("tiny", file=file) == made
     other = save_open_clip(tmp_path / "others", "openclip_tiny_quickgelu", wrap=lambda state: {"state_dict": state})
     with pytest.raises(OutputError, match="pass --overwrite"):
-        clip_weights.get("tiny", file=other)
+        download.get("tiny", file=other)
     with pytest.raises(OutputError, match="pass --overwrite"):
-        clip_weights.get("tiny", file=file, activation="quickgelu")
-    assert clip_weights.get("tiny", file=other, overwrite=True).config.activation == "quickgelu"
+        download.get("tiny", file=file, activation="quickgelu")
+    assert download.get("tiny", file=other, overwrite=True).config.activation == "quickgelu"
 
 
 def test_weights_are_called_after_their_file_where_no_name_is_given(tmp_path):
     file = save_open_clip(tmp_path / "theirs").rename(tmp_path / "theirs" / "My Own CLIP (2).pt")
-    assert clip_weights.get(file=file).name == "my-own-clip-2"
-    with pytest.raises(UsageError, match="cannot be a name"):
-        clip_weights.get("../up", file=file)
+    assert download.get(file=file).name == "my-own-clip-2"
+    with pytest.raises(UsageError, match="not a valid name"):
+        download.get("../up", file=file)
 
 
 # --- downloading, without a network ---------------------------------------------------------------------------------
@@ -418,7 +419,7 @@ def hub(tmp_path, monkeypatch):
     published = Published(
         "someone/clip", "file.pt", "gelu", "c0ffee0", file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest()
     )
-    monkeypatch.setattr(clip_weights, "KNOWN", {**KNOWN, "known": published})
+    monkeypatch.setattr(known, "KNOWN", {**KNOWN, "known": published})
     asked = []
 
     def download(repo, name, *, revision, local_dir):
@@ -430,18 +431,16 @@ def hub(tmp_path, monkeypatch):
 
 
 def publish(monkeypatch, published, **changes):
-    monkeypatch.setattr(
-        clip_weights, "KNOWN", {**clip_weights.KNOWN, "known": dataclasses.replace(published, **changes)}
-    )
+    monkeypatch.setattr(known, "KNOWN", {**known.KNOWN, "known": dataclasses.replace(published, **changes)})
 
 
 def test_known_weights_are_fetched_once_checked_and_converted(hub, tmp_path):
     asked, published, _ = hub
-    made = clip_weights.get("known")
+    made = download.get("known")
     assert asked == [("someone/clip", "file.pt", "c0ffee0")]
     assert made.verified
     assert (made.sha256, made.source) == (published.sha256, "someone/clip file.pt @ c0ffee0")
-    assert clip_weights.get("known") == made
+    assert download.get("known") == made
     assert len(asked) == 1
     # What was downloaded is not kept beside what was made of it.
     left = [path.relative_to(tmp_path / "cache") for path in (tmp_path / "cache").rglob("*") if path.is_file()]
@@ -450,45 +449,45 @@ def test_known_weights_are_fetched_once_checked_and_converted(hub, tmp_path):
 
 def test_a_file_of_ones_own_is_checked_against_what_was_published(hub, tmp_path):
     asked, _, file = hub
-    made = clip_weights.get("known", file=file)
+    made = download.get("known", file=file)
     assert made.verified
     assert not asked
     torch.save({**usual_widths(), "logit_scale": torch.tensor(1.0)}, file)
-    with pytest.raises(CheckpointError, match=r"its sha256 is .*\.\.\., and .*\.\.\. was published"):
-        clip_weights.get("known", file=file, overwrite=True)
+    with pytest.raises(CheckpointError, match=r"its sha256 is .*\.\.\. instead of the published .*\.\.\."):
+        download.get("known", file=file, overwrite=True)
 
 
 def test_a_published_file_is_recognised_whatever_it_is_called(hub, tmp_path):
     _, published, file = hub
     shutil.copy(file, tmp_path / "x.pt")
-    made = clip_weights.get(file=tmp_path / "x.pt")
+    made = download.get(file=tmp_path / "x.pt")
     assert (made.name, made.config.activation, made.verified) == ("known", published.activation, True)
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"), [({"size": 7}, "7 were published"), ({"sha256": "0" * 64}, r"and 0{16}\.\.\. was published")]
+    ("changes", "words"), [({"size": 7}, "instead of the published 7"), ({"sha256": "0" * 64}, r"instead of the published 0{16}")]
 )
 def test_a_download_that_is_not_the_published_file_is_thrown_away(hub, monkeypatch, tmp_path, changes, words):
     publish(monkeypatch, hub[1], **changes)
     with pytest.raises(CheckpointError, match=words):
-        clip_weights.get("known")
+        download.get("known")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_without_a_published_digest_the_one_that_came_is_recorded_and_called_unverified(hub, monkeypatch):
     digest = hub[1].sha256
     publish(monkeypatch, hub[1], size=None, sha256=None)
-    made = clip_weights.get("known")
+    made = download.get("known")
     assert not made.verified
-    assert clip_weights.header(made.path)["sha256"] == digest
+    assert store.header(made.path)["sha256"] == digest
 
 
 def test_without_a_known_activation_nothing_is_downloaded(hub, monkeypatch):
     publish(monkeypatch, hub[1], activation=None)
     with pytest.raises(UsageError, match="pass --activation gelu or --activation quickgelu"):
-        clip_weights.get("known")
+        download.get("known")
     assert not hub[0]
-    assert clip_weights.get("known", activation="quickgelu").config.activation == "quickgelu"
+    assert download.get("known", activation="quickgelu").config.activation == "quickgelu"
 
 
 @pytest.mark.parametrize(
@@ -497,44 +496,44 @@ def test_without_a_known_activation_nothing_is_downloaded(hub, monkeypatch):
         (
             ConnectionError("nobody\nthere"),
             DownloadFailed,
-            r"cannot be fetched \(ConnectionError: nobody there\); check",
+            r"cannot be downloaded \(ConnectionError: nobody there\); check",
         ),
-        (OSError(errno.ENOSPC, "No space left on device"), DiskFull, "no room left"),
+        (OSError(errno.ENOSPC, "No space left on device"), DiskFull, "no space left"),
     ],
 )
 def test_a_download_that_fails_is_one_line_and_leaves_nothing_in_the_cache(hub, monkeypatch, error, kind, words):
-    def download(*_, local_dir, **__):
+    def interrupted(*_, local_dir, **__):
         (local_dir / "file.pt.incomplete").write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", interrupted)
     with pytest.raises(kind, match=words) as caught:
-        clip_weights.get("known")
+        download.get("known")
     assert "\n" not in str(caught.value)
-    assert clip_weights.stored() == []
+    assert store.stored() == []
 
 
 def test_a_real_client_without_a_network_says_so(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(clip_weights, "_check_room", lambda *_: None)
+    monkeypatch.setattr(download, "_check_room", lambda *_: None)
     with pytest.raises(
-        DownloadFailed, match=r"chendelong/RemoteCLIP/RemoteCLIP-ViT-B-32\.pt cannot be fetched .*--from"
+        DownloadFailed, match=r"chendelong/RemoteCLIP/RemoteCLIP-ViT-B-32\.pt cannot be downloaded .*--from"
     ):
-        clip_weights.get("remoteclip-vit-b-32")
+        download.get("remoteclip-vit-b-32")
 
 
 def test_too_small_a_disk_is_seen_before_the_download(hub, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("usage", "free")(hub[1].size))
-    with pytest.raises(DiskFull, match="are needed while converting"):
-        clip_weights.get("known")
+    with pytest.raises(DiskFull, match="are required while converting"):
+        download.get("known")
     assert not hub[0]
 
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UsageError, match=r"did you mean 'openai-vit-l-14'.*georsclip-vit-h-14"):
-        clip_weights.get("openai-vitl-14")
-    with pytest.raises(UsageError, match="say which weights"):
-        clip_weights.get()
+        download.get("openai-vitl-14")
+    with pytest.raises(UsageError, match="no weights named"):
+        download.get()
 
 
 def test_what_is_known_of_published_weights_is_well_formed():

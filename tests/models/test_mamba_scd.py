@@ -107,9 +107,9 @@ def test_paths_are_left_out_for_whole_images_and_the_mean_stays():
     ("wrong", "message"),
     [
         ({"depth": 2}, "did you mean 'depths'"),
-        ({"depths": (2, 2)}, "one a stage"),
-        ({"width": 7}, "even number"),
-        ({"drop_path": 1.0}, "between 0 and 1"),
+        ({"depths": (2, 2)}, "one per stage"),
+        ({"width": 7}, "must be even"),
+        ({"drop_path": 1.0}, "at least 0 and below 1"),
     ],
 )
 def test_an_encoder_that_cannot_be_is_refused(wrong, message):
@@ -214,7 +214,7 @@ def test_published_weights_of_another_size_are_refused(size):
     assert network.config()["size"] == size
     width = PRESETS[size].width // 2
     stem = {"encoder.patch_embed.0.weight": torch.zeros(width + 1, 3, 3, 3)}
-    with pytest.raises(CheckpointError, match=rf"wants \({width}, 3, 3, 3\)"):
+    with pytest.raises(CheckpointError, match=rf"instead of \({width}, 3, 3, 3\)"):
         fit(Path("theirs.pth"), network, stem, upstream.names, called=f"mamba-scd-{size}")
 
 

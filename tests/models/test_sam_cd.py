@@ -415,7 +415,7 @@ def test_it_binds_to_its_own_classes_and_to_none_where_it_has_none():
         ({"priors": "atention"}, UsageError, "did you mean 'attention'"),
         ({"empty": "zeros"}, UsageError, "did you mean 'zero'"),
         ({"fusion": "mean"}, UsageError, "is none of max, sum"),
-        ({"encoder": "mit-b5"}, UsageError, "known are mit-b0, mit-b1, mit-b2"),
+        ({"encoder": "mit-b5"}, UsageError, "use one of mit-b0, mit-b1, mit-b2"),
         ({"reductions": [8, 4, 2]}, UsageError, "four numbers that divide 8, 4, 2 and 1"),
         ({"reductions": [16, 4, 2, 1]}, UsageError, "four numbers that divide 8, 4, 2 and 1"),
         ({"width": 0}, UsageError, "width must be at least 1"),

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from transformers import CLIPConfig, CLIPModel
 
 from wasnow.errors import UsageError
-from wasnow.nn.clip import ACTIVATIONS, PRESETS, Clip, ClipConfig
+from wasnow.nn.clip import Clip
+from wasnow.nn.clip_config import ACTIVATIONS, PRESETS, ClipConfig
 from wasnow.nn.clip_words import tokenize
 
 TINY = ClipConfig(
@@ -194,7 +195,7 @@ def test_what_stands_behind_eos_changes_nothing():
 
 
 def test_a_text_without_eos_is_refused():
-    with pytest.raises(ValueError, match="without EOS"):
+    with pytest.raises(ValueError, match="has no EOS"):
         random_clip().text(torch.tensor([[49406, 5, 0]]))
 
 
@@ -335,8 +336,8 @@ def test_a_description_survives_json():
         ({"activation": "quick_gelu"}, "did you mean 'quickgelu'"),
         ({"image_heads": 5}, "5 heads do not divide the image width 24"),
         ({"patch": 5}, "patches of 5 px do not divide images of 16 px"),
-        ({"text_layers": 0}, "text_layers 0"),
-        ({"widht": 3}, "no setting 'widht'"),
+        ({"text_layers": 0}, "text_layers is 0"),
+        ({"widht": 3}, "unknown CLIP setting 'widht'"),
     ],
 )
 def test_a_description_of_no_network_is_refused(change, words):

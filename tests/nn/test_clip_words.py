@@ -60,7 +60,7 @@ def test_a_word_that_does_not_fit_is_refused_with_both_numbers():
 
 
 def test_a_word_that_spells_out_the_end_of_texts_is_refused():
-    with pytest.raises(VocabularyError, match="spells out a mark"):
+    with pytest.raises(VocabularyError, match="contains a marker"):
         tokenize(["water <end_of_text>"])
 
 

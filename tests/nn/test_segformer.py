@@ -149,11 +149,11 @@ def test_a_new_network_carries_signals_as_strong_as_they_came():
 @pytest.mark.parametrize(
     ("encoder", "advice"),
     [
-        ("mit-b9", "known are mit-b0, mit-b1, mit-b2; did you mean 'mit-b"),
+        ("mit-b9", "use one of mit-b0, mit-b1, mit-b2; did you mean 'mit-b"),
         ({"widths": (8, 16, 40, 64), "dephts": (1, 1, 1, 1)}, "did you mean 'depths'"),
         ({"depths": (1, 1, 1, 1)}, "widths are missing"),
-        ({"widths": (8, 16, 40)}, "four whole numbers"),
-        ({"widths": (8, 16, 41, 64)}, "do not divide into"),
+        ({"widths": (8, 16, 40)}, "four positive integers"),
+        ({"widths": (8, 16, 41, 64)}, "must be multiples of the heads"),
         ({"widths": (8, 16, 40, 64), "reductions": (16, 4, 2, 1)}, "must divide 8, 4, 2 and 1"),
     ],
 )

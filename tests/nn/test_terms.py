@@ -16,7 +16,9 @@ from torch.nn.functional import normalize
 
 from wasnow.errors import VocabularyError
 from wasnow.nn import sentence, terms
-from wasnow.nn.terms import HEAD_WEIGHT, HELD_OUT_PHRASINGS, PHRASINGS, TermTable, stemmed
+from wasnow.nn.term_index import HEAD_WEIGHT, stemmed
+from wasnow.nn.term_phrasings import HELD_OUT_PHRASINGS, PHRASINGS
+from wasnow.nn.terms import TermTable
 
 ROOT = Path(__file__).parents[2]
 TABLE = TermTable()
@@ -65,7 +67,7 @@ def test_every_term_is_found_as_itself():
 
 def test_terms_as_the_table_writes_them_need_no_index(monkeypatch):
     answers = TABLE.find(TERMS)[0]
-    monkeypatch.setattr(terms._Index, "of", lambda *_: pytest.fail("an index was made"))
+    monkeypatch.setattr(terms.TermIndex, "of", lambda *_: pytest.fail("an index was made"))
     assert torch.equal(TermTable().find(TERMS)[0], answers)
     monkeypatch.undo()
     # The other road leads there too.
@@ -174,7 +176,7 @@ def test_answers_stand_in_the_order_of_the_phrases(phrases):
 
 def test_a_phrase_is_taken_as_the_terms_inside_it_the_noun_weighing_more():
     found, remarks = TABLE.find(["brick hut"])
-    assert remarks == (f"'brick hut' is none of the {len(TABLE):,} terms of this model: taken as 'brick' and 'hut'",)
+    assert remarks == (f"'brick hut' is not among the {len(TABLE):,} terms of this model: using 'brick' and 'hut'",)
     expected = row("brick") + HEAD_WEIGHT * row("hut")
     torch.testing.assert_close(found[0], normalize(expected, dim=0), atol=1e-6, rtol=0)
     assert found[0] @ row("hut") > found[0] @ row("brick")
@@ -195,7 +197,7 @@ def test_the_noun_stands_before_a_preposition_but_not_before_of_after_a_measure(
 
 def test_the_longest_terms_inside_win():
     (remark,) = TABLE.find(["big indoor swimming pool complex"])[1]
-    assert remark.endswith("taken as 'swimming pool complex'")
+    assert remark.endswith("using 'swimming pool complex'")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,7 @@ def test_the_longest_terms_inside_win():
 )
 def test_a_slip_of_spelling_is_understood_and_said(slip, term):
     found, (remark,) = TABLE.find([slip])
-    assert remark.endswith(f"taken as {term!r}")
+    assert remark.endswith(f"using {term!r}")
     torch.testing.assert_close(found[0], row(term), atol=1e-6, rtol=0)
 
 
@@ -248,14 +250,14 @@ def test_what_is_near_nothing_is_refused_in_one_line_with_advice(phrase):
 def test_a_refusal_suggests_up_to_three_terms():
     with pytest.raises(VocabularyError, match="use 'red building' or 'red roof' or 'red car'") as caught:
         TABLE.find(["red"])
-    suggested = re.search(r"use (.*?), or let", str(caught.value))[1].split(" or ")
+    suggested = re.search(r"use (.*?), or install", str(caught.value))[1].split(" or ")
     assert [TABLE.find([each.strip("'")])[1] for each in suggested] == [()] * 3
 
 
 def test_a_phrase_of_a_thousand_words_is_answered():
     found, (remark,) = TABLE.find([" ".join(["purple", "house"] * 500)])
     assert found.norm() == pytest.approx(1)
-    assert remark.endswith("taken as 'house'")
+    assert remark.endswith("using 'house'")
     assert len(remark) < 300
 
 
@@ -319,7 +321,7 @@ def test_a_checkpoint_brings_its_own_table_of_another_size():
     assert network.words.terms == SMALL
     assert (len(network.words), network.words.width) == (3, 4)
     assert network.words.find(["lakes"])[0].tolist() == [[0, 1, 0, 0]]
-    with pytest.raises(VocabularyError, match="none of the 3 terms"):
+    with pytest.raises(VocabularyError, match="not among the 3 terms"):
         network.words.find(["building"])
 
 
@@ -342,7 +344,7 @@ def test_a_loaded_table_shares_no_memory_with_what_it_came_from():
 )
 def test_a_broken_table_is_refused_and_the_old_one_kept(broken):
     table = TermTable()
-    with pytest.raises(RuntimeError, match="no table of terms"):
+    with pytest.raises(RuntimeError, match="not a table of terms"):
         table.load_state_dict({**small_table().state_dict(), **broken})
     assert table.terms == TERMS
 
@@ -392,7 +394,7 @@ def test_the_examples_in_the_docs_are_so(written, taken):
         return
     found, remarks = TABLE.find([written])
     if " and " in taken or not taken.endswith("(as it is)"):
-        assert remarks[0].endswith("taken as " + re.sub(r"`([^`]+)`", r"'\1'", taken))
+        assert remarks[0].endswith("using " + re.sub(r"`([^`]+)`", r"'\1'", taken))
     else:
         assert remarks == ()
         torch.testing.assert_close(found[0], row(taken.split("`")[1]), atol=1e-6, rtol=0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wasnow.errors import CheckpointError
-from wasnow.models.clip_weights import cache
+from wasnow.models.clip_weights.store import cache
 from wasnow.priors.weights import FAMILIES, PUBLISHED, find_weights, load_network, load_tokenizer
 
 
@@ -28,7 +28,7 @@ def test_weights_are_found_by_folder_and_by_name(copy):
 
 def test_folders_in_the_cache_do_not_disturb_the_list_of_clip_weights(copy):
     """`wasnow weights` lists CLIP weights, which are files in the same folder."""
-    from wasnow.models.clip_weights import stored
+    from wasnow.models.clip_weights.store import stored
 
     shutil.copytree(copy("sam"), cache() / "sam-vit-base")
     assert stored() == []

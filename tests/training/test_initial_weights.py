@@ -295,7 +295,7 @@ def test_other_releases_of_vmamba_are_refused(tmp_path: Path):
     first = {"patch_embed.proj.weight": (96, 3, 4, 4), "layers.0.blocks.0.self_attention.in_proj.weight": (384, 96)}
     for number, tensors in enumerate((narrow, like(first))):
         torch.save(tensors, tmp_path / f"{number}.pth")
-        with pytest.raises(CheckpointError, match=r"another release of VMamba: wanted are vssm_tiny_0230") as error:
+        with pytest.raises(CheckpointError, match=r"another release of VMamba; use vssm_tiny_0230") as error:
             begun(tmp_path / f"{number}.pth", "mamba-scd")
         assert "\n" not in str(error.value)
 
@@ -322,7 +322,7 @@ def test_a_segformer_of_the_hub_may_be_a_pickle_too(tmp_path: Path):
 
 def test_a_pickle_that_holds_more_than_tensors_is_refused_in_one_line(tmp_path: Path):
     torch.save({"conv1.weight": torch.zeros(1), "more": Path("x")}, tmp_path / "resnet34.pth")
-    with pytest.raises(CheckpointError, match="could run code when it is read, so it is refused") as error:
+    with pytest.raises(CheckpointError, match="could run code when it is read") as error:
         find_initial_weights(str(tmp_path / "resnet34.pth"))
     assert "\n" not in str(error.value)
 

@@ -221,7 +221,7 @@ def test_weights_of_another_clip_name_the_first_key_that_differs(weights: Path, 
 def test_weights_that_are_not_there_name_the_command_that_gets_them(
     start: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("wasnow.models.clip_weights.cache", lambda: tmp_path)
+    monkeypatch.setattr("wasnow.models.clip_weights.store.cache", lambda: tmp_path)
     with pytest.raises(CheckpointError, match=rf"{advice}.*; or name another file with --set start=FILE.*start=null$"):
         run(tmp_path / "run", semantic(f"start={start}"))
 

@@ -25,7 +25,8 @@ def weights(context: typer.Context, as_json: bool = JSON, debug: bool = DEBUG) -
     """List the weights that are here, and those that can be fetched by name."""
     if context.invoked_subcommand is not None:
         return
-    from wasnow.models.clip_weights import KNOWN, cache, describe, stored
+    from wasnow.models.clip_weights.known import KNOWN
+    from wasnow.models.clip_weights.store import cache, describe, stored
 
     here = stored()
     missing = [name for name in KNOWN if name not in {one.name for one in here}]
@@ -71,8 +72,8 @@ def get(
 ) -> None:
     """Fetch CLIP weights, or take them from a file; check them, convert them once, keep them."""
     from wasnow.errors import UsageError
-    from wasnow.models.clip_weights import describe
-    from wasnow.models.clip_weights import get as get_weights
+    from wasnow.models.clip_weights.download import get as get_weights
+    from wasnow.models.clip_weights.store import describe
 
     if name is not None and called is not None:
         raise UsageError(f"both {name} and --name {called} are given; leave one out")

@@ -115,7 +115,7 @@ class ChangeMask(FixedVocabularyNetwork):
         normalisation: of `NORMALISATIONS`; the published encoder was trained with ``imagenet``.
 
     Raises:
-        VocabularyError: there are no words, or one is empty or occurs twice.
+        VocabularyError: no class words, or one is empty or occurs twice.
         UsageError: unknown normalisation.
     """
 

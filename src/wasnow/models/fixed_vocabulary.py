@@ -24,7 +24,7 @@ class FixedVocabularyNetwork(Network):
         normalisation: of `NORMALISATIONS`.
 
     Raises:
-        VocabularyError: there are no words, or one is empty or occurs twice.
+        VocabularyError: no class words, or one is empty or occurs twice.
         UsageError: unknown normalisation.
     """
 

@@ -158,7 +158,7 @@ class HRSCD(FixedVocabularyNetwork):
         normalisation: of `NORMALISATIONS`; ``second`` for weights trained with the code of Ding et al.
 
     Raises:
-        VocabularyError: there are no words, or one is empty or occurs twice.
+        VocabularyError: no class words, or one is empty or occurs twice.
         UsageError: unknown normalisation.
     """
 

@@ -132,7 +132,7 @@ class MambaSCD(FixedVocabularyNetwork):
             is not part of `config`, and a checkpoint can be loaded anywhere.
 
     Raises:
-        VocabularyError: there are no words, or one is empty or occurs twice.
+        VocabularyError: no class words, or one is empty or occurs twice.
         UsageError: unknown size, normalisation, scan or encoder field.
     """
 

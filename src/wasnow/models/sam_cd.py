@@ -97,7 +97,7 @@ class SAMCD(Network):
         words: the words of the prior masks.
 
     Raises:
-        VocabularyError: a word or class is empty or occurs twice, or there are no words.
+        VocabularyError: no words, or a word or class is empty or occurs twice.
         UsageError: unknown or incompatible options.
     """
 

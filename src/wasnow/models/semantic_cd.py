@@ -39,7 +39,8 @@ from wasnow.models.network import Network
 from wasnow.models.registry import MODELS
 from wasnow.models.semantic_cd_decoders import FixedDecoder, OpenDecoder
 from wasnow.models.sscd_l import SECOND_WORDS
-from wasnow.nn.clip import PRESETS, Clip, ClipConfig
+from wasnow.nn.clip import Clip
+from wasnow.nn.clip_config import PRESETS, ClipConfig
 from wasnow.nn.filters import BiTemporalFilter, Start
 from wasnow.nn.layers import pad_to_multiple, resize
 from wasnow.nn.normalise import Normalise

@@ -39,7 +39,8 @@ from wasnow.nn.efficientnet_lite import BLOCKS, OUTPUTS, WIDTHS, EfficientNetLit
 from wasnow.nn.filters import BiTemporalFilter
 from wasnow.nn.normalise import Normalise
 from wasnow.nn.one_pass import convolved
-from wasnow.nn.terms import PHRASINGS, TermTable
+from wasnow.nn.term_phrasings import PHRASINGS
+from wasnow.nn.terms import TermTable
 
 NAME = "semantic-cd-mini"
 WORDS = ("building", "road", "water", "vegetation", "bare ground")
@@ -84,7 +85,7 @@ class SemanticCDMini(Network):
         threshold: what its card calls the change probability from which on a pixel counts as changed.
         gsd_range_m: the ground sampling distances that its card says it was measured at.
         phrasings: for each class further words for the same; in training, one to three are drawn for each batch, so
-            that the words of a class come to lie together. None takes `wasnow.nn.terms.PHRASINGS`.
+            that the words of a class come to lie together. None takes `wasnow.nn.term_phrasings.PHRASINGS`.
         synonyms: phrasings by class word that are averaged, as with ``|``.
 
     Raises:

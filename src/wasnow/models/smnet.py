@@ -229,7 +229,7 @@ class SMNet(FixedVocabularyNetwork):
         normalisation: of `NORMALISATIONS`.
 
     Raises:
-        VocabularyError: there are no words, or one is empty or occurs twice.
+        VocabularyError: no class words, or one is empty or occurs twice.
         UsageError: unknown normalisation.
     """
 

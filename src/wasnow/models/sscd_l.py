@@ -32,7 +32,7 @@ class SSCDL(FixedVocabularyNetwork):
             for the published weights.
 
     Raises:
-        VocabularyError: there are no words, or one is empty or occurs twice.
+        VocabularyError: no class words, or one is empty or occurs twice.
         UsageError: unknown normalisation.
     """
 

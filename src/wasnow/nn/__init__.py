@@ -1,1 +1,1 @@
-"""Blocks that several models share unchanged, and networks of others that models are built from."""
+"""Building blocks that several models share, and networks of others that models are built from."""

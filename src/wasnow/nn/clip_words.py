@@ -1,9 +1,9 @@
-"""Class words as CLIP's text tower reads them, without any file or network.
+"""Class words as token ids for CLIP's text tower, without any file or network.
 
     "low vegetation"  ->  [SOS, 1042, 33947, EOS, 0, 0, ...]
 
-Byte-pair encoding of Radford et al. (2021): 49408 tokens, lower case. The vocabulary lies inside instant-clip-tokenizer
-and its ids equal open_clip's, which also folds white space and composes letters with their accents first.
+Byte-pair encoding of Radford et al. (2021): 49408 tokens, lower case. The vocabulary is part of instant-clip-tokenizer.
+Its ids equal those of open_clip, which also normalises white space and composes accented letters first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SOS, EOS = 49406, 49407
 """The tokens that begin and end a text."""
 
 POSITIONS = 77
-"""Tokens that CLIP's text towers were trained for, SOS and EOS included."""
+"""Number of positions of CLIP's text towers, SOS and EOS included."""
 
 
 @functools.cache
@@ -31,31 +31,29 @@ def _tokenizer() -> Tokenizer:
 
 
 def word_tokens(text: str) -> list[int]:
-    """The tokens of a text, SOS and EOS left out; none for an empty one.
+    """Return the tokens of a text without SOS and EOS; none for an empty text.
 
     Raises:
-        VocabularyError: it spells out the mark of a beginning or an end, which would cut it there.
+        VocabularyError: it contains the marker of a beginning or an end.
     """
     tokens = list(_tokenizer().encode(unicodedata.normalize("NFC", " ".join(text.split()))))
     if any(token >= SOS for token in tokens):
-        raise VocabularyError(
-            f"{text!r} spells out a mark that begins or ends texts; leave what is between < and > out"
-        )
+        raise VocabularyError(f"{text!r} contains a marker of the tokenizer; leave out the part between < and >")
     return tokens
 
 
 def tokenize(words: Sequence[str], length: int | None = None) -> Tensor:
-    """Rows of ids for the text tower.
+    """Return rows of ids for the text tower.
 
     Args:
         words: the texts.
-        length: of the rows; None takes the 77 that CLIP was trained for.
+        length: of the rows; None takes the 77 of CLIP.
 
     Returns:
         ``(K, length)`` int64: SOS, the tokens, EOS, zeros.
 
     Raises:
-        VocabularyError: a text does not fit, or holds the mark of a beginning or an end.
+        VocabularyError: a text does not fit, or contains the marker of a beginning or an end.
     """
     room = POSITIONS if length is None else length
     ids = torch.zeros(len(words), room, dtype=torch.int64)

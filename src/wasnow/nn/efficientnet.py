@@ -1,15 +1,17 @@
-"""EfficientNet-B0: from pixels to maps at five strides, each block weighing its channels by what all places say.
+"""EfficientNet-B0: feature maps at five strides, blocks with squeeze and excitation.
 
     image ─ stem ─┬─ 0, 1, 2 ─┬─ 3, 4 ─┬─ 5 .. 8 ─┬─ 9 .. 15 ─┐
     stride   2    │        4  │     8  │      16  │        32 │
     width   32    ▼       24  ▼    40  ▼     112  ▼       320 ▼      (B, width, H / stride, W / stride), rounded up
 
-A block widens, looks around within each channel, weighs the channels, and narrows:
+A block expands the channels, filters each of them, weights them, and projects to the output channels:
 
-    1x1 BN swish ─ depthwise BN swish ─ * sigmoid(1x1 swish 1x1 mean) ─ 1x1 BN ─ + what came in, where the shape stays
+    1x1 BN swish ─ depthwise BN swish ─ * sigmoid(1x1 swish 1x1 mean) ─ 1x1 BN ─ + input, where the shape stays
+
+The mean is over the whole input, so the maps depend on the tile.
 
 Source: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019, table 1. The
-names of the tensors are those of the PyTorch port that the public ImageNet weights and U-Net encoders come in
+tensors have the names of the PyTorch port of the public ImageNet weights and U-Net encoders
 (``_blocks.3._se_reduce.weight``). The map at stride 16 is taken where those encoders take it: after the first block of
 112 channels. Padding is TensorFlow's SAME, see `efficientnet_lite`.
 """
@@ -22,7 +24,7 @@ from torch.nn import functional
 
 from wasnow.nn.efficientnet_lite import SameConv
 
-# (blocks, kernel, stride of the first, times wider inside, channels)
+# (blocks, kernel, stride of the first, expansion, channels)
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -37,13 +39,13 @@ HEAD = 1280
 """Channels of the layer before the classifier."""
 
 OUTPUTS = (2, 4, 8, 15)
-"""The block whose answer is the map at each of the strides 4, 8, 16 and 32."""
+"""The block whose output is the map at each of the strides 4, 8, 16 and 32."""
 
 WIDTHS = (STEM, 24, 40, 112, 320)
 """Channels of the maps at the strides 2, 4, 8, 16 and 32."""
 
 DROP = 0.2
-"""How often the last block is left out of an image in training; the others less, rising linearly from 0."""
+"""Probability that the last block is skipped for an image in training; rises linearly from 0 over the blocks."""
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -51,15 +53,15 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class Block(nn.Module):
-    """One inverted residual with squeeze and excitation.
+    """An inverted residual block with squeeze and excitation.
 
     Args:
-        inside: channels that come in.
-        out: channels that go out.
+        inside: input channels.
+        out: output channels.
         kernel: of the depthwise convolution.
-        stride: likewise.
-        wider: channels within, over ``inside``; 1 leaves the first convolution out.
-        drop: how often it is left out of an image in training, where it could be: 0..1.
+        stride: of the depthwise convolution.
+        wider: expansion of the channels; 1 omits the first convolution.
+        drop: probability, 0..1, that a residual block is skipped for an image in training.
     """
 
     def __init__(self, inside: int, out: int, kernel: int, stride: int, wider: int, *, drop: float = 0.0) -> None:
@@ -81,7 +83,7 @@ class Block(nn.Module):
         self.drop = drop
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, inside, H, W)`` to ``(B, out, ., .)``."""
+        """Map ``(B, inside, H, W)`` to ``(B, out, ., .)``."""
         inner: Tensor = self._swish0(self._bn0(self._expand_conv(x))) if self.wider else x
         inner = self._swish1(self._bn1(self._depthwise_conv(inner)))
         weights = self._se_expand(functional.silu(self._se_reduce(inner.mean((2, 3), keepdim=True))))
@@ -89,7 +91,7 @@ class Block(nn.Module):
         return x + self._dropped(inner) if self.residual else inner
 
     def _dropped(self, inner: Tensor) -> Tensor:
-        """In training, 0 for some images and stronger for the rest."""
+        """In training, return 0 for some images and scale the others accordingly."""
         if not self.training or self.drop == 0:
             return inner
         kept = torch.rand(len(inner), 1, 1, 1, device=inner.device) >= self.drop
@@ -99,7 +101,7 @@ class Block(nn.Module):
 class EfficientNetB0(nn.Module):
     """The tower, and the layer before its classifier; 4.0 million parameters.
 
-    ``_conv_head`` and ``_bn1`` are read by classifiers alone. They are kept because published encoders hold them.
+    ``_conv_head`` and ``_bn1`` are used by classifiers only. They are kept because published encoders include them.
     """
 
     def __init__(self) -> None:
@@ -124,7 +126,7 @@ class EfficientNetB0(nn.Module):
                     nn.init.zeros_(part.bias)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """``(B, 3, H, W)``, normalised, to maps of `WIDTHS` channels at the strides 2, 4, 8, 16 and 32."""
+        """Map normalised images ``(B, 3, H, W)`` to maps of `WIDTHS` channels at the strides 2, 4, 8, 16 and 32."""
         x = self._swish0(self._bn0(self._conv_stem(images)))
         maps = [x]
         for number, block in enumerate(self._blocks):

@@ -1,15 +1,14 @@
-"""Batch norms and activations folded into the convolutions before them: the same answers, fewer passes over large maps.
+"""Fold batch norms and activations into the preceding convolutions: the same results with fewer passes over large maps.
 
-    training    x ─ conv(w) ─ norm: (. - m) g / s + b ─ activation ─>    s = sqrt(v + eps), m and v from all of training
+    training    x ─ conv(w) ─ norm: (. - m) g / s + b ─ activation ─>    s = sqrt(v + eps), m and v from training
     inference   x ─ conv(w g / s, b - m g / s) and activation ──────>    in one pass: `wasnow.nn.one_pass`
 
-A norm that has stopped learning is a factor and an offset for each channel, and so is what a convolution gives. On a
-processor that waits for memory more than it multiplies, leaving the norm out pays, and so does applying the activation
-while the numbers are at hand. Weights are laid out with their channels last, as the maps of such networks are.
+A batch norm in eval mode is a factor and an offset per channel, and both can be part of the convolution. On a processor
+that is limited by memory bandwidth it pays to omit the norm, and to apply the activation while the values are in the
+cache. Weights are stored with channels last, like the maps of such networks.
 
-What is folded: neighbours in ``nn.Sequential``, the chains of `FOLLOWS`, and those that a class names itself, as
-``follows``; norms into convolutions of images and of stacks of them, and transposed ones. A norm that nobody knows the
-place of stays as it is, which costs time and changes nothing.
+Folded are: neighbours in ``nn.Sequential``, the chains of `FOLLOWS`, and those that a class declares as ``follows``;
+norms into 2-D, 3-D and transposed convolutions. Other norms stay, which costs time and changes nothing.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ FOLLOWS: Mapping[type[nn.Module], tuple[tuple[str, ...], ...]] = {
     ResNet34: (("conv1", "bn1", "relu"),),
     BasicBlock: (("conv1", "bn1"), ("conv2", "bn2")),
 }  # fmt: skip
-"""By the class of a module: convolution, norm, activation, where its ``forward`` gives what each answers to the next
-alone, and asks none of them twice.
+"""Chains of convolution, norm, activation by module class, where ``forward`` passes the output of each only to
+the next and calls each once.
 
-Only of that very class: what a subclass does with its parts is its own affair. Classes of `wasnow.models`, which this
-module does not know, have an attribute ``follows`` of the same kind.
+They apply to exactly that class; a subclass may use its parts differently. Classes of `wasnow.models`, which this
+module does not import, have an attribute ``follows`` of the same kind.
 """
 
 Convolution = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d
@@ -51,17 +50,18 @@ Convolution = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d
 
 @torch.no_grad()
 def fused(network: Network, *, layout: torch.memory_format = torch.channels_last) -> Network:
-    """A copy for inference: in eval mode, each norm of `FOLLOWS` folded; the network itself stays as it is.
+    """Return a copy for inference: in eval mode, with all chains folded; the network itself is unchanged.
 
-    All but convolutions is shared with the network, weights, buffers and words alike, so the copy costs the memory of
-    its convolutions. It takes no gradients, and its state is no longer that of its class: not to be trained or saved.
+    Everything except convolutions is shared with the network: weights, buffers and class words. The copy therefore
+    needs only the memory of its convolutions. It has no gradients, and its state differs from that of its class: do not
+    train or save it.
 
     Args:
-        network: with trained norms, or in eval mode from the start; on any device.
-        layout: of the weights of its convolutions, and so of the maps that come out of them.
+        network: with trained norms; on any device.
+        layout: memory format of the weights of its convolutions, and so of their outputs.
 
     Returns:
-        The same class, answering as ``network.eval()`` does up to rounding (about 1e-6 of the largest number).
+        The same class, with the outputs of ``network.eval()`` up to rounding (about 1e-6 of the largest value).
     """
     seen: dict[int, nn.Module] = {}
     return cast(Network, _fused(network, seen, layout))
@@ -70,7 +70,7 @@ def fused(network: Network, *, layout: torch.memory_format = torch.channels_last
 def _fused(module: nn.Module, seen: dict[int, nn.Module], layout: torch.memory_format) -> nn.Module:
     if id(module) in seen:
         return seen[id(module)]
-    # A copy of the outermost shell; the tables of its parts are still those of the original, and replaced here.
+    # A shallow copy; its tables of parts are those of the original and are replaced here.
     shell = seen[id(module)] = copy.copy(module)
     shell._parameters = dict(module._parameters)
     shell._buffers = dict(module._buffers)
@@ -89,17 +89,17 @@ def _fused(module: nn.Module, seen: dict[int, nn.Module], layout: torch.memory_f
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:
-    """Whether numbers alone say what it does."""
+    """Return whether plain numbers describe the convolution."""
     return conv.padding_mode == "zeros" and not isinstance(conv.padding, str) and not _is_heard(conv)
 
 
 def _is_heard(module: nn.Module) -> bool:
-    """Whether somebody looks at what goes in or comes out, or changes it."""
+    """Return whether the module has forward hooks."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _fold(module: nn.Module, shell: nn.Module, names: Sequence[str], layout: torch.memory_format) -> None:
-    """Fold what follows a convolution into it: a norm, then an activation, as far as that goes."""
+    """Fold what follows a convolution into it: a norm, then an activation, as far as possible."""
     first, *rest = names
     conv = module._modules[first]
     if not isinstance(conv, Convolution):
@@ -124,19 +124,19 @@ def _activates(part: nn.Module | None) -> bool:
 
 
 def _laid_out(weight: Tensor, layout: torch.memory_format) -> nn.Parameter:
-    """Itself, where that is its layout already."""
+    """Return the weight in a memory format; itself, where it has that format already."""
     if weight.is_contiguous(memory_format=layout):
         return cast(nn.Parameter, weight)
     return nn.Parameter(weight.contiguous(memory_format=layout), requires_grad=False)
 
 
 def _chains(module: nn.Module) -> Iterator[tuple[str, ...]]:
-    """Names of parts, each of which sees what the one before answers, and nothing else does."""
+    """Yield names of parts, each of which gets the output of the one before and nothing else."""
     names = list(module._modules)
     if type(module) is nn.Sequential:
         yield from (tuple(names[place : place + 3]) for place in range(len(names) - 1))
     for chain in (*FOLLOWS.get(type(module), ()), *vars(type(module)).get("follows", ())):
-        # A block that does not widen has no first convolution.
+        # A block without expansion has no first convolution.
         if all(name in names for name in chain):
             yield chain
 
@@ -144,20 +144,20 @@ def _chains(module: nn.Module) -> Iterator[tuple[str, ...]]:
 def _folds(conv: Convolution, norm: nn.BatchNorm2d) -> bool:
     return (
         type(conv) in (nn.Conv2d, SameConv, nn.Conv3d, nn.ConvTranspose2d)
-        # The channels that go out of a transposed convolution in groups are not one axis of its weights.
+        # The output channels of a grouped transposed convolution are not one axis of its weights.
         and (type(conv) is not nn.ConvTranspose2d or conv.groups == 1)
         and type(norm) is nn.BatchNorm2d
         and norm.num_features == conv.out_channels
         and not _is_heard(conv)
         and not _is_heard(norm)
-        # A norm without running numbers takes those of each batch, which no weight can know.
+        # A norm without running statistics uses those of each batch and cannot be folded.
         and norm.running_mean is not None
         and norm.running_var is not None
     )
 
 
 def _folded(conv: Convolution, norm: nn.BatchNorm2d, layout: torch.memory_format) -> Convolution:
-    """One convolution for two; counted in float64, because a channel that was always 0 has a tiny deviation."""
+    """Return one convolution for two; computed in float64, because a channel that was always 0 has a tiny deviation."""
     mean, var = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
     factor = (var + norm.eps).rsqrt()
     if norm.weight is not None:
@@ -172,7 +172,7 @@ def _folded(conv: Convolution, norm: nn.BatchNorm2d, layout: torch.memory_format
     weight = (conv.weight.double() * factor.view(across)).to(conv.weight.dtype)
     one = copy.copy(conv)
     one._parameters = {
-        # Of a stack of two images the weights are brought into the shape of an image's by whoever owns them.
+        # The owner of a 3-D convolution brings its weights into the shape of a 2-D one.
         "weight": nn.Parameter(weight.contiguous(memory_format=layout) if weight.ndim == 4 else weight, False),
         "bias": nn.Parameter(offset.to(conv.weight.dtype), requires_grad=False),
     }

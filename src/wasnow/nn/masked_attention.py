@@ -1,23 +1,23 @@
-"""Masked attention: every place looks at the places of interest, and at no others.
+"""Masked attention: every place attends only to the places of interest.
 
     F (B, C, h, w) ─┬───────────────────────────── Q ─┐
                     ├─ r x r conv, LN ─ (h/r, w/r) ─ K ┤ softmax(Q K' / √d + M) V ─ Wo ─ + F ─ LN ─> L, one per word
     P (B, W, h, w) ──── r x r max pool ──────────── M ─┘
 
-    M(q, k) = 0 where P(k) = 1, else -∞                 the same for all queries q, so a mask of keys is all it takes
+    M(q, k) = 0 where P(k) = 1, else -∞                 the same for all queries q, so a mask of keys is sufficient
 
 The mask is that of B. Cheng et al., "Masked-attention mask transformer for universal image segmentation", CVPR 2022
 (Mask2Former), equation 2. Keys and values on a coarser grid, and the heads, are those of SegFormer's encoder.
 
-**What a coarser grid means.** A key is made of r x r places. It is read where any of them is of interest, and then it
-tells of the others in it as well. A key without any is not read: what lies there moves nothing elsewhere, and gets no
-gradient from there. (At its own place it is still the query, and F.)
+**Coarser grids.** A key covers r x r places. It is read if any of them is of interest, and then includes the others. A
+key without places of interest is not read: its features do not affect other places and get no gradient from them. (At
+its own place they are still the query, and F.)
 
-**Nothing of interest.** A softmax over no keys is no number. Where a mask is empty, all keys are read (``global``), or
-the answer is 0 (``zero``); per image and word, whatever the rest of the batch has.
+**Empty masks.** A softmax over no keys is undefined. For an empty mask either all keys are read (``global``), or the
+output is 0 (``zero``), per image and word, whatever the rest of the batch has.
 
-The attention goes through torch's fused kernels, which keep no (h w) x (h w / r²) table of scores; the mask is one flag
-a key, never one a pair.
+The attention uses torch's fused kernels, which store no (h w) x (h w / r²) table of scores. The mask has one flag per
+key, not per pair.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class MaskedAttention(nn.Module):
 
     Args:
         width: C.
-        heads: must divide it.
+        heads: must divide the width.
         reduction: r, how much coarser keys and values are along each side.
-        empty: what an empty mask gives: ``global``, the attention to everything; ``zero``, no feature at all.
+        empty: output for an empty mask: ``global``, attention to everything; ``zero``, no features.
     """
 
     def __init__(self, width: int, heads: int, reduction: int = 1, *, empty: Empty = "global") -> None:
@@ -56,7 +56,7 @@ class MaskedAttention(nn.Module):
         initialise(self)
 
     def forward(self, features: Tensor, masks: Tensor) -> Tensor:
-        """One set of local features per word.
+        """Return one set of local features per word.
 
         Args:
             features: ``(B, C, h, w)``, h and w multiples of the reduction.
@@ -66,13 +66,13 @@ class MaskedAttention(nn.Module):
             ``(B, W, C, h, w)``.
 
         Raises:
-            ValueError: masks and features are not of one size, or not of such multiples.
+            ValueError: masks and features differ in size, or the size is not a multiple of the reduction.
         """
         rows, cols = features.shape[-2:]
         if masks.shape[-2:] != (rows, cols) or rows % self.reduction or cols % self.reduction:
             raise ValueError(
-                f"features of {rows} x {cols} and masks of {' x '.join(map(str, masks.shape[-2:]))}, "
-                f"wanted one size, a multiple of {self.reduction}"
+                f"features of {rows} x {cols} and masks of {' x '.join(map(str, masks.shape[-2:]))}; "
+                f"both must have one size, a multiple of {self.reduction}"
             )
         tokens = features.flatten(2).transpose(1, 2)
         coarse = tokens
@@ -84,7 +84,7 @@ class MaskedAttention(nn.Module):
         )
         read = pooled(masks, self.reduction).flatten(2)
         some = read.any(-1, keepdim=True)
-        # A softmax over nothing is NaN, and so are all gradients then, even where its answer is thrown away.
+        # A softmax over no keys is NaN, and so are all gradients, even if its output is discarded.
         read = read | ~some
         local = torch.stack([self._local(tokens, query, key, value, each) for each in read.unbind(1)], dim=1)
         if self.empty == "zero":
@@ -92,14 +92,14 @@ class MaskedAttention(nn.Module):
         return local.transpose(2, 3).reshape(*masks.shape[:2], -1, rows, cols)
 
     def _local(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor, read: Tensor) -> Tensor:
-        """``LN(F + Wo softmax(Q K' / √d + M) V)``, ``(B, N, C)``, of one word that reads the keys ``(B, M)``."""
+        """Return ``LN(F + Wo softmax(Q K' / √d + M) V)``, ``(B, N, C)``, of one word that reads the keys ``(B, M)``."""
         found = functional.scaled_dot_product_attention(query, key, value, attn_mask=read[:, None, None])
         local: Tensor = self.norm(tokens + self.out(found.transpose(1, 2).flatten(2)))
         return local
 
 
 def pooled(masks: Tensor, by: int) -> Tensor:
-    """``(..., H, W)`` bool to ``(..., H / by, W / by)``: whether anything is True in each square of that side."""
+    """Return ``(..., H / by, W / by)``: whether any value of ``(..., H, W)`` is True in each square of side ``by``."""
     if by == 1:
         return masks
     *most, rows, cols = masks.shape

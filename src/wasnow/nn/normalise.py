@@ -1,6 +1,6 @@
-"""From display values 0..1 to what a network was trained on: minus a mean, over a deviation, per colour and date.
+"""Normalise display values 0..1 for a network: subtract a mean, divide by a deviation, per colour and date.
 
-Weights are worth nothing with another normalisation than their own, so it is part of a network and of its checkpoint.
+Weights are only valid with their own normalisation, so it is part of a network and of its checkpoint.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Mean and deviation of red, green and blue of one date, where 0..1 is black to white."""
+    """Mean and standard deviation of red, green and blue of one date, in units of 0..1."""
 
     mean: Colour
     std: Colour
 
     @classmethod
     def of_bytes(cls, mean: Colour, std: Colour) -> Levels:
-        """The same from numbers that were measured on 0..255."""
+        """Return the same from values in units of 0..255."""
         return cls(_over_255(mean), _over_255(std))
 
 
@@ -55,35 +55,36 @@ NORMALISATIONS: Mapping[str, tuple[Levels, Levels]] = {
     "lite": (_LITE, _LITE),
     "none": (_AS_THEY_ARE, _AS_THEY_ARE),
 }
-"""(before, after) by name. ``clip``: of OpenAI's training, kept by its followers. ``lite``: of TensorFlow's
-EfficientNet-Lite. ``second`` and ``landsat-scd``: of those data sets, as in the code of Ding et al."""
+"""(before, after) by name. ``clip``: OpenAI's training and its successors. ``lite``: TensorFlow's EfficientNet-Lite.
+``second`` and ``landsat-scd``: these data sets, as in the code of Ding et al.
+"""
 
 
 class Normalise(nn.Module):
-    """Display values of either date as the network wants them, on its device and in its number type.
+    """Normalisation of either date, on the device and in the number type of the network.
 
     Args:
         name: of `NORMALISATIONS`.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: unknown name.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
         if name not in NORMALISATIONS:
             raise UsageError(
-                f"no normalisation is called {name!r}; known are {', '.join(NORMALISATIONS)}"
+                f"unknown normalisation {name!r}; use one of {', '.join(NORMALISATIONS)}"
                 + did_you_mean(name, list(NORMALISATIONS))
             )
         self.name = name
-        # Buffers move with the network; the name rebuilds them, so they are no part of its state.
+        # Buffers move with the network; they follow from the name, so they are not part of its state.
         for date, levels in zip(("before", "after"), NORMALISATIONS[name], strict=True):
             self.register_buffer(f"{date}_mean", torch.tensor(levels.mean)[:, None, None], persistent=False)
             self.register_buffer(f"{date}_std", torch.tensor(levels.std)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor, date: Date) -> Tensor:
-        """``(B, 3, H, W)`` in 0..1 to the same shape, about 0 and of unit spread.
+        """Map ``(B, 3, H, W)`` in 0..1 to the same shape with zero mean and unit deviation.
 
         Raises:
             InputError: there are not three bands.
@@ -91,11 +92,11 @@ class Normalise(nn.Module):
         mean, std = self.get_buffer(f"{date}_mean"), self.get_buffer(f"{date}_std")
         if images.ndim != 4 or images.shape[1] != 3:
             raise InputError(
-                f"the {date} images are {tuple(images.shape)}, and this network takes (batch, 3, rows, cols); "
-                "give red, green and blue"
+                f"the {date} images have shape {tuple(images.shape)} instead of (batch, 3, rows, cols); "
+                "use red, green and blue"
             )
         return (images.to(mean) - mean) / std
 
     def extra_repr(self) -> str:
-        """Its name, where a network is printed."""
+        """Return its name, for printed networks."""
         return repr(self.name)

@@ -1,14 +1,14 @@
-"""A convolution and the activation that follows it in one pass over memory, on a processor.
+"""A convolution and the activation that follows it in one pass over memory, on a CPU.
 
     two passes     x ─ conv ─ y ─ activation ─> y
-    one pass       x ─ conv and activation ─> y          the numbers are the same, bit for bit
+    one pass       x ─ conv and activation ─> y          the values are the same, bit for bit
 
-Small networks wait for memory more than they multiply, and the maps between a convolution and its activation are their
-largest. oneDNN, which torch's convolutions call anyway, applies simple functions while the numbers are still at hand.
-Torch has this as the operator that its compiler puts in place; it needs no compiler to be called. It also goes to
-oneDNN where plain torch, on one thread, takes a slower way for 1x1 convolutions.
+Small networks are limited by memory bandwidth, and the maps between a convolution and its activation are their largest.
+oneDNN, which torch's convolutions use anyway, applies simple functions while the values are in the cache. Torch has an
+operator for this that its compiler uses; it can be called without the compiler. It also uses oneDNN where plain torch,
+on one thread, chooses a slower implementation of 1x1 convolutions.
 
-Only for answers: it has no gradient. Everything that it is not made for goes the plain way.
+For inference only: the operator has no gradient. Everything that it does not support uses the plain implementation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LIMITS: Mapping[str, list[float]] = {"hardtanh": [0.0, 6.0]}
 
 
 def kind_of(module: nn.Module) -> str | None:
-    """What `convolved` calls an activation; None for one that it does not know."""
+    """Return the name of an activation for `convolved`; None for an unsupported one."""
     return _KINDS.get(type(module))
 
 
@@ -45,17 +45,17 @@ def convolved(
     groups: int = 1,
     activation: str = NOTHING,
 ) -> Tensor:
-    """A 2-D convolution and what follows it.
+    """Return a 2-D convolution followed by an activation.
 
     Args:
-        x: ``(B, C, H, W)``; the answer has its layout in memory.
+        x: ``(B, C, H, W)``; the output has its memory format.
         weight: ``(out, C / groups, rows, cols)``.
         bias: ``(out,)`` or None.
-        stride: as torch's, and so on.
-        padding: likewise.
-        dilation: likewise.
-        groups: likewise.
-        activation: ``none``, or what `kind_of` says.
+        stride: as in torch.
+        padding: as in torch.
+        dilation: as in torch.
+        groups: as in torch.
+        activation: ``none``, or a name from `kind_of`.
     """
     dtype = _dtype(x, weight)
     if dtype is None:
@@ -69,13 +69,13 @@ def convolved(
 
 
 def _dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:
-    """The numbers that the one pass would use; None where it cannot or must not be made."""
+    """Return the number type of the one-pass operator; None where it cannot be used."""
     if (
         torch.is_grad_enabled()
         or x.device.type != "cpu"
         or x.ndim != 4
         or x.numel() == 0
-        # Whoever writes the network down knows torch's own convolutions.
+        # Exporters support torch's own convolutions only.
         or torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
         or _operator() is None
@@ -88,13 +88,13 @@ def _dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:
 
 
 def _operator() -> Any:
-    """Torch's operator; None where it is not, or not as it was when this was written."""
+    """Return torch's operator; None where it is missing or behaves differently."""
     return _tried() if torch.backends.mkldnn.enabled else None
 
 
 @cache
 def _tried() -> Any:
-    """The operator, if it does what we take it for: torch promises its name to nobody."""
+    """Return the operator if it computes what is expected: it is not part of torch's public interface."""
     operator = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
     if operator is None:
         return None
@@ -124,7 +124,7 @@ def _activated(x: Tensor, activation: str) -> Tensor:
 
 
 class OnePassConv(nn.Conv2d):
-    """A convolution that applies the activation behind it; made by `wasnow.nn.fused` and not to be trained."""
+    """A convolution that includes the following activation; created by `wasnow.nn.fused`, not for training."""
 
     activation = NOTHING
 
@@ -148,7 +148,7 @@ class OnePassSameConv(SameConv):
     activation = NOTHING
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, inside, H, W)`` to ``(B, out, ceil(H / stride), ceil(W / stride))``."""
+        """Map ``(B, inside, H, W)`` to ``(B, out, ceil(H / stride), ceil(W / stride))``."""
         weight, padding = self.placed(x.shape[-2], x.shape[-1])
         return convolved(
             x,

@@ -1,10 +1,10 @@
-"""A pyramid out of one plain feature map, and the head that reads it.
+"""A feature pyramid from one plain feature map, and the head that reads it.
 
     (B, C, h, w) at stride 16 ─ SimpleFPN ─> strides 4, 8, 16, 32, each (B, out, ., .)
                                               └─ each 1x1 ─ norm ─ ReLU ─ to the finest size ─ concat ─> logits
 
-Source: Li et al., "Exploring plain vision transformer backbones for object detection" (ViTDet, 2022), the pyramid; the
-head joins levels as SegFormer's (Xie et al. 2021).
+Source: Li et al., "Exploring plain vision transformer backbones for object detection" (ViTDet, 2022) for the pyramid;
+the head joins levels like SegFormer's (Xie et al. 2021).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same."""
-        # One fused kernel over channels that lie last; twice as fast as the same in single steps.
+        # One fused kernel with channels last is twice as fast as single steps.
         last = x.permute(0, 2, 3, 1)
         return functional.layer_norm(last, self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
 
 class SimpleFPN(nn.Module):
-    """Four levels, at a quarter, half, the same and twice the stride of the map that they come from.
+    """Four levels at a quarter, half, the same and twice the stride of the input map.
 
     Args:
         channels: C of the map.
@@ -63,7 +63,7 @@ class SimpleFPN(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """``(B, C, h, w)``, h and w at least 2, to ``(B, out, 4h, 4w)``, ``(2h, 2w)``, ``(h, w)``, ``(h/2, w/2)``."""
+        """Map ``(B, C, h, w)``, sides at least 2, to ``(B, out, 4h, 4w)``, ``(2h, 2w)``, ``(h, w)``, ``(h/2, w/2)``."""
         return [level(x) for level in self.levels]
 
 
@@ -77,13 +77,13 @@ def _smoothed(channels: int, out: int) -> list[nn.Module]:
 
 
 class LevelHead(nn.Module):
-    """Four levels to one map of logits at the finest of their sizes.
+    """From four levels to one map of logits at the finest size.
 
     Args:
         channels: of every level.
-        width: between the levels and the logits.
-        out: logits.
-        norm: makes the normalisation of so many channels; batch norm as published.
+        width: between levels and logits.
+        out: number of logits.
+        norm: creates the norm of a number of channels; batch norm as published.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class LevelHead(nn.Module):
         self.logits = nn.Conv2d(width, out, 1)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Four of ``(B, channels, ., .)``, the finest first, to ``(B, out, h, w)`` of the finest."""
+        """Map four levels ``(B, channels, ., .)``, finest first, to ``(B, out, h, w)`` at the finest size."""
         size = levels[0].shape[-2:]
-        # Each level meets its share of the joining 1x1 convolution at its own size: resizing and 1x1 convolutions are
-        # linear and change places, and so the concatenation is never made.
+        # Resizing and 1x1 convolutions commute, so each level gets its share of the joining convolution at its own
+        # size, and the concatenation is avoided.
         shares = self.join.get_submodule("0").get_parameter("weight").chunk(LEVELS, dim=1)
         parts = [
             resize(functional.conv2d(read(level), share), size)
@@ -109,7 +109,7 @@ class LevelHead(nn.Module):
 
 
 class _Joining(nn.Sequential):
-    """A sequence whose parts are not asked one after the other: nothing in it may be folded into its neighbour."""
+    """A sequence that is not applied part by part: nothing in it may be folded into its neighbour."""
 
 
 def _joined(channels: int, width: int, norm: Callable[[int], nn.Module]) -> nn.Sequential:

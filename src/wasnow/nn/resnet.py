@@ -1,4 +1,4 @@
-"""ResNet-34, with the strides of its stages to choose, so that it can keep its maps large.
+"""ResNet-34 with configurable strides of its stages, so that its maps can stay large.
 
 K. He et al., "Deep residual learning for image recognition", CVPR 2016, table 1.
 
@@ -8,7 +8,7 @@ K. He et al., "Deep residual learning for image recognition", CVPR 2016, table 1
     stride, as published                     4        8       16       32
     stride, strides=(1, 2, 1, 1)             4        8        8        8
 
-The names of its parameters are torchvision's, so weights from there fit as they are (`convert.load_backbone`).
+Parameters have torchvision's names, so its weights fit unchanged (`convert.load_backbone`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ WIDTHS = (64, 128, 256, 512)
 
 
 class BasicBlock(nn.Module):
-    """``relu(x' + BN conv3x3 relu BN conv3x3 x)``; x' is x, or a 1x1 projection of it where shapes differ.
+    """``relu(x' + BN conv3x3 relu BN conv3x3 x)``; x' is x, or a 1x1 projection of x where shapes differ.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
-        stride: of the first convolution, and of the projection.
+        inputs: input channels.
+        outputs: output channels.
+        stride: of the first convolution and of the projection.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
@@ -42,7 +42,7 @@ class BasicBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, inputs, H, W)`` to ``(B, outputs, H / stride, W / stride)``, rounded up."""
+        """Map ``(B, inputs, H, W)`` to ``(B, outputs, H / stride, W / stride)``, rounded up."""
         short = x if self.downsample is None else self.downsample(x)
         long: Tensor = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         out: Tensor = self.relu(long + short)
@@ -50,7 +50,14 @@ class BasicBlock(nn.Module):
 
 
 def basic_blocks(inputs: int, outputs: int, count: int, stride: int = 1) -> nn.Sequential:
-    """So many blocks in a row; the first changes width and size."""
+    """Return a sequence of blocks; the first changes width and size.
+
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        count: number of blocks.
+        stride: of the first block.
+    """
     first = BasicBlock(inputs, outputs, stride)
     return nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(count - 1)))
 
@@ -75,7 +82,7 @@ class ResNet34(nn.Module):
         initialise(self, mode="fan_out")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Normalised images ``(B, 3, H, W)`` to the outputs of the four stages."""
+        """Map normalised images ``(B, 3, H, W)`` to the outputs of the four stages."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         first = self.layer1(x)
         second = self.layer2(first)
@@ -84,10 +91,11 @@ class ResNet34(nn.Module):
 
 
 def initialise(module: nn.Module, *, mode: str = "fan_in") -> None:
-    """Convolutions after He et al. (2015) for ReLU, biases 0, batch norms the identity.
+    """Initialise convolutions after He et al. (2015) for ReLU, biases with 0, batch norms as the identity.
 
     Args:
-        mode: ``fan_in`` keeps the spread of activations, ``fan_out`` of gradients.
+        module: all its parts are initialised.
+        mode: ``fan_in`` preserves the variance of activations, ``fan_out`` that of gradients.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):

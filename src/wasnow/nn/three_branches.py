@@ -1,10 +1,10 @@
-"""What the networks of Ding et al. have in common: one encoder for both dates, a branch for change, one for each date.
+"""The common part of the networks of Ding et al.: one encoder for both dates, a change branch, a class head per date.
 
     before ─ encoder ─┬───────────────────────> 1x1 ─> classes before
                       ├─ concat ─> change branch ─────> change
     after  ─ encoder ─┴───────────────────────> 1x1 ─> classes after
 
-Everything happens at stride 8 and 128 channels; the answers are enlarged to the size of the images at the very end.
+All maps have stride 8 and 128 channels; the logits are resized to the size of the images at the end.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Encoder(nn.Module):
         initialise(self.reduce)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images ``(B, 3, H, W)`` to ``(B, 128, H / 8, W / 8)``, rounded up."""
+        """Map normalised images ``(B, 3, H, W)`` to ``(B, 128, H / 8, W / 8)``, rounded up."""
         features: Tensor = self.reduce(self.resnet(x)[-1])
         return features
 
 
 class ChangeBranch(nn.Module):
-    """Six residual blocks on both dates side by side, and a small head."""
+    """Six residual blocks on the concatenated features of both dates, and a small head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,13 +50,13 @@ class ChangeBranch(nn.Module):
         initialise(self)
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """Features ``(B, 128, h, w)`` of both dates to log-odds of change ``(B, 1, h, w)``."""
+        """Map features ``(B, 128, h, w)`` of both dates to log-odds of change ``(B, 1, h, w)``."""
         odds: Tensor = self.head(self.blocks(torch.cat([before, after], dim=1)))
         return odds
 
 
 def class_head(classes: int) -> nn.Conv2d:
-    """Features ``(B, 128, h, w)`` to ``(B, 1 + classes, h, w)``: "unchanged", then the words."""
+    """Return a 1x1 convolution from ``(B, 128, h, w)`` to ``(B, 1 + classes, h, w)``: "unchanged", then the words."""
     head = nn.Conv2d(WIDTH, 1 + classes, 1)
     initialise(head)
     return head

@@ -1,18 +1,18 @@
-"""What TED and SCanNet have in common: the three branches of SSCD-l, each with a decoder, meeting at stride 4.
+"""The common part of TED and SCanNet: the three branches of SSCD-l, each with a decoder to stride 4.
 
     before ─ encoder ─┬─ low ──────────────────────┐
                       └─ deep ─┬──────────────── decoder ─> before   (B, 128, H/4, W/4)
                                └─ blocks ────────┐
-                       low, low ─────────────── decoder ─> change    likewise
+                       low, low ─────────────── decoder ─> change    the same shape
                                ┌─ blocks ────────┘
-                      ┌─ deep ─┴──────────────── decoder ─> after    likewise
+                      ┌─ deep ─┴──────────────── decoder ─> after    the same shape
     after  ─ encoder ─┴─ low ──────────────────────┘
 
     decoder     deep (stride 8) ─ transposed conv 2x2 /2 ─┬─ concat ─ 3x3 BN ReLU ─>
                 low (stride 4) ── 1x1 BN ReLU ─> 64 ──────┘
 
-Encoder and change branch are those of `three_branches`. "low" is what the first stage of the encoder answers: 64
-channels that still see edges.
+Encoder and change branch are those of `three_branches`. "low" is the output of the encoder's first stage, 64 channels
+with edges.
 
 Source: L. Ding et al., "Joint spatio-temporal modeling for semantic change detection in remote sensing images", IEEE
 Transactions on Geoscience and Remote Sensing 62, 2024, section III, and the authors' code.
@@ -28,11 +28,11 @@ from wasnow.nn.resnet import WIDTHS, initialise
 from wasnow.nn.three_branches import WIDTH, ChangeBranch, Encoder
 
 LOW = WIDTHS[0]
-"""Channels of the low map of one date, and of what each decoder makes of the low maps that it is given."""
+"""Channels of the low map of one date, and of its projection in each decoder."""
 
 
 class Decoder(nn.Module):
-    """A deep map doubled in size, joined by what is to be seen at that size.
+    """Doubles the size of a deep map and joins it with a low map of that size.
 
     Args:
         low: channels of the low map: `LOW` for one date, twice as many for both.
@@ -46,16 +46,16 @@ class Decoder(nn.Module):
         initialise(self)
 
     def forward(self, deep: Tensor, low: Tensor) -> Tensor:
-        """``(B, 128, h, w)`` and ``(B, low, 2h, 2w)``, or a row or column less of it, to ``(B, 128, 2h, 2w)`` of it."""
+        """Map ``(B, 128, h, w)`` and ``(B, low, ~2h, ~2w)`` to 128 channels at the size of the latter."""
         rows, cols = low.shape[-2:]
-        # An odd low map was rounded up on its way down, so the doubled deep one has a row or column too many.
+        # The size of an odd low map was rounded up, so the doubled deep map has one row or column too many.
         large = self.up(deep)[..., :rows, :cols]
         out: Tensor = self.decode(torch.cat([large, self.transit(low)], dim=1))
         return out
 
 
 class ThreeMaps(nn.Module):
-    """From two images to three maps at stride 4: of the first date, of the second, and of the change."""
+    """From two images to three maps at stride 4: first date, second date, change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class ThreeMaps(nn.Module):
         self.decode_change = Decoder(2 * LOW)
 
     def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised images ``(B, 3, H, W)`` to before, after, change: each ``(B, 128, H / 4, W / 4)``, rounded up."""
+        """Map normalised ``(B, 3, H, W)`` to before, after, change: each ``(B, 128, H / 4, W / 4)``, rounded up."""
         first, first_low = self._levels(before)
         second, second_low = self._levels(after)
         change = self.change.blocks(torch.cat([first, second], dim=1))
@@ -77,7 +77,7 @@ class ThreeMaps(nn.Module):
         )
 
     def odds(self, change: Tensor) -> Tensor:
-        """A map of the change ``(B, 128, h, w)`` to its log-odds ``(B, 1, h, w)``."""
+        """Map the change map ``(B, 128, h, w)`` to log-odds ``(B, 1, h, w)``."""
         odds: Tensor = self.change.head(change)
         return odds
 

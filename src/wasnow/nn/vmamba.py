@@ -1,4 +1,4 @@
-"""VMamba's encoder: four maps from an image, by memories that run over it along its rows and columns.
+"""VMamba's encoder: four maps from an image, by selective scans along its rows and columns.
 
     image ─ conv/2 LN GELU conv/2 LN ─ blocks ─┬─ conv/2 LN ─ blocks ─┬─ conv/2 LN ─ blocks ─┬─ conv/2 LN ─ blocks ─┐
     stride                              4      ▼              8       ▼             16       ▼             32      ▼
@@ -8,13 +8,13 @@
 
     scan2d(x) = Linear LN (y1 + y2 + y3 + y4 + d x'),       x' = SiLU(3x3 depthwise conv(Linear x)), twice as wide
                 ──> ──>   │ │    <── <──   ↑ ↑
-                ──> ──>   ↓ ↓    <── <──   │ │               y: `wasnow.nn.selective_scan` in this order, Δ, B and C
-                  y1      y2       y3      y4                    from x', place by place, for each order its own
+                ──> ──>   ↓ ↓    <── <──   │ │               y: `wasnow.nn.selective_scan` in this order; Δ, B and C
+                  y1      y2       y3      y4                    from x' at each place, separately for each order
 
 Y. Liu et al., "VMamba: visual state space model", NeurIPS 2024, with the sizes of its release of February 2024
-(``vssm1_tiny_0229`` and its larger siblings: states of one number, no gate), which is what ChangeMamba took. The names
-of the weights inside a block are VMamba's own. Everything is channels-last, so each step of a scan finds its channels
-side by side. Any height and width is taken: convolutions of stride 2 round up.
+(``vssm1_tiny_0229`` and larger: states of one number, no gate), the basis of ChangeMamba. The names of the weights in a
+block are VMamba's own. All maps are channels-last, so each step of a scan reads adjacent channels. Any height and width
+works: convolutions of stride 2 round up.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from wasnow.errors import UsageError, did_you_mean
 from wasnow.nn.selective_scan import Scan, chunked, counting
 
 STRIDE = 32
-"""Of the last map; multiples of it come out even everywhere."""
+"""Stride of the last map; multiples of it divide evenly everywhere."""
 
 STAGES = 4
 ORDERS = 4
-"""By rows, by columns, and both from the end."""
+"""By rows, by columns, and both reversed."""
 
 WIDER = 2
-"""How much wider a block is inside, where the scans are."""
+"""Expansion of the channels in a block, for the scans."""
 
 PLACES_A_RANK = 16
-"""Δ comes from one number for so many channels, as in Mamba."""
+"""Δ is computed from one value per this many channels, as in Mamba."""
 
 MLP = 4
-"""Hidden width of a block's MLP over its width."""
+"""Hidden width of a block's MLP as a multiple of its width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +53,12 @@ class VMambaConfig:
     """The sizes of an encoder.
 
     Attributes:
-        width: channels of the first map; each further one has twice as many.
+        width: channels of the first map; each further map has twice as many.
         depths: blocks, by stage.
-        drop_path: how often the last block is left out in training; the others less, rising linearly from 0.
+        drop_path: probability that the last block is skipped in training; rises linearly from 0 over the blocks.
 
     Raises:
-        UsageError: a number is not as it must be.
+        UsageError: a value is not valid.
     """
 
     width: int
@@ -66,14 +66,14 @@ class VMambaConfig:
     drop_path: float
 
     def __post_init__(self) -> None:
-        # Lists, as they come out of JSON, would make two equal encoders unequal.
+        # JSON gives lists, and a list is never equal to a tuple.
         object.__setattr__(self, "depths", tuple(self.depths))
         if len(self.depths) != STAGES or min(self.depths) < 1:
-            raise UsageError(f"encoder depths {list(self.depths)} are not four whole numbers above 0, one a stage")
+            raise UsageError(f"encoder depths {list(self.depths)} must be four positive integers, one per stage")
         if self.width < 2 or self.width % 2:
-            raise UsageError(f"encoder width {self.width} is not an even number above 0")
+            raise UsageError(f"encoder width {self.width} must be even and greater than 0")
         if not 0 <= self.drop_path < 1:
-            raise UsageError(f"encoder drop_path {self.drop_path} is not between 0 and 1")
+            raise UsageError(f"encoder drop_path {self.drop_path} must be at least 0 and below 1")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -81,15 +81,17 @@ class VMambaConfig:
         return tuple(self.width << stage for stage in range(STAGES))
 
     def changed(self, others: Mapping[str, Any]) -> VMambaConfig:
-        """The same with some fields replaced.
+        """Return the same config with some fields replaced.
 
         Raises:
-            UsageError: there is no such field (with the nearest), or its value is not as it must be.
+            UsageError: unknown field (suggests a similar one), or an invalid value.
         """
         known = [each.name for each in fields(self)]
         for name in others:
             if name not in known:
-                raise UsageError(f"an encoder has no {name!r}; it has {', '.join(known)}{did_you_mean(name, known)}")
+                raise UsageError(
+                    f"unknown encoder field {name!r}; use one of {', '.join(known)}{did_you_mean(name, known)}"
+                )
         return VMambaConfig(**{**asdict(self), **others})
 
 
@@ -98,15 +100,15 @@ PRESETS: Mapping[str, VMambaConfig] = {
     "small": VMambaConfig(width=96, depths=(2, 2, 15, 2), drop_path=0.3),
     "base": VMambaConfig(width=128, depths=(2, 2, 15, 2), drop_path=0.6),
 }
-"""As published, the rates of drop_path too."""
+"""As published, including drop_path."""
 
 
 class Scan2d(nn.Module):
-    """Four scans over a map, added: every place comes to know of every other.
+    """Four scans over a map, added: every place depends on all others.
 
     Args:
-        width: channels in and out.
-        scan: how to scan.
+        width: input and output channels.
+        scan: the scan implementation.
     """
 
     def __init__(self, width: int, scan: Scan = chunked) -> None:
@@ -117,14 +119,14 @@ class Scan2d(nn.Module):
         self.x_proj_weight = nn.Parameter(torch.empty(ORDERS, self.rank + 2, inner))
         self.dt_projs_weight = nn.Parameter(torch.empty(ORDERS, inner, self.rank))
         self.dt_projs_bias = nn.Parameter(torch.empty(ORDERS, inner))
-        self.A_logs = nn.Parameter(torch.zeros(ORDERS * inner, 1))  # every new memory forgets at the same rate, 1
+        self.A_logs = nn.Parameter(torch.zeros(ORDERS * inner, 1))  # initial decay rate 1 everywhere
         self.Ds = nn.Parameter(torch.ones(ORDERS * inner))
         self.out_norm = nn.LayerNorm(inner)
         self.out_proj = nn.Linear(inner, width, bias=False)
         self._initialise()
 
     def _initialise(self) -> None:
-        """As in Mamba: Δ from 1/1000 to 1/10 at first, evenly on a logarithmic scale; projections as `nn.Linear`."""
+        """Initialise as in Mamba: Δ log-uniform from 1/1000 to 1/10; projections as `nn.Linear`."""
         for weight in (self.x_proj_weight, self.dt_projs_weight):
             bound = weight.shape[-1] ** -0.5
             nn.init.uniform_(weight, -bound, bound)
@@ -133,32 +135,33 @@ class Scan2d(nn.Module):
             self.dt_projs_bias.copy_(duration + torch.log(-torch.expm1(-duration)))  # softplus, inverted
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, H, W, width)`` to the same."""
+        """Map ``(B, H, W, width)`` to the same shape."""
         x = functional.silu(self.conv2d(self.in_proj(x).permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
         rows, cols = x.shape[1:3]
-        # Places do not know of each other here, so what they tell is asked once for all four orders.
-        told = functional.linear(x, self.x_proj_weight.flatten(0, 1))
-        by_rows = self._there_and_back(x.flatten(1, 2), told.flatten(1, 2), 0)
-        by_cols = self._there_and_back(x.transpose(1, 2).flatten(1, 2), told.transpose(1, 2).flatten(1, 2), 1)
-        # Four times D u, where order does not matter.
-        past = x * self.Ds.to(counting(x.dtype)).view(ORDERS, -1).sum(0)
-        y = torch.unflatten(by_rows, 1, (rows, cols)) + torch.unflatten(by_cols, 1, (cols, rows)).transpose(1, 2) + past
+        # The projections act on single places, so they are computed once for all four orders.
+        projected = functional.linear(x, self.x_proj_weight.flatten(0, 1))
+        by_rows = self._both_ways(x.flatten(1, 2), projected.flatten(1, 2), 0)
+        by_cols = self._both_ways(x.transpose(1, 2).flatten(1, 2), projected.transpose(1, 2).flatten(1, 2), 1)
+        # The terms D u of the four orders, which do not depend on the order.
+        direct = x * self.Ds.to(counting(x.dtype)).view(ORDERS, -1).sum(0)
+        down = torch.unflatten(by_cols, 1, (cols, rows)).transpose(1, 2)
+        y = torch.unflatten(by_rows, 1, (rows, cols)) + down + direct
         answer: Tensor = self.out_proj(self.out_norm(y.to(self.out_norm.weight.dtype)))
         return answer
 
-    def _there_and_back(self, sequence: Tensor, told: Tensor, first: int) -> Tensor:
-        """Scanned from the beginning by the weights ``first`` and from the end by ``first + 2``, and added.
+    def _both_ways(self, sequence: Tensor, projected: Tensor, first: int) -> Tensor:
+        """Return the sum of the scan from the start with weights ``first`` and from the end with ``first + 2``.
 
         Args:
             sequence: ``(B, L, inner)``.
-            told: ``(B, L, ORDERS * (rank + 2))``, what Δ comes from, B and C, for each order.
+            projected: ``(B, L, ORDERS * (rank + 2))``, the input of Δ, B and C, for each order.
             first: 0 for rows, 1 for columns.
         """
         kind = counting(sequence.dtype)
         rates = -torch.exp(self.A_logs.to(kind)).view(ORDERS, -1, 1)
         answers = []
         for order in (first, first + 2):
-            duration, write, read = torch.split(told.chunk(ORDERS, -1)[order], [self.rank, 1, 1], -1)
+            duration, write, read = torch.split(projected.chunk(ORDERS, -1)[order], [self.rank, 1, 1], -1)
             delta = functional.linear(duration, self.dt_projs_weight[order]).to(kind)
             delta = functional.softplus(delta.add_(self.dt_projs_bias[order].to(kind)))
             answers.append(self.scan(sequence, delta, rates[order], write, read, reverse=order > 1))
@@ -166,7 +169,7 @@ class Scan2d(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers on every place, GELU between."""
+    """Two linear layers at every place, with GELU between them."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -174,37 +177,37 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(MLP * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, H, W, width)`` to the same."""
+        """Map ``(B, H, W, width)`` to the same shape."""
         answer: Tensor = self.fc2(functional.gelu(self.fc1(x)))
         return answer
 
 
 class DropPath(nn.Module):
-    """In training, leaves out what a block adds, for some of the images; what stays is enlarged accordingly."""
+    """Skips the residual of a block for some images in training; the others are scaled accordingly."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
     def forward(self, added: Tensor) -> Tensor:
-        """``(B, ...)`` to the same."""
+        """Map ``(B, ...)`` to the same shape."""
         if not self.training or self.rate == 0:
             return added
         kept = torch.rand(len(added), *[1] * (added.ndim - 1), device=added.device) >= self.rate
         return added * (kept / (1 - self.rate)).to(added.dtype)
 
     def extra_repr(self) -> str:
-        """The rate, where a network is printed."""
+        """Return the rate, for printed networks."""
         return str(self.rate)
 
 
 class VSSBlock(nn.Module):
-    """Scans, then an MLP, each added to what came in.
+    """Scans, then an MLP, both residual.
 
     Args:
-        width: channels in and out.
+        width: input and output channels.
         drop_path: see `DropPath`.
-        scan: how to scan.
+        scan: the scan implementation.
     """
 
     def __init__(self, width: int, drop_path: float = 0.0, scan: Scan = chunked) -> None:
@@ -217,14 +220,14 @@ class VSSBlock(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, H, W, width)`` to the same."""
+        """Map ``(B, H, W, width)`` to the same shape."""
         x = x + self.drop_path(self.op(self.norm(x)))
         answer: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return answer
 
 
 class Halve(nn.Module):
-    """A 3x3 convolution of stride 2, and a norm."""
+    """A 3x3 convolution of stride 2 and a layer norm."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -232,7 +235,7 @@ class Halve(nn.Module):
         self.norm = nn.LayerNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, H, W, inputs)`` to ``(B, H / 2, W / 2, outputs)``, rounded up."""
+        """Map ``(B, H, W, inputs)`` to ``(B, H / 2, W / 2, outputs)``, rounded up."""
         answer: Tensor = self.norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         return answer
 
@@ -241,8 +244,8 @@ class VMamba(nn.Module):
     """The encoder, with random weights until some are loaded.
 
     Args:
-        config: its sizes.
-        scan: how to scan.
+        config: sizes.
+        scan: the scan implementation.
     """
 
     def __init__(self, config: VMambaConfig, scan: Scan = chunked) -> None:
@@ -260,7 +263,7 @@ class VMamba(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images ``(B, 3, H, W)`` to four maps, finest first; channels-last in memory.
+        """Map normalised images ``(B, 3, H, W)`` to four maps, finest first, in channels-last memory format.
 
         Returns:
             ``(B, width, H / stride, W / stride)`` for strides 4, 8, 16, 32, rounded up.
@@ -274,7 +277,7 @@ class VMamba(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """As VMamba: linear layers at 0.02, biases 0."""
+    """Initialise like VMamba: linear layers with 0.02, biases with 0."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=0.02)
@@ -292,4 +295,4 @@ PUBLISHED: Mapping[str, str] = {
     **{f"layers.{stage}.downsample.3.": f"halves.{stage}.norm." for stage in range(STAGES - 1)},
     **{f"outnorm{stage}.": f"norms.{stage}." for stage in range(STAGES)},
 }
-"""How the names of VMamba's own weights begin, and what stands there in `VMamba`."""
+"""How the names of VMamba's own weights begin -> how ours in `VMamba` begin."""

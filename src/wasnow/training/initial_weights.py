@@ -1,7 +1,7 @@
 """The network of a run and its initial weights, as named by ``start``.
 
     start ─┬─ CLIP weights (wasnow weights) ─> sizes of the towers set the options ─> every clip.* tensor
-           ├─ a published encoder (`published.names.ENCODERS`) ─────────────────────> the whole encoder of the model
+           ├─ a published encoder (`published.encoders.ENCODERS`) ─────────────────────> the whole encoder of the model
            ├─ a checkpoint ─────────────────────────────────────────────────────────> every tensor that fits
            └─ None ─────────────────────────────────────────────────────────────────> random, from the seed
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from wasnow.errors import CheckpointError, UsageError, did_you_mean
 from wasnow.models.checkpoint import make, resolve
 from wasnow.models.published.convert import read_weights
-from wasnow.models.published.names import PublishedEncoder, encoder_in
+from wasnow.models.published.encoders import PublishedEncoder, encoder_in
 from wasnow.models.registry import MODELS, shipped
 from wasnow.models.sealed import read_sealed, read_sealed_header
 from wasnow.training.config import TrainConfig
@@ -191,10 +191,10 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 def _cached(name: str) -> Path:
     """Return the file of CLIP weights by name."""
-    from wasnow.models import clip_weights
+    from wasnow.models.clip_weights import store
 
     try:
-        found: Path = clip_weights.find(name)
+        found: Path = store.find(name)
     except CheckpointError as error:
         others = "or use another file with --set start=FILE, or random weights with --set start=null"
         raise CheckpointError(name, error.reason, f"{str(error).rpartition('; ')[2]}; {others}") from None
@@ -222,7 +222,7 @@ def _agree(wanted: Any, found: Mapping[str, Any], path: Path) -> None:
         found: tower sizes in the file.
         path: of the file.
     """
-    from wasnow.nn.clip import PRESETS, ClipConfig
+    from wasnow.nn.clip_config import PRESETS, ClipConfig
 
     if isinstance(wanted, str):
         if wanted not in PRESETS:

@@ -1,10 +1,10 @@
-"""Weights that others published, under the names that they have here.
+"""Convert published weights to checkpoints: rename the tensors, check that they fit, save.
 
     bisrnet.pth ── read_weights ──> tensors by their names ── rename ──> by ours ── fit ──> network ──> checkpoint
                    no pickle runs                             UPSTREAMS       first difference named
 
-Converting changes names and nothing else: the network then answers what the published one answered, which
-``tests/parity`` holds to 1e-4. Of the code that the weights were published with, only names and shapes are used here.
+Only names change: the network then predicts what the published one predicted, which ``tests/parity`` checks to 1e-4. Of
+the published code only names and shapes are used here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from wasnow.nn.resnet import ResNet34
 from wasnow.storage.hashing import file_sha256
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
-"""Where a training script may have put the weights among other things."""
+"""Keys under which training scripts store the weights among other things."""
 
 
 # -------------------------------------------------------------------------------------------------------- converting
@@ -37,7 +37,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What became of a file of weights."""
+    """The result of a conversion."""
 
     path: Path
     model: str
@@ -57,20 +57,20 @@ def convert(
     normalisation: str | None = None,
     overwrite: bool = False,
 ) -> Converted:
-    """Make a checkpoint of published weights.
+    """Convert published weights to a checkpoint.
 
     Args:
         weights: a ``.pth`` of plain tensors, or a ``.safetensors``.
         model: of `UPSTREAMS`.
         output: the checkpoint to write.
-        classes: the words of the weights in their order; None takes those of the published ones.
-        normalisation: that they were trained with; None likewise.
-        overwrite: replace ``output`` where it exists.
+        classes: the class words of the weights, in their order; None takes the published ones.
+        normalisation: that the weights were trained with; None takes the published one.
+        overwrite: replace an existing ``output``.
 
     Raises:
-        UnknownModel: no published weights of that name can be converted.
-        UsageError: the words are not as many as the weights answer with.
-        CheckpointError: the file cannot be read, or is of another network.
+        UnknownModel: published weights of that name cannot be converted.
+        UsageError: the number of words differs from that of the weights.
+        CheckpointError: the file cannot be read, or belongs to another network.
         OutputError: ``output`` exists, or cannot be written.
     """
     if model not in UPSTREAMS:
@@ -105,25 +105,25 @@ def convert(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, without running anything that the file may hold.
+    """Return tensors by name without executing anything in the file.
 
-    Prefixes of ``DataParallel`` are taken off, and the weights out of what a training script put around them.
+    Prefixes of ``DataParallel`` are removed, and weights are extracted from the dictionary of a training script.
 
     Raises:
-        CheckpointError: it is missing or damaged, holds more than plain data, or no tensors.
+        CheckpointError: it is missing or damaged, has more than plain data, or no tensors.
     """
     held = _read(path)
     if isinstance(held, Mapping):
         inner = [held[name] for name in WRAPPERS if isinstance(held.get(name), Mapping)]
         held = inner[0] if inner else held
     if not isinstance(held, Mapping) or not held or not all(isinstance(each, Tensor) for each in held.values()):
-        raise CheckpointError(path, "holds no tensors by name", "give the state_dict() of a network")
+        raise CheckpointError(path, "has no tensors by name", "give the state_dict() of a network")
     weights = {str(name): tensor for name, tensor in held.items()}
     while all(name.startswith("module.") for name in weights):
         weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CheckpointError(path, f"{name} holds NaN or infinity", "its training had failed; use another copy")
+            raise CheckpointError(path, f"{name} has NaN or infinite values", "its training failed; use another copy")
     return weights
 
 
@@ -134,33 +134,34 @@ def _read(path: Path) -> object:
         if path.suffix == ".safetensors":
             return load_file(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about pickle protocols, of no use to whoever converts
+            warnings.simplefilter("ignore", UserWarning)  # about pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can fail in any way, and none of them is a bug of ours
+    except Exception as error:  # a damaged pickle can fail in any way
         if isinstance(error, pickle.UnpicklingError) and (refused := re.search(r"GLOBAL ([\w.]*\w)", str(error))):
             raise CheckpointError(
                 path,
-                f"holds more than tensors ({refused[1]}), which could run code when it is read, so it is refused",
-                "save the state_dict() alone where you trust the file, and give that",
+                f"has more than tensors ({refused[1]}), which could run code when it is read",
+                "save only the state_dict() if you trust the file, and give that",
             ) from None
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
         raise CheckpointError(
-            path, f"cannot be read as weights ({reason})", "it may be cut short or something else; use another copy"
+            path, f"cannot be read as weights ({reason})", "it may be truncated or something else; use another copy"
         ) from None
 
 
 def _words(
     path: Path, upstream: Upstream, weights: Mapping[str, Tensor], classes: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """The words for as many classes as the weights have; those of the upstream where they do not say."""
+    """Return the words for as many classes as the weights have."""
     words = upstream.classes if classes is None else tuple(classes)
     heads = [tensor for name, tensor in weights.items() if upstream.class_head in ours_of(name, upstream.names)]
     extra = int(upstream.unchanged_channel)
     if not heads or heads[0].ndim == 0 or heads[0].shape[0] == extra + len(words):
         return words
     raise UsageError(
-        f"{path} answers with {heads[0].shape[0] - extra} classes, and {'these' if classes is None else 'given'} are "
-        f"{len(words)}: {', '.join(words)}; name its own, in their order, with --classes"
+        f"{path} predicts {heads[0].shape[0] - extra} classes instead of the {len(words)} "
+        f"{'published' if classes is None else 'given'} ones ({', '.join(words)}); give its own, in their order, "
+        "with --classes"
     )
 
 
@@ -168,7 +169,7 @@ def _words(
 
 
 def ours_of(name: str, names: Names) -> tuple[str, ...]:
-    """What a published parameter is called here; nothing where it has no place."""
+    """Return our names of a published parameter; empty where it has none."""
     for begins, ours in names.items():
         if name.startswith(begins):
             return tuple(one + name.removeprefix(begins) for one in ours)
@@ -176,17 +177,17 @@ def ours_of(name: str, names: Names) -> tuple[str, ...]:
 
 
 def fit(path: Path, network: nn.Module, weights: Mapping[str, Tensor], names: Names, *, called: str) -> None:
-    """Put published weights into a network.
+    """Load published weights into a network.
 
     Args:
-        path: where they are from, for messages.
-        network: gets them; unchanged where an error is raised.
+        path: the file, for messages.
+        network: gets the weights; unchanged after an error.
         weights: by their names.
         names: how to map these.
         called: the name of the network, for messages.
 
     Raises:
-        CheckpointError: a parameter has no place, another shape, or is missing; names the first one.
+        CheckpointError: a parameter is unknown, missing, or has another shape; names the first one.
     """
     own = network.state_dict()
     filled: dict[str, Tensor] = {}
@@ -195,32 +196,32 @@ def fit(path: Path, network: nn.Module, weights: Mapping[str, Tensor], names: Na
         if not places or any(place not in own for place in places):
             raise CheckpointError(
                 path,
-                f"it holds {theirs} {tuple(tensor.shape)}, which {called} does not have",
-                "it is of another network; choose that one with --model",
+                f"it has {theirs} {tuple(tensor.shape)}, which {called} does not have",
+                "it belongs to another network; choose that one with --model",
             )
         for place in places:
             if tensor.shape != own[place].shape:
                 raise CheckpointError(
                     path,
-                    f"{theirs} is {tuple(tensor.shape)}, and {called} wants {tuple(own[place].shape)}",
-                    "it is of another network; choose that one with --model",
+                    f"{theirs} has shape {tuple(tensor.shape)} instead of {tuple(own[place].shape)} in {called}",
+                    "it belongs to another network; choose that one with --model",
                 )
             if place in filled:
-                raise CheckpointError(path, f"{theirs} is there twice, under two names", "use another copy")
+                raise CheckpointError(path, f"{theirs} occurs twice, under two names", "use another copy")
             filled[place] = tensor
     for place, tensor in own.items():
-        # PyTorch before 0.4.1 did not count batches, and nothing reads the count while the momentum is fixed.
+        # PyTorch before 0.4.1 did not count batches, and the count is unused while the momentum is fixed.
         if place not in filled and not place.endswith("num_batches_tracked"):
             raise CheckpointError(
                 path,
-                f"it has no {_theirs_of(place, names)} {tuple(tensor.shape)}, which {called} needs",
-                "it is of another network, or a part of one; choose another with --model",
+                f"it has no {_theirs_of(place, names)} {tuple(tensor.shape)}, which {called} requires",
+                "it belongs to another network, or is a part of one; choose another with --model",
             )
     network.load_state_dict({**own, **filled})
 
 
 def _theirs_of(place: str, names: Names) -> str:
-    """What one of our parameters is called there, by the newest of their names."""
+    """Return the newest published name of one of our parameters."""
     for begins, ours in names.items():
         for one in ours:
             if place.startswith(one):
@@ -229,14 +230,14 @@ def _theirs_of(place: str, names: Names) -> str:
 
 
 def load_backbone(resnet: ResNet34, path: Path) -> None:
-    """Start from a ResNet-34 that was trained on ImageNet, in the names of torchvision or timm.
+    """Load a ResNet-34 trained on ImageNet, with the names of torchvision or timm.
 
     Args:
         resnet: gets the weights, such as ``model.encoder.resnet``.
-        path: a ``.pth`` or ``.safetensors``; its classifier (``fc``) is left out.
+        path: a ``.pth`` or ``.safetensors``; its classifier (``fc``) is ignored.
 
     Raises:
-        CheckpointError: the file cannot be read, or is of another network.
+        CheckpointError: the file cannot be read, or belongs to another network.
     """
     weights = {name: each for name, each in read_weights(path).items() if not name.startswith("fc.")}
     fit(path, resnet, weights, {"": ("",)}, called="ResNet-34")

@@ -1,25 +1,20 @@
-"""Published implementations: where their weights are from, and which of their names is which of ours.
+"""Published networks: where their weights come from, and how their parameter names map to ours.
 
-Only names and shapes of their code are used here; `wasnow.models.published.convert` does the rest.
+Only names and shapes of their code are used here; `wasnow.models.published.convert` converts the weights.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from wasnow.models.mamba_scd import PUBLISHED_WORDS as CHANGE_MAMBA_WORDS
 from wasnow.models.sscd_l import SECOND_WORDS
-from wasnow.nn.vmamba import PRESETS as VMAMBA_SIZES
 from wasnow.nn.vmamba import PUBLISHED as VMAMBA
-from wasnow.nn.vmamba import STAGES
 
 Names = Mapping[str, tuple[str, ...]]
-"""How their parameter names begin, and what stands there with us; two where we have two copies of what they share."""
+"""How their parameter names begin -> how ours begin; two of ours where a shared weight is stored twice here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +22,14 @@ class Upstream:
     """A published implementation.
 
     Attributes:
-        source: where its weights are from.
-        names: the first entry that a name begins with counts. Where the authors renamed, the newest stands first.
-        class_head: our name of the weights ``(1 + K, ...)``, or ``(K, ...)``, that tell how many words there are.
-        classes: the words that the published weights answer with, in their order.
+        source: where its weights come from.
+        names: the first entry that matches the beginning of a name counts. Newest names come first.
+        class_head: our name of the weights ``(1 + K, ...)``, or ``(K, ...)``, that give the number of words.
+        classes: the class words of the published weights, in their order.
         normalisation: of `wasnow.nn.normalise` that they were trained with.
-        unchanged_channel: whether the class head answers one channel more than there are words.
-        network: of `wasnow.models.MODELS`; None: the one that is called as this row is.
-        options: of the network, beside classes and normalisation.
+        unchanged_channel: whether the class head has one channel more than there are words.
+        network: of `wasnow.models.registry.MODELS`; None: the network with the name of this row.
+        options: of the network, besides classes and normalisation.
     """
 
     source: str
@@ -112,7 +107,7 @@ def _hrscd() -> Names:
     parts = {"conv1": "first.0", "bn1": "first.1", "conv2": "second.0", "bn2": "second.1", "couple": "short.0"}
     parts["bnc"] = "short.1"
     for theirs, ours in (("TC", "land"), ("CD", "change")):
-        # They count the stages of an encoder upwards from 1, and those of a decoder down to 0.
+        # Their encoder stages count up from 1, their decoder stages count down to 0.
         stages = [(f"{theirs}Encoder.encres{number + 1}", f"{ours}_encoder.stages.{number}") for number in range(5)]
         stages += [(f"{theirs}Decoder.decres{5 - number}", f"{ours}_decoder.stages.{number}") for number in range(6)]
         for stage, here in stages:
@@ -138,7 +133,7 @@ def _changemask() -> Names:
 
 
 def _mamba_scd() -> Names:
-    """ChangeMamba's names since 2025, and those before, which count levels from the finest: 4 to 1."""
+    """Return ChangeMamba's names since 2025, and the older ones, which count levels from the finest: 4 to 1."""
     places: list[tuple[str, str, str]] = []
     arrangements = (("cat", "stacked"), ("interleave", "woven"), ("split", "beside"))
     for level in range(4):
@@ -156,7 +151,7 @@ def _mamba_scd() -> Names:
         for one, ours in (("decoder_T1", "classes_before"), ("decoder_T2", "classes_after")):
             now, then = f"{one}.stage_blocks.{level}.", f"{one}.st_block_{old}_semantic."
             look = f"{ours}.looks.{level}."
-            # Only at the coarsest level does a convolution stand before the block, and shift its number.
+            # Only at the coarsest level a convolution precedes the block and shifts its number.
             places.append((f"{now}0.", f"{then}0.", f"{look}reduce."))
             places.append((f"{now}{1 if level else 2}.", f"{then}{1 if level else 2}.", f"{look}block."))
             places.append((f"{one}.transition_layers.{level}.", f"{one}.{reduce}", f"{ours}.reduce.{level}."))
@@ -227,178 +222,3 @@ UPSTREAMS: Mapping[str, Upstream] = {
         for size in ("tiny", "small", "base")
     },
 }
-
-
-# ------------------------------------------------------------------------------------------------------ encoders alone
-
-Weights = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedEncoder:
-    """An encoder that others trained, as they publish it: what a training may begin with.
-
-    Attributes:
-        title: what it is called.
-        marks: patterns; a file holds this where each is found in one of its names.
-        part: the class of the module that takes it, ``module:name``.
-        models: the networks that have such a part.
-        ours: from published tensors, and those of the part, to what the part takes under its own names, and in words
-            what is left out. A name that has no place stays as it is, and a comparison finds it.
-        advice: what to do where these tensors, under our names, do not fit the part.
-        anew: how names of the part begin that are not published, since they belong to what comes behind it.
-    """
-
-    title: str
-    marks: tuple[str, ...]
-    part: str
-    models: tuple[str, ...]
-    ours: Callable[[Weights, Weights], tuple[dict[str, Tensor], tuple[str, ...]]]
-    advice: Callable[[Weights], str]
-    anew: tuple[str, ...] = ()
-
-
-def encoder_in(names: Iterable[str]) -> PublishedEncoder | None:
-    """The row of `ENCODERS` whose weights have these names."""
-    listed = list(names)
-    for encoder in ENCODERS:
-        if all(any(re.search(mark, name) for name in listed) for mark in encoder.marks):
-            return encoder
-    return None
-
-
-def _without(head: str) -> Callable[[Weights, Weights], tuple[dict[str, Tensor], tuple[str, ...]]]:
-    """All tensors under the names that they have, but those of the classifier."""
-
-    def ours(published: Weights, own: Weights) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        kept = {name: one for name, one in published.items() if not name.startswith(head)}
-        return kept, ("the classifier",) if len(kept) < len(published) else ()
-
-    return ours
-
-
-_RESNETS: Mapping[tuple[int, ...], tuple[str, str]] = {
-    (2, 2, 2, 2): ("18", ""),
-    (3, 4, 6, 3): ("34", "50"),
-    (3, 4, 23, 3): ("", "101"),
-    (3, 8, 36, 3): ("", "152"),
-}
-"""By blocks in a stage: the number of one whose blocks have two convolutions, and of one where they have three."""
-
-
-def _another_resnet(tensors: Weights) -> str:
-    blocks = _depths(tensors, r"layer(\d)\.(\d+)\.", first=1)
-    number = _RESNETS.get(blocks, ("", ""))["layer1.0.conv3.weight" in tensors]
-    told = f"this is ResNet-{number}" if number not in ("", "34") else "this is another network"
-    return f"{told}, and the encoder here is ResNet-34: give the weights of that"
-
-
-def _another_efficientnet(tensors: Weights) -> str:
-    return "the encoder here is EfficientNet-B0: give the weights of that, such as efficientnet-b0-355c32eb.pth"
-
-
-def _depths(tensors: Weights, block: str, *, first: int = 0) -> tuple[int, ...]:
-    """Blocks by stage, from a pattern whose groups are the stage, counted from ``first``, and the block."""
-    found = {(int(at[1]) - first, int(at[2])) for name in tensors if (at := re.match(block, name))}
-    return tuple(sum(stage == each for stage, _ in found) for each in range(max((s for s, _ in found), default=-1) + 1))
-
-
-_OUR_BLOCK = r"stages\.(\d+)\.(\d+)\."
-
-
-def _of_vmamba(published: Weights, own: Weights) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """VMamba's tensors; the last blocks of a stage stay behind where this encoder has fewer and no size is such.
-
-    ChangeMamba's tiny encoder has four blocks in its third stage and begins with weights of five, of which its code
-    takes the first four without a word.
-    """
-    kept, left = {}, []
-    for name, tensor in published.items():
-        if name.startswith("classifier."):
-            left = ["the classifier"]
-            continue
-        begins = next((each for each in VMAMBA if name.startswith(each)), None)
-        place = name if begins is None else VMAMBA[begins] + name.removeprefix(begins)
-        # Where VMamba's maps are channels-first, its linear layers may be stored as convolutions of one pixel.
-        linear = place in own and own[place].ndim == 2 and tensor.ndim == 4 and tensor.shape[2:] == (1, 1)
-        kept[place] = tensor.flatten(1) if linear else tensor
-    theirs, here = _depths(kept, _OUR_BLOCK), _depths(own, _OUR_BLOCK)
-    if len(theirs) == STAGES and _vmamba_size(kept) is None:
-        for stage, (there, most) in enumerate(zip(theirs, here, strict=True)):
-            if there > most:
-                left.append(f"{'block' if there == most + 1 else 'blocks from'} {most + 1} of stage {stage + 1}")
-                for block in range(most, there):
-                    kept = {name: one for name, one in kept.items() if not name.startswith(f"stages.{stage}.{block}.")}
-    return kept, tuple(left)
-
-
-def _vmamba_size(tensors: Weights) -> str | None:
-    """The size that has as many channels and blocks."""
-    width, depths = _vmamba_width(tensors), _depths(tensors, _OUR_BLOCK)
-    return next((name for name, each in VMAMBA_SIZES.items() if (each.width, each.depths) == (width, depths)), None)
-
-
-def _vmamba_width(tensors: Weights) -> int:
-    stem = tensors.get("stem.1.conv.weight")
-    return 0 if stem is None else len(stem)
-
-
-def _another_vmamba(tensors: Weights) -> str:
-    width, depths = _vmamba_width(tensors), _depths(tensors, _OUR_BLOCK)
-    scans = tensors.get("stages.0.0.op.in_proj.weight")
-    if len(depths) != STAGES or not width or scans is None or len(scans) != 2 * width:
-        return "it is of another release of VMamba: wanted are vssm_tiny_0230, vssm_small_0229 or vssm_base_0229"
-    if (size := _vmamba_size(tensors)) is not None:
-        return f"these are of the size {size}: --set model.size={size}"
-    blocks = ",".join(map(str, depths))
-    return f"it has other sizes: --set model.encoder.width={width} --set model.encoder.depths=[{blocks}]"
-
-
-def _of_segformer(published: Weights, own: Weights) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    from wasnow.nn.segformer import tower_of  # brings in transformers
-
-    kept = tower_of(published)
-    return kept, ("the head",) if any(re.search(r"^(decode_)?head|^classifier", name) for name in published) else ()
-
-
-def _another_segformer(tensors: Weights) -> str:
-    return "these are the weights of another encoder; name theirs: --set model.encoder=mit-b0, mit-b1 or mit-b2"
-
-
-ENCODERS: tuple[PublishedEncoder, ...] = (
-    PublishedEncoder(
-        title="ResNet-34",
-        marks=(r"^conv1\.weight$", r"^layer1\.0\.conv1\.weight$"),
-        part="wasnow.nn.resnet:ResNet34",
-        models=("sscd-l", "bisrnet", "ted", "scannet"),
-        ours=_without("fc."),
-        advice=_another_resnet,
-    ),
-    PublishedEncoder(
-        title="EfficientNet-B0",
-        marks=(r"^_conv_stem\.weight$", r"^_blocks\.0\._se_reduce\.weight$"),
-        part="wasnow.nn.efficientnet:EfficientNetB0",
-        models=("changemask",),
-        ours=_without("_fc."),
-        advice=_another_efficientnet,
-    ),
-    PublishedEncoder(
-        title="VMamba",
-        marks=(r"^patch_embed\.(0|proj)\.weight$", r"^layers\.0\.blocks\.0\.(op|self_attention)\."),
-        part="wasnow.nn.vmamba:VMamba",
-        models=("mamba-scd",),
-        ours=_of_vmamba,
-        advice=_another_vmamba,
-        anew=("norms.",),
-    ),
-    PublishedEncoder(
-        title="SegFormer",
-        marks=(r"patch_embed(dings\.)?\d\.proj\.|stages\.\d\.patch_embeddings\.proj\.",),
-        part="wasnow.nn.segformer:MixTransformer",
-        models=("sam-cd",),
-        ours=_of_segformer,
-        advice=_another_segformer,
-    ),
-)
-"""ResNet-34 as torchvision and timm name it; EfficientNet-B0 as efficientnet_pytorch and segmentation_models do; VMamba
-as its authors; SegFormer as the hub and its authors."""
