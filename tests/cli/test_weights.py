@@ -90,6 +90,6 @@ def test_without_a_network_a_download_fails_in_one_line(app, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("wasnow.models.clip_weights.download._check_room", lambda *_: None)
     result = run.invoke(app, ["weights", "get", "remoteclip-vit-b-32"])
-    assert result.exit_code == 3
+    assert result.exit_code == 8
     assert "cannot be downloaded" in result.stderr
     assert result.stderr.count("\n") == 1

@@ -353,7 +353,10 @@ def test_weights_are_found_by_name_and_by_path(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ("remoteclip-vit-l-14", r"not in the cache yet; get them with wasnow weights get remoteclip-vit-l-14, .*--from FILE"),
+        (
+            "remoteclip-vit-l-14",
+            r"not in the cache yet; get them with wasnow weights get remoteclip-vit-l-14, .*--from",
+        ),
         ("remoteclip-vit-l-15", "did you mean 'remoteclip-vit-l-14'"),
         ("some/where.safetensors", "no such file; check the path"),
     ],
@@ -465,7 +468,8 @@ def test_a_published_file_is_recognised_whatever_it_is_called(hub, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"), [({"size": 7}, "instead of the published 7"), ({"sha256": "0" * 64}, r"instead of the published 0{16}")]
+    ("changes", "words"),
+    [({"size": 7}, "instead of the published 7"), ({"sha256": "0" * 64}, r"instead of the published 0{16}")],
 )
 def test_a_download_that_is_not_the_published_file_is_thrown_away(hub, monkeypatch, tmp_path, changes, words):
     publish(monkeypatch, hub[1], **changes)
