@@ -65,7 +65,7 @@ def test_json_is_one_object_and_quiet_prints_nothing(tmp_path):
         (["detect", "gone.tif", "gone.tif", "-o", "out"], 3, "gone.tif: no such file"),
         (["detect", "B", "A", "-o", "out", "--model", "irmat"], 2, "did you mean 'irmad'"),
         (["detect", "B", "A", "-o", "out", "--tile", "64", "--margin", "40", *IRMAD], 2, "use a margin below 32"),
-        (["detect", "B", "A", "-o", "out", "--bands", "red"], 2, "--bands 4,3,2"),
+        (["detect", "B", "A", "-o", "out", "--bands", "red"], 2, "such as 4,3,2"),
         (["detect", "B", "A", "-o", "out", "--bands", "1,9", *IRMAD], 3, "has bands 1 to 3, --bands asks for 9"),
         (["detect", "B", "A", "-o", "B", *IRMAD], 4, "is a file"),
         (["detect", "B", "A"], 2, "--output"),
