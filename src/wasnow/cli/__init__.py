@@ -29,9 +29,11 @@ from wasnow.cli import (
     detect,
     evaluate,
     info,
+    label,
     models,
     priors,
     recipes,
+    review,
     sample,
     train,
     verify,
@@ -72,7 +74,9 @@ app.command("recipes", epilog=recipes.EXAMPLES)(recipes.recipes)
 app.add_typer(weights.app, name="weights")
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("demo")(demo.demo)
+app.command("review", epilog=review.EXAMPLES)(review.review)
 app.command("sample", epilog=sample.EXAMPLES)(sample.sample)
+app.command("label", epilog=label.EXAMPLES)(label.label)
 app.command("areas", epilog=areas.EXAMPLES)(areas.areas)
 app.command("priors", epilog=priors.EXAMPLES)(priors.priors)
 

@@ -234,6 +234,11 @@ def paletted_png(index: NDArray[np.uint8], palette: Sequence[Rgba]) -> bytes:
     return _encode("PNG", index[None], dict(enumerate(palette)), ZLEVEL=6)
 
 
+def photo_png(rgba: NDArray[np.uint8]) -> bytes:
+    """Return ``(rows, cols, 4)`` RGBA as a PNG."""
+    return _encode("PNG", np.moveaxis(rgba, 2, 0), ZLEVEL=1)
+
+
 def data_uri(coded: bytes) -> str:
     """Return the bytes of a PNG or JPEG as a ``data:`` URI."""
     kind = "image/png" if coded.startswith(b"\x89PNG") else "image/jpeg"
