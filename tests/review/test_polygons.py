@@ -9,7 +9,10 @@ import pyogrio
 import pytest
 import shapely
 
+from making import Toy
+from wasnow import detect
 from wasnow.errors import InputError, OutputError
+from wasnow.output.verify import verify
 from wasnow.review.polygons import Conflict, ReviewedPolygons, geometry_blob, geometry_of
 
 
@@ -154,3 +157,17 @@ def test_a_folder_without_polygons_is_one_line(tmp_path):
     (tmp_path / "changes.gpkg").write_text("no database")
     with pytest.raises(InputError, match="not a readable GeoPackage"):
         ReviewedPolygons(tmp_path)
+
+
+def test_a_reviewed_folder_is_verified_and_never_computed_again(polygons, place):
+    rows = polygons.all()
+    for row in rows:
+        polygons.decide(row.fid, reviewer="Ann", status="accepted")
+    verdict = verify(polygons.folder)
+    assert verdict.sound, [str(each) for each in verdict.findings]
+    assert any(f"polygons reviewed: {len(rows)}" in note for note in verdict.notes)
+    polygons.decide(rows[0].fid, reviewer="Ann", status="accepted", before="water", after="field")
+    assert verify(polygons.folder).sound
+    result = detect(place / "before.tif", place / "after.tif", output=polygons.folder, model=Toy(), min_area=100)
+    assert result.reused
+    assert {row.status for row in polygons.all()} == {"accepted"}

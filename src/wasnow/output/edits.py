@@ -41,6 +41,11 @@ class Edits:
     def __bool__(self) -> bool:
         return any((self.reviewed, self.changed, self.added, self.removed))
 
+    @property
+    def only_reviewed(self) -> bool:
+        """Whether polygons were reviewed, and none was changed, added or removed."""
+        return bool(self.reviewed) and not (self.changed or self.added or self.removed)
+
     def __str__(self) -> str:
         counts = [(self.reviewed, "reviewed"), (self.changed, "changed")]
         counts += [(self.added, "added"), (self.removed, "removed")]

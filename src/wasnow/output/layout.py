@@ -14,6 +14,9 @@ LANDCOVER = ("landcover_before.tif", "landcover_after.tif")
 LANDCOVER_OUTPUTS = (*(f"{name}.aux.xml" for name in LANDCOVER), *LANDCOVER)
 """The files that ``--landcover`` adds; they are renamed before all others."""
 
+REVIEW_JOURNAL = "review.jsonl"
+"""Every decision of a review, one per line."""
+
 PAIRS_SUMMARY = "summary.json"
 """In a folder of many pairs: lists the result folders in it."""
 

@@ -22,16 +22,15 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from wasnow.errors import InputError, OutputError
-from wasnow.output.layout import GEOPACKAGE
-from wasnow.output.vector.files import LAYER
+from wasnow.output.layout import GEOPACKAGE, REVIEW_JOURNAL
+from wasnow.output.vector.files import LAYER, REVIEWED_AT
 from wasnow.storage.atomic import append_line, output_errors
 
-JOURNAL = "review.jsonl"
 STATUSES = ("open", "accepted", "rejected", "unsure")
 REASONS = (
     "season or crop", "shadow", "cloud", "misregistration", "wrong class", "wrong outline", "not real", "other",
 )  # fmt: skip
-REVIEW_COLUMNS = ("review_status", "review_reason", "reviewer", "reviewed_at")
+REVIEW_COLUMNS = ("review_status", "review_reason", "reviewer", REVIEWED_AT)
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,8 @@ class ReviewedPolygons:
             names = {row[1] for row in base.execute(f'PRAGMA table_info("{LAYER}")')}
             if missing := {"fid", "id", "geom", "review_status"} - names:
                 raise InputError(f"{self.path}: layer {LAYER} has no column {min(missing)!r}; restore the file")
-            if "reviewed_at" not in names:
-                base.execute(f'ALTER TABLE "{LAYER}" ADD COLUMN "reviewed_at" TEXT')
+            if REVIEWED_AT not in names:
+                base.execute(f'ALTER TABLE "{LAYER}" ADD COLUMN "{REVIEWED_AT}" TEXT')
 
     def all(self) -> list[Polygon]:
         """Return every polygon, in the order of the file."""
@@ -322,7 +321,7 @@ class ReviewedPolygons:
     def _log(self, action: str, reviewer: str, fid: int, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         """Append to the journal; before the commit, so that no decision is saved without its line."""
         line = {"at": _now(), "action": action, "reviewer": reviewer, "fid": fid, "old": dict(old), "new": dict(new)}
-        append_line(self.folder / JOURNAL, json.dumps(line, ensure_ascii=False).encode())
+        append_line(self.folder / REVIEW_JOURNAL, json.dumps(line, ensure_ascii=False).encode())
 
 
 # --------------------------------------------------------------------------------------------------------- helpers

@@ -58,6 +58,9 @@ ATTRIBUTES = pa.schema(
 )
 """The columns of both files, in order; the geometry follows."""
 
+REVIEWED_AT = "reviewed_at"
+"""Time of the last decision on a polygon; a review adds this column to the GeoPackage."""
+
 _TIMESTAMP = "1970-01-01T00:00:00.000Z"
 """The modification time in every GeoPackage, so that equal polygons give equal bytes."""
 

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyogrio.raw import open_arrow
 
-from wasnow.output.layout import GEOPACKAGE, GEOPARQUET
+from wasnow.output.layout import GEOPACKAGE, GEOPARQUET, REVIEW_JOURNAL
 from wasnow.output.record import RunRecord
-from wasnow.output.vector.files import ATTRIBUTES, LAYER
+from wasnow.output.vector.files import ATTRIBUTES, LAYER, REVIEWED_AT
 from wasnow.output.verify.finding import Finding
 from wasnow.vocabulary import Vocabulary
 
@@ -43,7 +43,8 @@ _Words = tuple[str | None, str | None]
 def check_polygons(folder: Path, record: RunRecord) -> list[Finding]:
     """Return the faults of the polygons of a finished run; missing files are skipped."""
     findings = []
-    if (path := folder / GEOPACKAGE).exists():
+    # Outlines and classes that were corrected in a review no longer add up to the record of the run.
+    if (path := folder / GEOPACKAGE).exists() and not (folder / REVIEW_JOURNAL).is_file():
         findings += [Finding(GEOPACKAGE, "not valid", fault) for fault in _geopackage_faults(path, record)]
     if (path := folder / GEOPARQUET).exists():
         findings += [Finding(GEOPARQUET, "not valid", fault) for fault in _geoparquet_faults(path, record)]
@@ -129,7 +130,8 @@ def _faults_of(batches: Iterator[pa.RecordBatch], geometry: str, record: RunReco
     sums = _Sums()
     last = 0
     for batch in batches:
-        names = [name for name in batch.schema.names if name != geometry]
+        # A review adds the time of each decision as a column.
+        names = [name for name in batch.schema.names if name not in (geometry, REVIEWED_AT)]
         if names != ATTRIBUTES.names:
             return [f"has the columns {', '.join(names)}, not {', '.join(ATTRIBUTES.names)}"]
         last = _add(sums, batch, geometry, record, codes, last)
