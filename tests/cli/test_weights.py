@@ -44,7 +44,7 @@ def folder(tmp_path):
 def test_an_empty_cache_lists_what_can_be_fetched(app, tmp_path):
     result = run.invoke(app, ["weights"])
     assert result.exit_code == 0
-    for words in ("remoteclip-vit-l-14", "chendelong/RemoteCLIP", "to be said", str(tmp_path / "cache")):
+    for words in ("remoteclip-vit-l-14", "chendelong/RemoteCLIP", "unknown", str(tmp_path / "cache")):
         assert words in result.stdout
     told = json.loads(run.invoke(app, ["weights", "--json"]).stdout)
     assert told["here"] == []
@@ -55,7 +55,7 @@ def test_weights_from_a_folder_are_told_of_and_listed(app, folder):
     result = run.invoke(app, ["weights", "get", "--from", str(folder), "--name", "mine"])
     assert result.exit_code == 0
     assert "ViT 8 wide, 1 blocks, patches of 4 px, images of 8 px; quickgelu" in result.stdout
-    assert "no published digest is known for mine" in result.stderr
+    assert "mine has no known published digest" in result.stderr
     assert "not verified" in run.invoke(app, ["weights"]).stdout
     (one,) = json.loads(run.invoke(app, ["weights", "--json"]).stdout)["here"]
     assert (one["name"], one["config"]["activation"], one["verified"]) == ("mine", "quickgelu", False)
@@ -75,7 +75,7 @@ def test_quiet_prints_nothing_and_json_one_object(app, folder):
         (["get", "remote-clip"], 2, "unknown weights 'remote-clip'"),
         (["get", "georsclip-vit-l-14"], 2, "pass --activation gelu or --activation quickgelu"),
         (["get", "x", "--name", "y"], 2, "leave one out"),
-        (["get", "--name", "y"], 2, "--name is for weights of --from FILE"),
+        (["get", "--name", "y"], 2, "--name requires --from FILE"),
         (["get", "--from", "nowhere.pt"], 3, "nowhere.pt: no such file or folder"),
     ],
 )
@@ -93,3 +93,11 @@ def test_without_a_network_a_download_fails_in_one_line(app, monkeypatch):
     assert result.exit_code == 8
     assert "cannot be downloaded" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_without_a_home_folder_the_command_asks_for_a_cache(app, monkeypatch):
+    monkeypatch.delenv("WASNOW_CACHE")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    result = run.invoke(app, ["weights"])
+    assert result.exit_code == 2
+    assert "set WASNOW_CACHE" in result.output

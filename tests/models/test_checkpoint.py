@@ -17,7 +17,7 @@ from wasnow.errors import CheckpointError, OutputError, UsageError
 from wasnow.models.calibration import Calibration
 from wasnow.models.checkpoint import FORMAT, Provenance, load, read_header, save, set_calibration
 from wasnow.models.model_card import describe
-from wasnow.models.registry import build
+from wasnow.models.registry import MODELS, build
 from wasnow.models.sealed import read_sealed, read_sealed_header, write_sealed
 
 CALIBRATION = Calibration(change_temperature=2.0, ece_change_before=0.2, ece_change_after=0.1, split="val", pairs=3)
@@ -244,3 +244,18 @@ def test_others_may_read_what_they_may_read_of_any_file(tmp_path: Path):
     saved(tmp_path / "a.safetensors")
     (tmp_path / "ordinary").touch()
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def test_the_card_of_a_model_without_weights_is_what_the_list_of_models_states():
+    irmad, network = describe("irmad")["model"], describe("semantic-cd")["model"]
+    assert irmad["weights"].startswith("none")
+    assert "Nielsen 2007" in irmad["source"]
+    assert "every band" in irmad["input"]
+    assert network == {
+        "name": "semantic-cd",
+        "what it is": MODELS["semantic-cd"].summary,
+        "answers": "change, classes",
+        "weights": "train",
+    }
+    with pytest.raises(CheckpointError, match="no such file"):
+        describe("irmat")

@@ -1,4 +1,4 @@
-"""``wasnow convert``: published weights to a checkpoint."""
+"""``wasnow convert``: convert published weights to a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ EXAMPLES = (
 
 @verb
 def convert(
-    weights: Annotated[Path, typer.Argument(help="What the authors published: .pth or .safetensors.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="The network that it is of.", show_default=False)],
+    weights: Annotated[Path, typer.Argument(help="The published file: .pth or .safetensors.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="The network of the weights.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.", show_default=False)],
     classes: Annotated[
         str | None,
-        typer.Option(help="Its class words in their order, 'water, building'; left out: those of the published one."),
+        typer.Option(help="Class words of the weights, in order: 'water, building'. [default: the published ones]"),
     ] = None,
     normalisation: Annotated[
         str | None,
-        typer.Option(help="imagenet, second, landsat-scd or none; left out: that of the published one."),
+        typer.Option(help="imagenet, second, landsat-scd or none. [default: the published one]"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     quiet: bool = QUIET,
     as_json: bool = JSON,
     debug: bool = DEBUG,
 ) -> None:
-    """Bring in weights that others published. Only names change; nothing that the file may hold besides is run."""
+    """Convert published weights to a checkpoint. Tensors are renamed only; code in the file is never executed."""
     from wasnow.models.published.convert import convert as convert_weights
     from wasnow.vocabulary import Vocabulary
 

@@ -1,4 +1,4 @@
-"""``wasnow models``: what can be named with ``--model``; ``wasnow models show``: the card of a checkpoint."""
+"""``wasnow models``: list the models; ``wasnow models show``: print the card of one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = typer.Typer(help="List the models, or show the card of one.", invoke_witho
 @app.callback()
 @verb
 def models(context: typer.Context, as_json: bool = JSON, debug: bool = DEBUG) -> None:
-    """List the models, the one that detect uses by itself first."""
+    """List the models, the default of detect first."""
     if context.invoked_subcommand is not None:
         return
     from wasnow.models.registry import DEFAULT, list_models
@@ -43,13 +43,13 @@ def show(
     path: Annotated[
         str,
         typer.Argument(
-            help="A checkpoint, the folder of a training run, or a model that comes with wasnow.", show_default=False
+            help="A checkpoint, the folder of a training run, or a name that wasnow models lists.", show_default=False
         ),
     ],
     as_json: bool = JSON,
     debug: bool = DEBUG,
 ) -> None:
-    """Print the card of a checkpoint: what it answers, where it comes from, how it scored."""
+    """Print the card of a model: what it predicts, where its weights come from, its scores."""
     from wasnow.models.model_card import describe
 
     sections = describe(path)

@@ -1,4 +1,4 @@
-"""``wasnow weights``: the CLIP weights that are here; ``wasnow weights get``: bring in others."""
+"""``wasnow weights``: list CLIP weights; ``wasnow weights get``: download or convert them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLES = (
 @app.callback()
 @verb
 def weights(context: typer.Context, as_json: bool = JSON, debug: bool = DEBUG) -> None:
-    """List the weights that are here, and those that can be fetched by name."""
+    """List the weights in the cache, and those that can be downloaded by name."""
     if context.invoked_subcommand is not None:
         return
     from wasnow.models.clip_weights.known import KNOWN
@@ -37,40 +37,40 @@ def weights(context: typer.Context, as_json: bool = JSON, debug: bool = DEBUG) -
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "here", "activation", "where from"):
+    for column in ("name", "size", "activation", "source"):
         table.add_column(column, overflow="fold")
     for one in here:
         checked = "" if one.verified else ", not verified"
         table.add_row(one.name, f"{one.size / 1e9:.2f} GB", one.config.activation, one.source + checked)
     for name in missing:
         source = KNOWN[name]
-        table.add_row(name, "no", source.activation or "to be said", f"{source.repo} {source.file}")
+        table.add_row(name, "not here", source.activation or "unknown", f"{source.repo} {source.file}")
     console = Console()
     console.print(table)
-    console.print(f"kept in {cache()}; get one with wasnow weights get NAME", highlight=False, soft_wrap=True)
+    console.print(f"cache: {cache()}; download with wasnow weights get NAME", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog=EXAMPLES)
 @verb
 def get(
-    name: Annotated[str | None, typer.Argument(help="Which, of those that wasnow weights lists.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A name that wasnow weights lists.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--from", help="Weights on this disk instead of a download: a file, or a Hugging Face folder."),
+        typer.Option("--from", help="A file, or a folder in Hugging Face layout, instead of a download."),
     ] = None,
     called: Annotated[
-        str | None, typer.Option("--name", help="What to call weights of --from; left out: after the file.")
+        str | None, typer.Option("--name", help="Name for the weights of --from. [default: the name of the file]")
     ] = None,
     activation: Annotated[
         str | None,
-        typer.Option(help="gelu or quickgelu, that they were trained with; left out: as known or described."),
+        typer.Option(help="gelu or quickgelu, as in training. [default: the known or described one]"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights of that name.")] = False,
     quiet: bool = QUIET,
     as_json: bool = JSON,
     debug: bool = DEBUG,
 ) -> None:
-    """Fetch CLIP weights, or take them from a file; check them, convert them once, keep them."""
+    """Download CLIP weights, or read them from a file; check them, convert them and keep them in the cache."""
     from wasnow.errors import UsageError
     from wasnow.models.clip_weights.download import get as get_weights
     from wasnow.models.clip_weights.store import describe
@@ -78,10 +78,10 @@ def get(
     if name is not None and called is not None:
         raise UsageError(f"both {name} and --name {called} are given; leave one out")
     if called is not None and file is None:
-        raise UsageError("--name is for weights of --from FILE; to download, name known weights without it")
+        raise UsageError("--name requires --from FILE; to download, give a known name without it")
     made = get_weights(name or called, file=file, activation=activation, overwrite=overwrite, quiet=quiet or as_json)
     if not made.verified and not quiet:
-        warn(f"no published digest is known for {made.name}; its sha256 is recorded: {made.sha256}")
+        warn(f"{made.name} has no known published digest; its sha256 is recorded: {made.sha256}")
     if as_json:
         print_json(describe(made))
     elif not quiet:

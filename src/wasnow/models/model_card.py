@@ -10,19 +10,25 @@ from typing import Any
 from safetensors import safe_open
 
 from wasnow.models.checkpoint import Header, read_header, resolve
-from wasnow.models.registry import MODELS
+from wasnow.models.registry import MODELS, build
 
 TERMS = "terms.names"
 """The tensor that holds the names of a checkpoint's term table, one per line (`wasnow.nn.terms`)."""
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
-    """Return a checkpoint as a model card: sections of labelled lines, in the order to print.
+    """Return the card of a model: sections of labelled lines, in the order to print.
+
+    Args:
+        path: a checkpoint, the folder of a training run, or a name of `MODELS`. A name without weights gives what the
+            list of models states about it.
 
     Raises:
         CheckpointError: as `read_header`.
     """
     found = resolve(path)
+    if os.fspath(path) in MODELS and not found.exists():
+        return _without_weights(os.fspath(path))
     header = read_header(found)
     source, card = header.provenance, None
     # None and empty mappings are defaults; an empty list or False can be an ablation.
@@ -64,6 +70,20 @@ def describe(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
     sections["calibration"] = _calibration_lines(header)
     if source.recipe:
         sections["recipe"] = {name: _plain(value) for name, value in source.recipe.items() if value is not None}
+    return sections
+
+
+def _without_weights(name: str) -> dict[str, dict[str, str]]:
+    """Return the card of a model that is fitted to each scene, or of a network without a checkpoint."""
+    entry = MODELS[name]
+    sections = {
+        "model": {"name": name, "what it is": entry.summary, "answers": entry.answers, "weights": entry.weights}
+    }
+    if not entry.network:
+        card = build(name).card
+        bands = "every band of both dates" if card.bands == "all" else "red, green, blue"
+        scaling = "values of the file" if card.scaling == "native" else "0 to 1, after a stretch per date and band"
+        sections["model"] |= {"input": f"{bands}; {scaling}", "source": card.source}
     return sections
 
 

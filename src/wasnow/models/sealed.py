@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wasnow.errors import CheckpointError
+from wasnow.models.file_kind import other_content
 from wasnow.storage.atomic import atomic_path, output_errors, sync_folder
 
 
@@ -125,6 +126,8 @@ def _refuse_others(path: Path) -> None:
         raise CheckpointError(path, "no such file", "give a checkpoint, or the folder of a training run") from None
     except OSError as error:
         raise CheckpointError(path, f"cannot be read ({error.strerror})", "check the path") from None
+    if (other := other_content(path)) is not None:
+        raise CheckpointError(path, *other)
     if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise CheckpointError(
             path,

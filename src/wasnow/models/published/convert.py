@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from wasnow.errors import CheckpointError, OutputError, UnknownModel, UsageError
 from wasnow.models import checkpoint
 from wasnow.models.contract import ChangeModel
+from wasnow.models.file_kind import other_content
 from wasnow.models.published.names import UPSTREAMS, Names, Upstream
 from wasnow.nn.resnet import ResNet34
 from wasnow.storage.hashing import file_sha256
@@ -130,6 +131,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _read(path: Path) -> object:
     if not path.is_file():
         raise CheckpointError(path, "no such file", "check the path")
+    if (other := other_content(path)) is not None:
+        raise CheckpointError(path, *other)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
