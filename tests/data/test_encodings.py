@@ -55,9 +55,9 @@ def test_a_colour_that_differs_by_one_level_is_unknown() -> None:
     assert ENCODINGS["second-rgb"].decode(colors).tolist() == [[UNKNOWN, UNKNOWN, UNKNOWN, 5]]
 
 
-def test_values_outside_8_bits_are_unknown() -> None:
+def test_values_outside_8_bits_are_unknown_except_minus_one_which_is_no_label() -> None:
     values = np.array([[-1, 256, 300.0, 1.5, 2]])
-    assert ENCODINGS["second-e1"].decode(values).tolist() == [[UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, 2]]
+    assert ENCODINGS["second-e1"].decode(values).tolist() == [[NO_LABEL, UNKNOWN, UNKNOWN, UNKNOWN, 2]]
 
 
 def test_white_and_black_are_unchanged_in_colours() -> None:

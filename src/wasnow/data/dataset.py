@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from wasnow.data.encodings import encoding_named
 from wasnow.data.examination import Examination, Progress, examine_entries, sorted_faults
 from wasnow.data.faults import Fault
 from wasnow.data.images import header, reading
-from wasnow.data.layouts import described, hrscd, roles, xbd
-from wasnow.data.layouts.layout import Layout, list_files, natural
+from wasnow.data.layouts import bright, described, hrscd, oscd, roles, suffixes, whu, xbd
+from wasnow.data.layouts.layout import Layout, Listing, list_files, natural
 from wasnow.data.recognise import recognise
 from wasnow.data.samples import Coding, Entry, FileSamples
 from wasnow.data.splits import TILE, TOO_LARGE, cut_into_tiles, longest_side, split_by_list
@@ -96,6 +98,11 @@ class Dataset:
         unique = sorted_faults([*self.faults, *faults])
         if not jobs and not unique:
             unique = (Fault(str(self.path), "no image pair found"),)
+        if jobs and not any(len(entry.files) > 2 for _, entry in jobs):
+            unique = (
+                *unique,
+                Fault(str(self.path), "no labels found: usable for detection only"),
+            )
         return Examination(unique, (*self.warnings, *notes), tallies)
 
 
@@ -156,9 +163,14 @@ def _find_layout(root: Path) -> Layout:
     if (root / described.FILE_NAME).is_file():
         return described.find(root / described.FILE_NAME)
     listing = list_files(root)
-    layout = hrscd.find(listing) or xbd.find(listing) or roles.find(listing)
+    modules: tuple[Any, ...] = (hrscd, bright, xbd, oscd, whu, roles, suffixes)
+    for module in modules:
+        layout: Layout | None = module.find(listing)
+        if layout is not None:
+            return replace(layout, notes=(*layout.notes, *_ignored(listing, layout)))
+    layout = roles.find_by_content(listing)
     if layout is not None:
-        return layout
+        return replace(layout, notes=(*layout.notes, *_ignored(listing, layout)))
     folders = sorted({str(path.parent) for path in listing.rasters}, key=natural)
     content = f"{len(listing.rasters)} images in {', '.join(folders[:6])}" if folders else "no images"
     if roles.looks_single_dated(listing):
@@ -169,6 +181,24 @@ def _find_layout(root: Path) -> Layout:
         f"{root} holds {content}: not a known layout (im1/im2/label1/label2, A/B/label, T1/T2/GT_CD, ...). "
         f"Describe it in a {described.FILE_NAME} (see docs/datasets.md)"
     )
+
+
+def _ignored(listing: Listing, layout: Layout) -> list[str]:
+    """Return a note about images and polygons that no pair uses, by folder."""
+    used = {path for entry in layout.entries for path in entry.files}
+    faulty = {fault.file for fault in layout.faults}
+    counts: dict[str, list[PurePosixPath]] = defaultdict(list)
+    for path in (*listing.rasters, *listing.vectors):
+        if listing / path not in used and str(path) not in faulty:
+            counts[str(path.parent)].append(path)
+    if not counts:
+        return []
+    shown = [
+        f"{len(paths)} in {folder} (such as {paths[0].name})" if len(paths) > 1 else str(paths[0])
+        for folder, paths in sorted(counts.items(), key=lambda item: natural(item[0]))
+    ]
+    more = f" and {len(shown) - 6} more folders" if len(shown) > 6 else ""
+    return [f"files ignored, because they belong to no pair: {', '.join(shown[:6])}{more}"]
 
 
 def _refusal(root: Path, faults: list[Fault]) -> DatasetError:

@@ -20,6 +20,12 @@ from wasnow.vocabulary import NO_LABEL, SECOND_WORDS
 Raw = int | tuple[int, int, int]
 """The value of a label file at one pixel: a number, or a colour."""
 
+MINUS_ONE = -1
+"""Decodes to no label unless an encoding defines it: many label rasters of signed integers mark missing labels so."""
+
+NOT_GREY = -2
+"""Value of a coloured pixel where numbers are expected; no encoding defines it."""
+
 UNCHANGED = 0
 UNKNOWN = 254
 """Returned by `LabelEncoding.decode` for a value that the encoding does not define."""
@@ -87,13 +93,15 @@ class LabelEncoding:
 
 
 def _decode_numbers(values: NDArray[Any], table: Mapping[Raw, int]) -> NDArray[np.uint8]:
-    known = np.full(257, UNKNOWN, np.uint8)
+    """Decode numbers by a table of 0..255 and -1."""
+    known = np.full(258, UNKNOWN, np.uint8)
+    known[257] = table.get(MINUS_ONE, NO_LABEL)
     for raw, code in table.items():
-        if isinstance(raw, int):
+        if isinstance(raw, int) and raw >= 0:
             known[raw] = code
     if values.dtype != np.uint8:
         inside = (values >= 0) & (values <= 255) & (values == np.floor(values))
-        values = np.where(inside, values, 256).astype(np.intp)
+        values = np.where(inside, values, np.where(values == MINUS_ONE, 257, 256)).astype(np.intp)
     codes: NDArray[np.uint8] = known[values]
     return codes
 
@@ -119,6 +127,7 @@ def pack_colors(values: NDArray[Any]) -> NDArray[np.uint32]:
 LANDSAT_SCD_WORDS = ("farmland", "desert", "building", "water")
 HRSCD_WORDS = ("artificial surface", "agricultural area", "forest", "wetland", "water")
 DUBAI_WORDS = ("land", "water", "building", "vegetation", "road")
+BRIGHT_WORDS = ("building", "damaged", "destroyed")
 XBD_WORDS = ("building", "minor damage", "major damage", "destroyed")
 
 _LANDSAT_FROM_TO = ((1, 2), (1, 3), (2, 1), (2, 3), (2, 4), (3, 1), (3, 2), (4, 1), (4, 2))
@@ -207,6 +216,13 @@ ENCODINGS: dict[str, LabelEncoding] = {
             XBD_WORDS,
             {0: 0, 1: 0, 2: 1, 3: 1, 4: 1, 5: NO_LABEL, 255: NO_LABEL},
             after={0: 0, 1: 0, 2: 2, 3: 3, 4: 4, 5: NO_LABEL, 255: NO_LABEL},
+        ),
+        LabelEncoding(
+            "bright",
+            "BRIGHT and DFC 2025: 0 background, 1 intact, 2 damaged, 3 destroyed building; 255 no label",
+            BRIGHT_WORDS,
+            {0: 0, 1: 0, 2: 1, 3: 1, 255: NO_LABEL},
+            after={0: 0, 1: 0, 2: 2, 3: 3, 255: NO_LABEL},
         ),
         LabelEncoding(
             "dubai-landcover",

@@ -1,6 +1,6 @@
 """Read every file of a dataset once: faults, warnings and label counts.
 
-entry ─┬─ before, after ── readable, same size, same grid
+entry ─┬─ before, after ── readable, same size, same grid ──> ImagePrint ──> images that occur in two splits
        └─ labels ───────── readable, known values, same size ──> LabelCounts
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
+from wasnow.data.duplicates import ImagePrint, find_leaks
 from wasnow.data.faults import Fault, fault_of, relative_name
 from wasnow.data.images import header, read_picture, reading
 from wasnow.data.label_counts import LabelCounts
@@ -55,6 +56,13 @@ class _Result:
     faults: list[Fault] = field(default_factory=list)
     labels_disagree: bool = False
     counts: LabelCounts | None = None
+    prints: list[ImagePrint] = field(default_factory=list)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether both dates show the same pixels although change is labelled."""
+        changed = self.counts is not None and self.counts.changed > 0
+        return changed and len(self.prints) == 2 and self.prints[0].digest == self.prints[1].digest
 
 
 def examine_entries(
@@ -73,6 +81,8 @@ def examine_entries(
     """
     faults: list[Fault] = []
     disagreeing: list[str] = []
+    copies: list[str] = []
+    prints: dict[str, list[ImagePrint]] = {split: [] for split, _ in jobs}
     tallies: dict[str, LabelCounts] = {}
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         # Set once here: warning filters are shared by all threads, and saving them in a thread is not safe.
@@ -82,6 +92,9 @@ def examine_entries(
             faults += result.faults
             if result.labels_disagree:
                 disagreeing.append(entry.name)
+            if result.is_copy:
+                copies.append(entry.name)
+            prints[split] += result.prints
             if result.counts is not None:
                 tallies[split] = tallies[split] + result.counts if split in tallies else result.counts
             progress("check", done, len(jobs))
@@ -91,7 +104,12 @@ def examine_entries(
             f"in {len(disagreeing)} pairs (first {disagreeing[0]}) class labels and change label disagree about where "
             "the ground changed: the change label is used, and classes that contradict it count as no label"
         )
-    return faults, notes, tallies
+    if copies:
+        notes.append(
+            f"in {len(copies)} pairs (first {copies[0]}) both images are equal, but labels mark change: check whether "
+            "an image was copied to the wrong date"
+        )
+    return faults, [*notes, *find_leaks(prints)], tallies
 
 
 def sorted_faults(faults: Sequence[Fault]) -> tuple[Fault, ...]:
@@ -108,6 +126,7 @@ def _examine(entry: Entry, coding: Coding, root: Path) -> _Result:
             try:
                 picture, _ = read_picture(path, coding.rendering, entry.window)
                 shapes[path] = (picture.shape[0], picture.shape[1])
+                result.prints.append(ImagePrint.of(relative_name(path, root), picture))
             except InputError as error:
                 result.faults.append(fault_of(path, error, root))
         if len(shapes) == 2:

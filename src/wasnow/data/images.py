@@ -25,7 +25,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from wasnow.data.encodings import LabelEncoding
+from wasnow.data.encodings import NOT_GREY, LabelEncoding
 from wasnow.errors import RasterUnreadable, RasterUnsuitable
 from wasnow.raster.gdal import CACHE_BYTES, open_raster
 from wasnow.raster.nodata import nodata_is_also_a_color
@@ -104,7 +104,7 @@ class RawLabel:
 
     @property
     def grey(self) -> NDArray[Any]:
-        """``(H, W)``: the numbers, or the grey levels of an RGB file, with -1 at pixels that are not grey."""
+        """``(H, W)``: the numbers, or the grey levels of an RGB file, with `NOT_GREY` at coloured pixels."""
         if self.numbers is not None:
             return self.numbers
         assert self.colors is not None
@@ -112,7 +112,7 @@ class RawLabel:
         if self.lossy:
             return red
         same = (red == self.colors[..., 1]) & (red == self.colors[..., 2])
-        return red if same.all() else np.where(same, red.astype(np.int16), np.int16(-1))
+        return red if same.all() else np.where(same, red.astype(np.int16), np.int16(NOT_GREY))
 
 
 @contextmanager

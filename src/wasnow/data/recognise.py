@@ -1,6 +1,6 @@
 """Recognise the label encoding of a dataset from its label values.
 
-    colours      the published palettes
+    colours      the published palettes, if at least three of their classes occur
     numbers      by the value that both dates share at unchanged pixels:
 
                      0    second-e1 or second-e2 (the values do not distinguish them), landsat-scd
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wasnow.data.encodings import ENCODINGS, LabelEncoding, Raw, pack_colors
+from wasnow.data.encodings import ENCODINGS, MINUS_ONE, NOT_GREY, LabelEncoding, Raw, pack_colors
 from wasnow.data.images import RawLabel, read_label, reading
 from wasnow.data.layouts.layout import Layout
 from wasnow.data.samples import Coding, Entry
@@ -43,6 +43,8 @@ _CANDIDATES = (0, 255, 6)
 _SHARED_MISS = 0.02
 _AGREEING = 0.6
 _HELD_ENOUGH = 0.9
+_PALETTE_COLOURS = 3
+"""Colours of a palette that must occur: two, such as red and blue, occur in labels of many other datasets."""
 _WHITE_BLACK = frozenset({(255, 255, 255), (0, 0, 0)})
 _DESCRIBE = "Describe the values in a dataset.yaml (see docs/datasets.md)"
 
@@ -101,13 +103,16 @@ def recognise(found: Layout, root: Path, encoding: LabelEncoding | None = None) 
         if given is None and found.words is not None:
             given = _numbered(found.words)
         if given is None:
-            given, assumptions = _class_encoding(found.entries, root)
+            given, assumptions = _class_encoding(found.entries, root, "change_label" in kinds)
             notes += assumptions
-        if given.after is not None:
+        if given is None:
+            splits = _without_class_labels(splits)
+        elif given.after is not None:
             raise DatasetError(
                 f"{root}: {given.name} is for one label file of both dates, but each date has its own. Omit --encoding"
             )
-        coding = replace(coding, classes=given, vocabulary=Vocabulary(given.words))
+        else:
+            coding = replace(coding, classes=given, vocabulary=Vocabulary(given.words))
     change_labels = [e.change_label for entries in splits.values() for e in entries if e.change_label is not None]
     if change_labels and not all(map(is_vector, change_labels)):
         binary = encoding if encoding is not None and not encoding.words and encoding.after is None else found.change
@@ -137,6 +142,13 @@ def _kinds(entries: Iterable[Entry]) -> set[str]:
 def _as_joint(splits: Mapping[str, Sequence[Entry]]) -> dict[str, tuple[Entry, ...]]:
     return {
         split: tuple(replace(e, joint_label=e.change_label, change_label=None) for e in entries)
+        for split, entries in splits.items()
+    }
+
+
+def _without_class_labels(splits: Mapping[str, Sequence[Entry]]) -> dict[str, tuple[Entry, ...]]:
+    return {
+        split: tuple(replace(e, before_label=None, after_label=None) for e in entries)
         for split, entries in splits.items()
     }
 
@@ -183,9 +195,9 @@ def _count(evidence: _Evidence, labels: Sequence[RawLabel]) -> None:
             _count_colors(evidence.colors, label.colors)
         grey = label.grey
         if grey.dtype.kind == "f":
-            grey = np.where(grey == np.floor(grey), grey, -1)
+            grey = np.where(grey == np.floor(grey), grey, NOT_GREY)
         values, counts = np.unique(grey, return_counts=True)
-        if label.numbers is None and -1 in values:
+        if label.numbers is None and NOT_GREY in values:
             evidence.colored += 1
         for value, count in zip(values.tolist(), counts.tolist(), strict=True):
             evidence.numbers[int(value)] += count
@@ -204,17 +216,35 @@ def _count_colors(counter: Counter[tuple[int, int, int]], colors: NDArray[np.uin
         counter[value >> 16, value >> 8 & 255, value & 255] += count
 
 
-def _class_encoding(entries: Sequence[Entry], root: Path) -> tuple[LabelEncoding, list[str]]:
+def _class_encoding(entries: Sequence[Entry], root: Path, has_change: bool) -> tuple[LabelEncoding | None, list[str]]:
+    """Return the encoding of class labels; None where they are to be ignored because only their change is known."""
     groups = [
         (e.before_label, e.after_label) for e in entries if e.before_label is not None and e.after_label is not None
     ]
-    evidence = _sample(groups, lambda e: len(set(e.numbers) - {0, 255}) > 1 or len(set(e.colors) - _WHITE_BLACK) > 1)
+    evidence = _sample(
+        groups,
+        lambda e: len(set(e.numbers) - {0, 255}) > 1 or len(set(e.colors) - _WHITE_BLACK) >= _PALETTE_COLOURS,
+    )
     if not evidence.files:
         raise DatasetError(f"{root}: none of its label files can be read. Run wasnow data check {root}")
+    coloured = {color for color, n in evidence.colors.items() if n} - _WHITE_BLACK
+    if evidence.colored and len(coloured) < _PALETTE_COLOURS:
+        shown = " and ".join(",".join(map(str, color)) for color in sorted(coloured))
+        if has_change:
+            return None, [
+                f"labels of each date ignored: their only colours are {shown}, too few for a palette (S2Looking "
+                "marks new and demolished buildings so); the change labels are used. Pass --encoding to read them as "
+                "classes"
+            ]
+        raise DatasetError(
+            f"{root}: the only colours of its class labels are {shown}, too few to identify a palette. Pass "
+            f"--encoding second-rgb if this is SECOND, or {_DESCRIBE[0].lower() + _DESCRIBE[1:]}"
+        )
     by_color = _by_palette(evidence)
     if by_color is not None:
         return by_color
-    return _by_numbers(evidence, root)
+    encoding, notes = _by_numbers(evidence, root)
+    return encoding, [*notes, *_minus_one_notes(evidence)]
 
 
 def _by_palette(evidence: _Evidence) -> tuple[LabelEncoding, list[str]] | None:
@@ -239,7 +269,7 @@ def _by_palette(evidence: _Evidence) -> tuple[LabelEncoding, list[str]] | None:
 
 
 def _by_numbers(evidence: _Evidence, root: Path) -> tuple[LabelEncoding, list[str]]:
-    values = {value for value, n in evidence.numbers.items() if n}
+    values = {value for value, n in evidence.numbers.items() if n} - {MINUS_ONE}
     if not values - {0, 1} or not values - {0, 255}:
         note = "the labels of each date hold two values: read as binary change, disappeared and appeared"
         return ENCODINGS["binary"], [note] if values != {0} else ["none of the sampled labels holds any change"]
@@ -248,7 +278,7 @@ def _by_numbers(evidence: _Evidence, root: Path) -> tuple[LabelEncoding, list[st
     names = {0: "second-e1", 255: "second-e3", 6: "second-e4"}
     chosen = None if unchanged is None else ENCODINGS[names[unchanged]]
     marker = "no value" if unchanged is None else str(unchanged)
-    marked = {value: n for value, n in evidence.numbers.items() if value not in (unchanged, 255)}
+    marked = {value: n for value, n in evidence.numbers.items() if value not in (unchanged, 255, MINUS_ONE)}
     held = (
         0.0 if chosen is None else sum(n for v, n in marked.items() if v in chosen.codes) / max(sum(marked.values()), 1)
     )
@@ -279,8 +309,19 @@ def _change_encoding(labels: Sequence[Path], root: Path) -> tuple[LabelEncoding,
     evidence = _sample(rasters, lambda e: len(e.numbers) > 1)
     if not evidence.files:
         raise DatasetError(f"{root}: none of its label files can be read. Run wasnow data check {root}")
-    values = {value for value, n in evidence.numbers.items() if n}
-    total = sum(evidence.numbers.values())
+    encoding, notes = _change_encoding_of(evidence, root)
+    return encoding, [*notes, *_minus_one_notes(evidence)]
+
+
+def _minus_one_notes(evidence: _Evidence) -> list[str]:
+    if not evidence.numbers[MINUS_ONE]:
+        return []
+    return ["-1 counts as no label; describe the values in a dataset.yaml if it means something else"]
+
+
+def _change_encoding_of(evidence: _Evidence, root: Path) -> tuple[LabelEncoding, list[str]]:
+    values = {value for value, n in evidence.numbers.items() if n} - {MINUS_ONE}
+    total = sum(n for value, n in evidence.numbers.items() if value != MINUS_ONE)
     ends = sum(n for value, n in evidence.numbers.items() if 0 <= value <= 32 or 223 <= value <= 255)
     if evidence.lossy or (len(values) > 8 and max(values) >= 223 and ends >= 0.95 * total):
         if ends < 0.8 * total:

@@ -29,7 +29,7 @@ from rasterio.errors import CRSError
 from rasterio.warp import transform_bounds
 
 from wasnow.data.images import Header, check_complete
-from wasnow.data.layouts.roles import date_of
+from wasnow.data.layouts.names import date_of
 from wasnow.data.vectors import Polygons, burn, geometries, is_vector
 from wasnow.errors import InputError, RasterUnsuitable, UsageError, WasnowError, did_you_mean
 from wasnow.priors.manifest import DATES

@@ -22,11 +22,11 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from wasnow.data.encodings import LabelEncoding, Raw, encoding_named
+from wasnow.data.encodings import MINUS_ONE, LabelEncoding, Raw, encoding_named
 from wasnow.data.faults import Fault
 from wasnow.data.images import Rendering
 from wasnow.data.layouts.layout import Layout, list_files, sorted_entries, split_of
-from wasnow.data.layouts.roles import read_lists
+from wasnow.data.layouts.lists import read_lists
 from wasnow.data.samples import Entry
 from wasnow.data.vectors import Columns, is_vector
 from wasnow.errors import DatasetError, did_you_mean
@@ -38,12 +38,14 @@ UNCHANGED_WORD, CHANGED_WORD, NO_LABEL_WORD = "unchanged", "changed", "no label"
 
 
 def _raw_value(key: Any) -> Raw:
-    """Parse a label value: ``7``, ``"255,255,255"`` or ``"#ff0000"``."""
+    """Parse a label value: ``7``, ``-1``, ``"255,255,255"`` or ``"#ff0000"``."""
     if isinstance(key, bool):
         raise ValueError("a label value is a number or a colour, not true or false")
-    if isinstance(key, int) and 0 <= key <= 255:
+    if isinstance(key, int) and MINUS_ONE <= key <= 255:
         return key
     text = str(key).strip()
+    if text == str(MINUS_ONE):
+        return MINUS_ONE
     if re.fullmatch(r"\d{1,3}", text) and int(text) <= 255:
         return int(text)
     if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
@@ -51,7 +53,7 @@ def _raw_value(key: Any) -> Raw:
     parts = [part for part in re.split(r"[,\s]+", text.strip("()[]")) if part]
     if len(parts) == 3 and all(part.isdigit() and int(part) <= 255 for part in parts):
         return int(parts[0]), int(parts[1]), int(parts[2])
-    raise ValueError(f"{key!r} is not a label value: write a number 0 to 255, or a colour such as '#ff0000'")
+    raise ValueError(f"{key!r} is not a label value: write a number -1 to 255, or a colour such as '#ff0000'")
 
 
 def _meaning(word: Any) -> str | tuple[str, str]:

@@ -24,50 +24,24 @@ import numpy as np
 from wasnow.data.encodings import pack_colors
 from wasnow.data.faults import Fault
 from wasnow.data.images import header, read_label, reading
-from wasnow.data.layouts.layout import RASTER_SUFFIXES, Layout, Listing, natural, sorted_entries, split_of
+from wasnow.data.layouts.layout import Layout, Listing, natural, sorted_entries, split_of
+from wasnow.data.layouts.lists import read_lists, splits_in_order
+from wasnow.data.layouts.names import (
+    AFTER,
+    BEFORE,
+    CHANGE,
+    FIRST,
+    PICTURES,
+    ROLE_NAMES,
+    SECOND,
+    normalized,
+    role_name,
+    role_of,
+)
 from wasnow.data.samples import Entry
 from wasnow.data.vectors import Columns, is_vector, read_polygons
 from wasnow.errors import DatasetError, InputError
 
-BEFORE, AFTER, CHANGE = "before", "after", "change_label"
-FIRST, SECOND = "before_label", "after_label"
-PICTURES = (BEFORE, AFTER)
-
-_NAMES: dict[str, tuple[str, ...]] = {
-    BEFORE: ("a", "im1", "img1", "image1", "images1", "t1", "time1", "before", "pre", "date1", "imagea", "imga", "ima"),
-    AFTER: ("b", "im2", "img2", "image2", "images2", "t2", "time2", "after", "post", "date2", "imageb", "imgb", "imb"),
-    FIRST: (
-        "label1",
-        "labels1",
-        "labela",
-        "labelsa",
-        "gtt1",
-        "gt1",
-        "mask1",
-        "masks1",
-        "lc1",
-        "t1label",
-        "labelbefore",
-    ),
-    SECOND: (
-        "label2",
-        "labels2",
-        "labelb",
-        "labelsb",
-        "gtt2",
-        "gt2",
-        "mask2",
-        "masks2",
-        "lc2",
-        "t2label",
-        "labelafter",
-    ),
-    CHANGE: (
-        *("label", "labels", "gt", "gtcd", "mask", "masks", "out", "cd", "change", "changes", "changelabel"),
-        *("changelabels", "changemask", "labelcd", "labelbcd", "labelchange", "groundtruth", "target", "targets"),
-    ),
-}
-_ROLE = {name: role for role, names in _NAMES.items() for name in names}
 _UNNUMBERED = {"images": (BEFORE, "images2"), "image": (BEFORE, "image2"), "img": (BEFORE, "img2")}
 _FIRST_OF_TWO = {"labels": "labels2", "label": "label2", "masks": "masks2", "mask": "mask2", "gt": "gt2"}
 _COLORED = re.compile(r"[_\-. ]?(rgb|color|colour|vis)$", re.IGNORECASE)
@@ -77,21 +51,11 @@ _STEM_ROLE = re.compile(
 )
 
 
-def date_of(folder: str) -> int | None:
-    """Return the date that a folder is named by: 0 for ``A``, ``im1``, ``before``, 1 for ``B``, ``im2``; else None."""
-    role = _ROLE.get(_normal(folder))
-    return PICTURES.index(role) if role in PICTURES else None
-
-
 def find(listing: Listing) -> Layout | None:
     """Return the pairs of a folder of role folders; None for other folders."""
     roles = _roles_of(listing)
     if not {BEFORE, AFTER} <= set(roles.values()):
-        by_content = _roles_by_content(listing)
-        if by_content is None:
-            return None
-        roles, note = by_content
-        return _found(listing, roles, (note,))
+        return None
     colored = [name for name in roles if _COLORED.search(name)]
     plain = {name: role for name, role in roles.items() if name not in colored}
     twice = [name for name in colored if roles[name] in plain.values()]
@@ -100,23 +64,28 @@ def find(listing: Listing) -> Layout | None:
     return _found(listing, roles, notes)
 
 
-def _normal(name: str) -> str:
-    return re.sub(r"[_\-. ]", "", name).casefold()
+def find_by_content(listing: Listing) -> Layout | None:
+    """Return the pairs of two folders of photographs and their labels, whatever their names; None for other folders."""
+    by_content = _roles_by_content(listing)
+    if by_content is None:
+        return None
+    roles, note = by_content
+    return _found(listing, roles, (note,))
 
 
 def _roles_of(listing: Listing) -> dict[str, str]:
     """Return folder name -> role, for every folder on the path of a file."""
     names = {part for path in (*listing.rasters, *listing.vectors) for part in path.parts[:-1]}
-    normal = {_normal(_COLORED.sub("", name)): name for name in names}
+    normal = {normalized(_COLORED.sub("", name)): name for name in names}
     roles: dict[str, str] = {}
     for name in names:
-        key = _normal(_COLORED.sub("", name))
+        key = normalized(_COLORED.sub("", name))
         if key in _UNNUMBERED and _UNNUMBERED[key][1] in normal:
             roles[name] = _UNNUMBERED[key][0]
         elif key in _FIRST_OF_TWO and _FIRST_OF_TWO[key] in normal and f"{key}1" not in normal:
             roles[name] = FIRST
-        elif key in _ROLE:
-            roles[name] = _ROLE[key]
+        elif (role := role_of(key)) is not None:
+            roles[name] = role
     return roles
 
 
@@ -124,22 +93,23 @@ def _found(listing: Listing, roles: Mapping[str, str], notes: tuple[str, ...]) -
     """Sort all files by split, name and role, and pair them."""
     placed: dict[tuple[str | None, str], dict[str, list[PurePosixPath]]] = defaultdict(lambda: defaultdict(list))
     shared: list[PurePosixPath] = []
+    vectors = set(listing.vectors)
     for path in (*listing.rasters, *listing.vectors):
         at = next((i for i, part in reversed(list(enumerate(path.parts[:-1]))) if part in roles), None)
         if at is None:
-            if path in listing.vectors:
+            if path in vectors:
                 shared.append(path)
             continue
         split, rest = _split_and_rest((*path.parts[:at], *path.parts[at + 1 : -1]))
         role = roles[path.parts[at]]
-        if role in PICTURES and path in listing.vectors:
-            continue
+        if role in PICTURES and (path in vectors or role_of(path.stem) in (FIRST, SECOND, CHANGE)):
+            continue  # polygons, or a label of one date next to its image
         placed[split, "/".join((*rest, path.stem))][role].append(path)
     placed = _joined_by_role_suffix(placed)
     faults: list[Fault] = []
     whole = _one_for_all(placed, shared)
     entries: dict[str | None, list[Entry]] = defaultdict(list)
-    folders = {role: [name for name, r in roles.items() if r == role] for role in _NAMES}
+    folders = {role: [name for name, r in roles.items() if r == role] for role in ROLE_NAMES}
     labelled: dict[str | None, set[str]] = defaultdict(set)
     for (split, _), files in placed.items():
         labelled[split] |= set(files) - set(PICTURES)
@@ -157,7 +127,7 @@ def _found(listing: Listing, roles: Mapping[str, str], notes: tuple[str, ...]) -
         for role in missing:
             where = " or ".join(sorted(folders[role]))
             faults.append(
-                Fault(str(some), f"has no {_role_name(role)}: expected {PurePosixPath(name).name}.* in {where}")
+                Fault(str(some), f"has no {role_name(role)}: expected {PurePosixPath(name).name}.* in {where}")
             )
         if missing or twice:
             continue
@@ -228,7 +198,7 @@ def _into_splits(
     """Split by folder, else by list files, else by the first word of the names; otherwise there is only ``all``."""
     if set(entries) - {None}:
         splits = {split or "all": sorted_entries(found) for split, found in entries.items()}
-        return _in_order(splits), [], []
+        return splits_in_order(splits), [], []
     everything = entries.get(None, [])
     by_list = read_lists(listing, everything)
     if by_list is not None:
@@ -239,75 +209,8 @@ def _into_splits(
             split: sorted_entries(entry for entry in everything if words[entry.name] == split)
             for split in dict.fromkeys(filter(None, words.values()))
         }
-        return _in_order(splits), [], ["splits by the first word of the file names"]
+        return splits_in_order(splits), [], ["splits by the first word of the file names"]
     return {"all": sorted_entries(everything)} if everything else {}, [], []
-
-
-def _in_order(splits: Mapping[str, tuple[Entry, ...]]) -> dict[str, tuple[Entry, ...]]:
-    order = ["train", "val", "test"]
-    return {name: splits[name] for name in sorted(splits, key=lambda n: order.index(n) if n in order else 9)}
-
-
-def read_lists(
-    listing: Listing, entries: Sequence[Entry], lists: Mapping[str, Path] | None = None
-) -> tuple[dict[str, tuple[Entry, ...]], list[Fault], list[str]] | None:
-    """Return the splits that list files define; None where no list names these pairs.
-
-    A line names a sample, with or without suffix and folders. Of several files in a line, the first counts.
-
-    Args:
-        listing: where ``train.txt``, ``list/val_list.txt``, ... are searched.
-        entries: all pairs.
-        lists: split -> list file; None searches for them.
-    """
-    known = {entry.name: entry for entry in entries} | {PurePosixPath(entry.name).name: entry for entry in entries}
-    if lists is None:
-        given = False
-        found: dict[str, Path] = {}
-        for one in sorted(listing.lists, key=lambda p: (len(p.stem), str(p))):
-            named = split_of(one.stem)
-            if named is not None and named not in found:
-                found[named] = listing / one
-        lists = found
-    else:
-        given = True
-    splits: dict[str, tuple[Entry, ...]] = {}
-    faults: list[Fault] = []
-    for split, path in lists.items():
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            faults.append(Fault(str(path), f"cannot be read as a list of names ({error})"))
-            continue
-        chosen: dict[str, Entry] = {}
-        lost: list[str] = []
-        for line in filter(None, map(str.strip, text.splitlines())):
-            entry = next((known[name] for name in _names_in(line) if name in known), None)
-            if entry is None:
-                lost.append(line)
-            else:
-                chosen[entry.name] = entry
-        if not chosen and not given:
-            continue
-        splits[split] = tuple(chosen.values())
-        faults += [Fault(_relative(path, listing.root), f"names {line!r}, but there is no such pair") for line in lost]
-    if not splits:
-        return (splits, faults, []) if faults and given else None
-    left = len(entries) - len({entry.name for chosen in splits.values() for entry in chosen})
-    notes = [f"splits by the lists {', '.join(_relative(path, listing.root) for path in lists.values())}"]
-    if left:
-        notes.append(f"{left} pairs are in none of the lists and ignored")
-    return _in_order(splits), faults, notes
-
-
-def _names_in(line: str) -> list[str]:
-    """Return the names that a line of a list may refer to, most likely first."""
-    names: list[str] = []
-    for text in (line, re.split(r"[\s,;]+", line)[0]):
-        path = PurePosixPath(text.replace("\\", "/"))
-        stem = path.with_suffix("") if path.suffix.lower() in RASTER_SUFFIXES else path
-        names += [str(stem), stem.name]
-    return names
 
 
 def _with_polygons(found: Layout) -> Layout:
@@ -348,7 +251,7 @@ def _roles_by_content(listing: Listing) -> tuple[dict[str, str], str] | None:
         return None
     wanted: tuple[str, ...] = {0: (), 1: (CHANGE,), 2: (FIRST, SECOND), 3: (FIRST, SECOND, CHANGE)}[len(labels)]
     roles = dict(zip((*photos, *labels), (*PICTURES, *wanted), strict=True))
-    taken = ", ".join(f"{name} as {_role_name(role)}" for name, role in roles.items())
+    taken = ", ".join(f"{name} as {role_name(role)}" for name, role in roles.items())
     return roles, f"no folder is named by its role: took {taken}, by their content and the order of their names"
 
 
@@ -369,24 +272,10 @@ def _kind_of(listing: Listing, paths: Sequence[PurePosixPath]) -> str | None:
 
 def looks_single_dated(listing: Listing) -> bool:
     """Return whether this is a folder of images of one date with masks, from which pairs can be generated."""
-    names = {_normal(part) for path in listing.rasters for part in path.parts[:-1]}
+    names = {normalized(part) for path in listing.rasters for part in path.parts[:-1]}
     return bool(names & {"images", "image", "img", "imgs"}) and bool(names & {"masks", "mask", "labels", "label"})
 
 
 def _describe(roles: Mapping[str, str]) -> str:
-    named = {role: "/".join(sorted(n for n, r in roles.items() if r == role)) for role in _NAMES}
+    named = {role: "/".join(sorted(n for n, r in roles.items() if r == role)) for role in ROLE_NAMES}
     return "role folders " + ", ".join(named[role] for role in (BEFORE, AFTER, FIRST, SECOND, CHANGE) if named[role])
-
-
-def _role_name(role: str) -> str:
-    return {
-        BEFORE: "before image",
-        AFTER: "after image",
-        FIRST: "label of the first date",
-        SECOND: "label of the second date",
-        CHANGE: "change label",
-    }[role]
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
