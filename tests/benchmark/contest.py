@@ -17,9 +17,9 @@ from torch import Tensor
 
 import wasnow.models.registry
 from training.tiny import Blobs, Tiny
-from wasnow.benchmark.pairs import Pairs, apart
+from wasnow.benchmark.pairs import Pairs, split_pairs
 from wasnow.benchmark.plan import Plan, make_plan
-from wasnow.benchmark.run import Benchmark, Outcome
+from wasnow.benchmark.run import Benchmark, BenchmarkResult
 from wasnow.models.contract import ChangeLogits, ModelCard
 from wasnow.models.registry import ModelEntry
 from wasnow.priors.samples import LABELS, NoMasks
@@ -132,7 +132,7 @@ def enter(monkeypatch: Any, *names: str) -> None:
 
 def pairs(count: int = 8, name: str = "blobs") -> Pairs:
     """Pairs to train on, of which a fifth scores."""
-    return apart({"all": Blobs(count)}, name)
+    return split_pairs({"all": Blobs(count)}, name)
 
 
 def contest(output: Path, plan: Plan, data: Pairs | None = None) -> Benchmark:
@@ -145,7 +145,7 @@ def planned(*names: str, **options: Any) -> Plan:
     return make_plan(names, options.pop("budget", "published"), device="cpu", **options)
 
 
-def run(output: Path, *names: str, **options: Any) -> Outcome:
+def run(output: Path, *names: str, **options: Any) -> BenchmarkResult:
     """Everything."""
     return contest(output, planned(*names, **options)).run()
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import wasnow.models.registry
 from benchmark.contest import HOSTILE, enter, planned, recipe
 from training.tiny import Blobs
-from wasnow.benchmark.pairs import apart
-from wasnow.benchmark.plan import Row, _apart, make_plan, own_recipe, step_counts
+from wasnow.benchmark.pairs import split_pairs
+from wasnow.benchmark.plan import Row, _distinct, make_plan, own_recipe, step_counts
 from wasnow.errors import UnknownModel, UsageError
 from wasnow.models.registry import MODELS, ModelEntry
 from wasnow.training.config import Stage
@@ -54,7 +54,7 @@ def test_every_network_of_wasnow_can_be_planned_in_equal_steps(name: str):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_published_is_the_recipe_that_says_so_and_any_other_is_told(name: str):
+def test_published_uses_the_published_recipe_and_notes_any_other(name: str):
     (row,) = make_plan([name], "published").rows
     saying = [one() for one in RECIPES.values() if one().model == name and "as published" in one().summary.casefold()]
     if saying:
@@ -64,7 +64,7 @@ def test_published_is_the_recipe_that_says_so_and_any_other_is_told(name: str):
     elif row.config is None:
         assert "no recipe trains" in (row.problem or "")
     else:
-        assert "does not claim to be as published" in row.notes[0]
+        assert "is not a published one" in row.notes[0]
 
 
 def test_a_recipe_as_published_goes_before_one_of_the_same_name(monkeypatch: pytest.MonkeyPatch):
@@ -110,47 +110,47 @@ def test_names_may_be_recipes_files_shipped_weights_methods_and_checkpoints(tmp_
     assert [row.name for row in plan.rows] == ["mine", "semantic-cd-mini@shipped", "irmad", "a", "b"]
     assert plan.rows[0].config is not None
     assert plan.rows[0].config.crop == 24
-    assert [turn.folder for turn in plan.turns()] == [
+    assert [trial.folder for trial in plan.trials()] == [
         "mine-seed0", "mine-seed3", "semantic-cd-mini-shipped", "irmad", "a", "b",
     ]  # fmt: skip
-    assert [turn.config.seed for turn in plan.turns(["mine"]) if turn.config] == [0, 3]
+    assert [trial.config.seed for trial in plan.trials(["mine"]) if trial.config] == [0, 3]
 
 
 @pytest.mark.parametrize(
     ("names", "budget", "options", "text"),
     [
         (["sscd"], "published", {}, "did you mean 'sscd-l'"),
-        (["sscd-l@shipped"], "published", {}, "comes without weights"),
-        (["tiny"], "many", {}, "write --budget 2000"),
-        (["tiny"], "0", {}, "write --budget 2000"),
+        (["sscd-l@shipped"], "published", {}, "has no included weights"),
+        (["tiny"], "many", {}, "for example --budget 2000"),
+        (["tiny"], "0", {}, "for example --budget 2000"),
         ([], "5", {}, "no models to compare"),
-        (["tiny"], "5", {"seeds": (0, 0)}, "give each once"),
-        (["tiny"], "5", {"seeds": (-1,)}, "from 0 on"),
+        (["tiny"], "5", {"seeds": (0, 0)}, "use distinct numbers"),
+        (["tiny"], "5", {"seeds": (-1,)}, "of 0 or more"),
         (["irmad"], "5", {"device": "cdua"}, "did you mean 'cuda'"),
         (["tiny"], "5", {"settings": ["seed=1"]}, "use --seeds instead"),
         (["tiny"], "5", {"settings": ["steps=1"]}, "use --budget instead"),
         (["tiny"], "5", {"settings": ["batchsize=1"]}, "did you mean 'batch_size'"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(names: list[str], budget: str, options: dict[str, Any], text: str):
+def test_invalid_arguments_are_rejected(names: list[str], budget: str, options: dict[str, Any], text: str):
     with pytest.raises((UsageError, UnknownModel), match=re.escape(text)):
         make_plan(names, budget, **options)
 
 
-def test_a_row_that_refuses_a_setting_stays_with_its_reason(monkeypatch: pytest.MonkeyPatch):
+def test_a_row_that_rejects_a_setting_keeps_the_reason(monkeypatch: pytest.MonkeyPatch):
     two = (Stage(steps=1), Stage(name="more", steps=2))
     monkeypatch.setitem(RECIPES, "wide-recipe", lambda: recipe("wide", stages=two))
     first, second = planned("tiny", "wide", settings=["steps=9"]).rows
     assert first.problem is None
     assert second.config is None
-    assert "of which stage" in (second.problem or "")
+    assert "there are several stages" in (second.problem or "")
 
 
 def test_rows_are_run_alone_by_name():
     plan = planned("tiny", "wide", "irmad", seeds=(1, 2))
-    assert [turn.name for turn in plan.turns(["wide"])] == ["wide, seed 1", "wide, seed 2"]
+    assert [trial.name for trial in plan.trials(["wide"])] == ["wide, seed 1", "wide, seed 2"]
     with pytest.raises(UsageError, match="did you mean 'wide'"):
-        list(plan.turns(["wied"]))
+        list(plan.trials(["wied"]))
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=3), st.integers(1, 9), st.floats(0.1, 9))
@@ -162,7 +162,7 @@ def test_steps_are_those_that_training_will_take(pairs: list[int], batch: int, e
 
 @given(st.lists(st.text(max_size=80), max_size=6))
 def test_every_row_has_a_folder_of_its_own_whatever_it_is_called(names: list[str]):
-    rows = _apart([Row(name, "") for name in [*names, HOSTILE, "../x", "A", "a"]])
+    rows = _distinct([Row(name, "") for name in [*names, HOSTILE, "../x", "A", "a"]])
     assert len({row.name for row in rows}) == len({row.folder for row in rows}) == len(rows)
     assert all(re.fullmatch(r"[a-z0-9_-][a-z0-9._-]*", row.folder) for row in rows)
 
@@ -172,14 +172,14 @@ def test_every_row_has_a_folder_of_its_own_whatever_it_is_called(names: list[str
 )
 def test_what_scores_is_neither_trained_on_nor_selects(present: tuple[str, ...]):
     splits = {name: Blobs(5 + place, seed=place) for place, name in enumerate(present)}
-    found = apart(splits, "blobs")  # type: ignore[arg-type]
+    found = split_pairs(splits, "blobs")  # type: ignore[arg-type]
     own = {(one.fingerprint, name) for one in found.training.values() for name in one.names}
     scored = {(found.test.fingerprint, name) for name in found.test.names}
     assert scored
     assert not own & scored
     assert found.test_split in present
     assert ("val" in found.training) == ("val" in present and "test" in present)
-    assert found.identity() == apart(splits, "blobs").identity()  # type: ignore[arg-type]
+    assert found.identity() == split_pairs(splits, "blobs").identity()  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -192,23 +192,23 @@ class Tiles(Blobs):
 
 
 def test_tiles_of_a_picture_all_score_or_all_teach():
-    found = apart({"all": Tiles(30)}, "tiles")
+    found = split_pairs({"all": Tiles(30)}, "tiles")
     scored, taught = ({name.partition("@")[0] for name in part.names} for part in (found.test, found.train))
     assert len(scored) == 1
     assert len(taught) == 5
     assert not scored & taught
     assert len(found.test) + len(found.train) == 30
     assert found.notes == ()
-    (note,) = apart({"all": Tiles(5)}, "tiles").notes
+    (note,) = split_pairs({"all": Tiles(5)}, "tiles").notes
     assert "all pairs are tiles of picture-0" in note
 
 
 def test_pairs_that_select_are_part_of_what_results_depend_on():
     splits = {name: Blobs(5, seed=place) for place, name in enumerate(("train", "val", "test"))}
-    found = apart(splits, "blobs").identity()  # type: ignore[arg-type]
-    assert found != apart({**splits, "val": Blobs(5, seed=9)}, "blobs").identity()  # type: ignore[dict-item]
-    # Where val scores, it is told as that already.
-    assert "val_fingerprint" not in apart({"train": Blobs(5), "val": Blobs(5, seed=1)}, "blobs").identity()
+    found = split_pairs(splits, "blobs").identity()  # type: ignore[arg-type]
+    assert found != split_pairs({**splits, "val": Blobs(5, seed=9)}, "blobs").identity()  # type: ignore[dict-item]
+    # If val is the test part, the description says so.
+    assert "val_fingerprint" not in split_pairs({"train": Blobs(5), "val": Blobs(5, seed=1)}, "blobs").identity()
 
 
 def test_rows_that_were_trained_elsewhere_say_that_they_may_have_seen_what_scores(tmp_path: Path):
@@ -217,8 +217,8 @@ def test_rows_that_were_trained_elsewhere_say_that_they_may_have_seen_what_score
         assert "may have been among" in row.notes[0]
 
 
-def test_data_without_pairs_to_keep_apart_is_refused():
-    with pytest.raises(UsageError, match="nothing to train on"):
-        apart({"test": Blobs(3)}, "blobs")
+def test_data_with_too_few_pairs_is_rejected():
+    with pytest.raises(UsageError, match="no training pairs"):
+        split_pairs({"test": Blobs(3)}, "blobs")
     with pytest.raises(UsageError, match="give 3 or more"):
-        apart({"all": Blobs(2)}, "blobs")
+        split_pairs({"all": Blobs(2)}, "blobs")

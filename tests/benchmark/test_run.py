@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmark.contest import Labelled, contest, enter, pairs, planned, recipe, run
 from training.tiny import Blobs
 from wasnow.benchmark.job import _end_with_parent, flops_of, spread
-from wasnow.benchmark.pairs import apart
+from wasnow.benchmark.pairs import split_pairs
 from wasnow.benchmark.run import Benchmark
 from wasnow.errors import Interrupted, OutputError, ResumeRefused, UsageError
 from wasnow.priors.samples import NoMasks
@@ -39,7 +39,7 @@ def written(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_row_that_fails_stops_no_other_and_is_shown(tmp_path: Path):
+def test_a_failed_row_does_not_stop_the_others_and_is_shown(tmp_path: Path):
     outcome = run(tmp_path, "broken", "tiny", "irmad", seeds=(0, 1))
     assert outcome.failed == (
         ("broken, seed 0", "ArithmeticError: nothing here adds up"),
@@ -70,13 +70,13 @@ def test_a_row_that_fails_stops_no_other_and_is_shown(tmp_path: Path):
         "0-before.jpg",
         "0-irmad.png",
         "0-tiny-seed0.png",
-        "0-truth.png",
+        "0-labels.png",
     ]
-    for link in ("pictures/0-truth.png", "runs/tiny-seed1/report.html", "runs/irmad/evaluation/confusion.html"):
+    for link in ("pictures/0-labels.png", "runs/tiny-seed1/report.html", "runs/irmad/evaluation/confusion.html"):
         assert f'href="{link}"' in outcome.page.read_text()
         assert (tmp_path / link).exists()
 
-    # Again: what is finished is left alone, and what failed is tried anew.
+    # Again: finished trials are skipped and failed ones run again.
     before = written(tmp_path / "runs")
     again = run(tmp_path, "broken", "tiny", "irmad", seeds=(0, 1))
     assert again.failed == outcome.failed
@@ -94,12 +94,12 @@ def once(monkeypatch: pytest.MonkeyPatch, mark: Path, whom: str) -> None:
     )
 
 
-def test_a_training_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_killed_training_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     once(monkeypatch, tmp_path / "mark", "self")
     output = tmp_path / "table"
     first = run(output, "once", "tiny")
     assert [name for name, _ in first.failed] == ["once, seed 0"]
-    assert "was killed, as happens when memory runs out" in first.failed[0][1]
+    assert "was killed, probably because memory ran out" in first.failed[0][1]
     assert first.table.lines[1].status == "finished"
     states = [one.state for one in contest(output, planned("once", "tiny")).tasks()]
     assert states == ["goes on after step 2", "finished"]
@@ -113,7 +113,7 @@ def test_a_training_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeyp
     assert second.table.lines[0].values["train_steps"].mean == 4
 
 
-def test_ctrl_c_ends_it_with_the_state_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_ctrl_c_ends_the_benchmark_and_keeps_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     once(monkeypatch, tmp_path / "mark", "parent")
     output = tmp_path / "table"
     # Shells start background jobs with SIGINT ignored, and the tests may be one.
@@ -206,17 +206,17 @@ def test_a_recipe_for_dense_labels_is_trained_without_where_there_are_none(
     row = contest(tmp_path, planned("tiny")).plan.rows[0]
     assert row.config is not None
     assert not row.config.dense
-    assert "do not name" in row.notes[0]
+    assert "do not have" in row.notes[0]
 
 
-def test_labels_of_change_alone_are_learned_as_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    bare = apart({"all": Blobs(4, words=())}, "bare")
+def test_change_labels_are_trained_as_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bare = split_pairs({"all": Blobs(4, words=())}, "bare")
     row = contest(tmp_path, planned("tiny", budget="3"), bare).plan.rows[0]
     assert row.config is not None
     assert [stage.loss for stage in row.config.stages] == ["change"]
     monkeypatch.setitem(RECIPES, "tiny-recipe", lambda: recipe("tiny", stages=(Stage(loss="change", steps=1),)))
     (told,) = contest(tmp_path, planned("tiny")).plan.rows
-    assert "never learned" in told.notes[0]
+    assert "classes are untrained" in told.notes[0]
 
 
 def middle(file: str) -> None:

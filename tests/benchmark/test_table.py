@@ -16,7 +16,7 @@ from output.report.test_html import in_chromium
 from wasnow.benchmark.page import Example, Picture, benchmark_page
 from wasnow.benchmark.plan import Row
 from wasnow.benchmark.published import SEMANTIC_CD
-from wasnow.benchmark.table import SCORES, Table, as_csv, as_json, as_tex, bounds, line, shown, tex
+from wasnow.benchmark.table import SCORES, Table, as_csv, as_json, as_tex, bounds, formatted, table_row, tex
 
 FACTS: dict[str, Any] = {
     "data": {
@@ -66,10 +66,10 @@ def table() -> Table:
     alone = {name: None for name in (one.key.replace(".", "__") for one in SCORES) if not name.startswith("binary")}
     return Table(
         (
-            line(Row(HOSTILE, "a", HOSTILE), first, COST, []),
-            line(Row("=cmd()", "b"), [("b", result(0, **alone, binary__f1=0.875))], None, []),
-            line(Row("c", "c"), [], None, [HOSTILE]),
-            line(Row("d", "d"), [], None, []),
+            table_row(Row(HOSTILE, "a", HOSTILE), first, COST, []),
+            table_row(Row("=cmd()", "b"), [("b", result(0, **alone, binary__f1=0.875))], None, []),
+            table_row(Row("c", "c"), [], None, [HOSTILE]),
+            table_row(Row("d", "d"), [], None, []),
         ),
         FACTS,
         SEMANTIC_CD,
@@ -84,7 +84,7 @@ def test_a_value_is_the_mean_over_seeds_with_their_range_and_the_mean_of_their_b
 
 
 def test_what_is_undefined_under_one_seed_has_no_mean():
-    found = line(Row("a", "a"), [("0", result(0)), ("1", result(1, binary__f1=None))], None, [])
+    found = table_row(Row("a", "a"), [("0", result(0)), ("1", result(1, binary__f1=None))], None, [])
     assert "binary.f1" not in found.values
     assert found.undefined["binary.f1"] == "no reason"
 
@@ -117,7 +117,7 @@ def test_json_csv_and_latex_agree():
 def test_a_row_says_how_many_of_the_seeds_are_in_its_mean():
     row = Row("a", "a", config=recipe("tiny"))
     for count in (1, 2):
-        found = line(row, [(str(seed), result(seed)) for seed in range(count)], COST, [])
+        found = table_row(row, [(str(seed), result(seed)) for seed in range(count)], COST, [])
         assert f"{count} of 2 seeds" in benchmark_page(Table((found,), FACTS, SEMANTIC_CD), [], [])
 
 
@@ -147,7 +147,7 @@ def test_published_figures_stand_apart_with_the_protocol_they_are_of():
 
 
 def names(document: str) -> list[str]:
-    """The first cells of the table, as they stand."""
+    """The first cells of the table."""
     body = document.partition('id="table"')[2].partition("<tbody>")[2].partition("</tbody>")[0]
     return re.findall(r'<th scope="row" data-value="([^"]*)"', body)
 
@@ -180,8 +180,8 @@ def test_in_a_browser_the_table_sorts_by_its_address_and_asks_for_nothing(tmp_pa
 
 def test_numbers_are_shown_in_the_unit_of_their_column():
     whole = table()
-    assert [shown(one, whole.lines[0].values.get(one.key)) for one in whole.columns if one.group == "network"] == [
+    assert [formatted(one, whole.lines[0].values.get(one.key)) for one in whole.columns if one.group == "network"] == [
         "1.50",
         "2.5",
     ]
-    assert shown(SCORES[0], None) == "–"
+    assert formatted(SCORES[0], None) == "–"

@@ -73,13 +73,13 @@ def test_a_table_is_made_and_a_failure_is_told_by_the_exit_code(tmp_path: Path, 
     ("words", "code", "text"),
     [
         (("--models", "tniy"), 2, "did you mean 'tiny'"),
-        (("--models", "tiny", "--only", "wide"), 2, "no row of this table"),
+        (("--models", "tiny", "--only", "wide"), 2, "not a row of this table"),
         (("--models", "tiny", "--seeds", "a"), 2, "--seeds 0,1"),
         (("--models", "tiny", "--set", "device=cuda"), 2, "use --device"),
         (("--models", "tiny"), 3, "nowhere"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path: Path, words: tuple[str, ...], code: int, text: str):
+def test_invalid_options_are_rejected_in_one_line(tmp_path: Path, words: tuple[str, ...], code: int, text: str):
     done = wasnow("--data", tmp_path / "nowhere", *words)
     assert done.exit_code == code, done.output
     assert text in done.stderr

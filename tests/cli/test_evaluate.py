@@ -144,8 +144,8 @@ def test_a_fixed_vocabulary_rejects_other_words_in_one_line(folder: Path):
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        (("--as", "water"), "names no class and word"),
-        (("--as", "water="), "names no class and word"),
+        (("--as", "water"), "is not CLASS=WORD"),
+        (("--as", "water="), "is not CLASS=WORD"),
         (("--as", "warter=lake"), "did you mean 'water'"),
         (("--words", "lake,house"), "2 words for 6 classes"),
     ],

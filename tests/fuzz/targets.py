@@ -32,8 +32,8 @@ from wasnow.output.report.style import aux_xml, qml
 from wasnow.output.vector.qgis import qgis_style
 from wasnow.storage.checksums import given_sums
 from wasnow.storage.journal import BlockRecord, workspace
-from wasnow.training.config import from_yaml, to_yaml, with_settings
 from wasnow.training.recipes import RECIPES, recipe
+from wasnow.training.settings import from_yaml, to_yaml, with_settings
 from wasnow.vocabulary import Vocabulary
 
 

@@ -86,7 +86,7 @@ def test_a_folder_is_trained_on_and_its_test_split_scored(second: Path):
 
     shown = wasnow("evaluate", run, "--data", second / "data", "--split", "train", "-q")
     assert shown.exit_code == 0, shown.output
-    assert "were trained on" in shown.stderr
+    assert "model was trained on these pairs" in shown.stderr
     table = wasnow("evaluate", run, "--data", second / "data", "-o", second / "x")
     assert all(text in table.stdout for text in ("binary:", "stacked:", "from_to:", "sek", "water"))
 
@@ -104,10 +104,10 @@ def test_pairs_held_back_from_training_can_be_scored_alone(second: Path):
     assert result["scores"]["stacked"]["miou"] == read_header(run).scores["val"]["stacked.miou"]
     elsewhere = wasnow("evaluate", run, "--data", second / "data/test", "--split", "held-back")
     assert elsewhere.exit_code == 2
-    assert "nothing is known to be held back" in elsewhere.stderr
+    assert "no pairs of this data were held back" in elsewhere.stderr
 
 
-def test_what_cannot_be_meant_is_refused_in_one_line(second: Path):
+def test_invalid_options_are_rejected_in_one_line(second: Path):
     for words, code, text in (
         (("train", "sscd"), 2, "did you mean 'sscd-l'"),
         (("train", "sscd-l"), 2, "name its folder with --data"),

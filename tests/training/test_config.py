@@ -8,8 +8,9 @@ import pytest
 
 from training.tiny import config
 from wasnow.errors import InputError, UsageError
-from wasnow.training.config import Optimizer, Stage, TrainConfig, from_yaml, to_yaml, with_settings
+from wasnow.training.config import Optimizer, Stage, TrainConfig
 from wasnow.training.recipes import RECIPES, recipe
+from wasnow.training.settings import from_yaml, to_yaml, with_settings
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -64,20 +65,20 @@ def test_epochs_and_steps_replace_each_other():
     ("setting", "advice"),
     [
         ("batchsize=4", "did you mean 'batch_size'"),
-        ("optimizer.momentun=0.5", "optimizer.momentun is no setting; did you mean 'momentum'"),
-        ("stages.0.los=change", "stages.0.los is no setting; did you mean 'loss'"),
+        ("optimizer.momentun=0.5", "optimizer.momentun is not a setting; did you mean 'momentum'"),
+        ("stages.0.los=change", "stages.0.los is not a setting; did you mean 'loss'"),
         ("stages.0.schedule.kin=poly", "did you mean 'kind'"),
-        ("stages.4.loss=change", "stages.4 is no entry; there are 1"),
+        ("stages.4.loss=change", "stages.4 is not an index of 1"),
         ("stages.0.loss=dice", "'change', 'change-dice', 'classes' or 'joint', not 'dice'"),
-        ("batch_size", "write it as --set batch_size=4"),
+        ("batch_size", "write --set batch_size=4"),
         ("batch_size=many", "batch_size: .*integer.*not 'many'"),
         ("seed.deeper=1", "seed is a single value"),
         ("accumulate=3", "use batch_size=9"),
-        ("stages=[]", "trains nothing"),
+        ("stages=[]", "needs at least one stage"),
         ("optimizer.momentum=0", "nesterov needs a momentum"),
     ],
 )
-def test_a_setting_that_cannot_be_meant_is_refused_with_advice(setting: str, advice: str):
+def test_an_invalid_setting_is_rejected_with_advice(setting: str, advice: str):
     with pytest.raises(UsageError, match=advice):
         recipe("sscd-l", [setting])
 
@@ -111,13 +112,13 @@ def test_a_users_file_may_stand_alone(tmp_path: Path):
     ("text", "error", "advice"),
     [
         ("extends: sscd", UsageError, "did you mean 'sscd-l'"),
-        ("extends: other.yaml", UsageError, "wanted one of sscd-l"),
+        ("extends: other.yaml", UsageError, "recipes are sscd-l"),
         ("extends: sscd-l\nbatchsize: 3", UsageError, "did you mean 'batch_size'"),
-        ("- a list", InputError, "begin it with 'extends: sscd-l'"),
-        ("a: [", InputError, "no readable YAML"),
+        ("- a list", InputError, "start it with 'extends: sscd-l'"),
+        ("a: [", InputError, "not a valid YAML"),
     ],
 )
-def test_a_faulty_file_is_refused_with_advice(text: str, error: type[Exception], advice: str, tmp_path: Path):
+def test_an_invalid_file_is_rejected_with_advice(text: str, error: type[Exception], advice: str, tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(error, match=advice):
@@ -132,9 +133,9 @@ def test_what_has_no_influence_on_the_weights_is_no_part_of_the_identity():
 
 
 def test_a_stage_lasts_for_epochs_or_for_steps_and_not_both():
-    with pytest.raises(ValueError, match="give one of the two"):
+    with pytest.raises(ValueError, match="needs either epochs or steps"):
         Stage(epochs=1, steps=2)
-    with pytest.raises(ValueError, match="give one of the two"):
+    with pytest.raises(ValueError, match="needs either epochs or steps"):
         Stage()
 
 

@@ -102,8 +102,8 @@ def test_a_mask_alone_has_no_classes():
     assert target.valid.sum() == 3
 
 
-def test_samples_without_labels_or_with_unlike_labels_are_refused():
-    with pytest.raises(InputError, match="has no labels to train on"):
+def test_samples_without_labels_or_with_different_kinds_are_rejected():
+    with pytest.raises(InputError, match="has no labels; remove it from"):
         target_of([sample(None, None, None)])
     with pytest.raises(InputError, match="different kinds of labels"):
         target_of([sample([0] * 4, None, None), sample(None, [0] * 4, [0] * 4)])
@@ -139,8 +139,8 @@ def test_without_a_validation_split_a_part_of_the_training_pairs_selects():
     assert assign_roles({"all": Blobs(10)}, holdback=0.0, seed=0).select is None
 
 
-def test_data_without_training_pairs_is_refused():
-    with pytest.raises(UsageError, match="the data has test, wanted train or all"):
+def test_data_without_training_pairs_is_rejected():
+    with pytest.raises(UsageError, match="the data has test; train or all is required"):
         assign_roles({"test": Blobs(3)}, holdback=0.1, seed=0)
     with pytest.raises(UsageError, match="--set holdback=0"):
         assign_roles({"train": Blobs(1)}, holdback=0.1, seed=0)

@@ -141,7 +141,7 @@ def resnet34(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", OF_RESNET)
-def test_imagenets_resnet_begins_the_networks_of_ding_et_al(name: str, resnet34: Path):
+def test_the_resnet_of_imagenet_initialises_the_networks_of_ding_et_al(name: str, resnet34: Path):
     made, told = begun(resnet34, name)
     encoder = next(part for part in made.modules() if isinstance(part, ResNet34))
     theirs = torch.load(resnet34, weights_only=True)
@@ -150,11 +150,11 @@ def test_imagenets_resnet_begins_the_networks_of_ding_et_al(name: str, resnet34:
     taken = len(theirs) - 2
     left = len(made.state_dict()) - taken - sum(key.endswith("tracked") for key in encoder.state_dict())
     assert told == (
-        f"started from resnet34.pth: ResNet-34's {taken} tensors taken, the classifier left out, {left} begin anew"
+        f"started from resnet34.pth: {taken} tensors of ResNet-34 loaded, without the classifier, {left} are random"
     )
 
 
-def test_the_same_as_safetensors_or_as_a_folder_of_the_hub_does_as_well(resnet34: Path, tmp_path: Path):
+def test_safetensors_files_and_hub_folders_are_read_as_well(resnet34: Path, tmp_path: Path):
     save_file(torch.load(resnet34, weights_only=True), tmp_path / "model.safetensors")
     torch.manual_seed(0)
     wanted, _ = begun(resnet34, "sscd-l")
@@ -170,12 +170,12 @@ def both(module: nn.Module) -> list[Tensor]:
 
 
 @torch.inference_mode()
-def test_an_encoder_answers_as_the_one_whose_weights_it_took(tmp_path: Path):
+def test_an_encoder_has_the_output_of_the_one_whose_weights_it_loaded(tmp_path: Path):
     theirs = lived(EfficientNetB0())
     head = {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
     torch.save({**theirs.state_dict(), **head}, tmp_path / "efficientnet-b0-355c32eb.pth")
     made, told = begun(tmp_path / "efficientnet-b0-355c32eb.pth", "changemask")
-    assert "EfficientNet-B0's 358 tensors taken, the classifier left out" in told
+    assert "358 tensors of EfficientNet-B0 loaded, without the classifier" in told
     encoder = made.eval().encoder
     for one, other in zip(encoder(pixels(64)), theirs(pixels(64)), strict=True):
         assert torch.equal(one, other)
@@ -191,8 +191,8 @@ def test_another_resnet_is_named(blocks: tuple[int, ...], convolutions: int, tol
     assert "\n" not in str(error.value)
 
 
-def test_a_model_without_such_an_encoder_says_who_has_one(resnet34: Path):
-    with pytest.raises(UsageError, match=r"ResNet-34 weights.*choose sscd-l, bisrnet, ted or scannet, or no start"):
+def test_a_model_without_such_an_encoder_names_those_that_have_it(resnet34: Path):
+    with pytest.raises(UsageError, match=r"ResNet-34 weights.*use sscd-l, bisrnet, ted or scannet, or start=null"):
         begun(resnet34, "hrscd")
 
 
@@ -207,11 +207,11 @@ def test_vmamba_of_the_published_names_is_what_a_whole_published_network_brings(
     alone = {name: one for name, one in alone.items() if not name.startswith("outnorm")}
     torch.save({"model": {**alone, "classifier.head.bias": torch.zeros(1000)}}, tmp_path / "vssm_tiny.pth")
     made, told = begun(tmp_path / "vssm_tiny.pth", "mamba-scd")
-    assert f"VMamba's {len(alone)} tensors taken, the classifier left out" in told
+    assert f"{len(alone)} tensors of VMamba loaded, without the classifier" in told
 
     converted = MambaSCD()
     fit(Path("theirs"), converted, whole, UPSTREAMS["mamba-scd-tiny"].names, called="it")
-    converted.encoder.norms = made.encoder.norms  # they belong to the network around, and begin anew
+    converted.encoder.norms = made.encoder.norms  # they belong to the surrounding network, and are random
     for one, other in zip(made.eval().encoder(pixels()), converted.eval().encoder(pixels()), strict=True):
         assert torch.equal(one, other)
 
@@ -254,12 +254,12 @@ def test_linear_layers_stored_as_convolutions_of_one_pixel_fit(vmamba: VMamba, t
     assert all(torch.equal(own[name], one) for name, one in made.encoder.state_dict().items() if "norms" not in name)
 
 
-def test_a_block_more_than_the_encoder_has_is_left_out_and_said(tmp_path: Path):
+def test_an_additional_block_is_left_out_with_a_message(tmp_path: Path):
     """ChangeMamba's tiny encoder has four blocks in its third stage; the weights that it begins with have five."""
     theirs = lived(VMamba(VMambaConfig(**{**SMALL, "depths": (1, 1, 2, 1)})))
     torch.save({"model": of_vmamba(theirs)}, tmp_path / "vssm_tiny_0230.pth")
     made, told = begun(tmp_path / "vssm_tiny_0230.pth", "mamba-scd", encoder=SMALL, width=16)
-    assert "the classifier and block 2 of stage 3 left out" in told
+    assert "without the classifier and block 2 of stage 3" in told
     assert torch.equal(made.encoder.stages[2][0].op.Ds, theirs.stages[2][0].op.Ds)
 
 
@@ -278,7 +278,7 @@ def test_another_size_is_named(size: str, tmp_path: Path):
         begun(tmp_path / "it.pth", "mamba-scd")
 
 
-def test_sizes_that_have_no_name_are_settings_that_work(vmamba: VMamba, tmp_path: Path):
+def test_the_suggested_settings_for_other_sizes_work(vmamba: VMamba, tmp_path: Path):
     torch.save({"model": of_vmamba(vmamba)}, tmp_path / "it.pth")
     with pytest.raises(CheckpointError) as error:
         begun(tmp_path / "it.pth", "mamba-scd", width=16)
@@ -286,10 +286,10 @@ def test_sizes_that_have_no_name_are_settings_that_work(vmamba: VMamba, tmp_path
     assert settings == ["model.encoder.width=16", "model.encoder.depths=[1,1,1,1]"]
     start = find_initial_weights(str(tmp_path / "it.pth"))
     told = tiny.config(*settings, model="mamba-scd", model_options={"width": 16, "encoder": {}})
-    assert "VMamba's" in load_initial_weights(build_network(told, Vocabulary(WORDS), start), start)
+    assert "tensors of VMamba" in load_initial_weights(build_network(told, Vocabulary(WORDS), start), start)
 
 
-def test_other_releases_of_vmamba_are_refused(tmp_path: Path):
+def test_other_releases_of_vmamba_are_rejected(tmp_path: Path):
     """One whose scans are as wide as its maps, and the one before it, whose names are others."""
     narrow = shapes_of(96, (2, 2, 8, 2)) | like({"layers.0.blocks.0.op.in_proj.weight": (96, 96)})
     first = {"patch_embed.proj.weight": (96, 3, 4, 4), "layers.0.blocks.0.self_attention.in_proj.weight": (384, 96)}
@@ -303,7 +303,7 @@ def test_other_releases_of_vmamba_are_refused(tmp_path: Path):
 # ------------------------------------------------------------------------------------------------------------ all of it
 
 
-def test_a_segformer_of_the_hub_may_be_a_pickle_too(tmp_path: Path):
+def test_a_segformer_may_be_a_torch_file(tmp_path: Path):
     from transformers import SegformerConfig, SegformerForImageClassification
 
     widths = (8, 8, 8, 8)
@@ -316,7 +316,7 @@ def test_a_segformer_of_the_hub_may_be_a_pickle_too(tmp_path: Path):
     made = registry.build("sam-cd", encoder=encoder, width=8)
     assert isinstance(made, nn.Module)
     assert re.search(
-        r"SegFormer's \d+ tensors taken, the head left out, \d+ begin anew", load_initial_weights(made, start)
+        r"\d+ tensors of SegFormer loaded, without the head, \d+ are random", load_initial_weights(made, start)
     )
 
 
@@ -335,7 +335,7 @@ def test_a_file_that_was_cut_short_is_refused_in_one_line(resnet34: Path, tmp_pa
     assert "\n" not in str(error.value)
 
 
-def test_a_run_begins_with_them_writes_down_where_they_are_from_and_goes_on(vmamba: VMamba, tmp_path: Path):
+def test_a_run_starts_from_them_records_their_source_and_resumes(vmamba: VMamba, tmp_path: Path):
     torch.save({"model": of_vmamba(vmamba)}, tmp_path / "vssm.pth")
     told: list[str] = []
     settings = tiny.config(
@@ -355,7 +355,7 @@ def test_a_run_begins_with_them_writes_down_where_they_are_from_and_goes_on(vmam
     )
     data = {"all": tiny.Blobs(2, 32, 32)}
     train(settings, data, tmp_path / "run", logger=LineLogger(0, told.append))
-    assert any("VMamba's" in line and "begin anew" in line for line in told)
+    assert any("of VMamba" in line and "are random" in line for line in told)
     last = tmp_path / "run" / "last.safetensors"
     assert str(tmp_path / "vssm.pth") in str(read_header(last).provenance)
     kept = last.read_bytes()

@@ -44,10 +44,10 @@ def torchs(make, steps: int = STEPS) -> list[float]:
         (Schedule(kind="cosine"), lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS)),
         (Schedule(kind="cosine", floor=0.2), lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS, eta_min=0.2)),
         (Schedule(kind="step", milestones=(0.5, 0.75)), lambda o: lr_scheduler.MultiStepLR(o, [10, 15], gamma=0.1)),
-        (Schedule(kind="constant"), lambda o: lr_scheduler.ConstantLR(o, schedule_factor=1.0)),
+        (Schedule(kind="constant"), lambda o: lr_scheduler.ConstantLR(o, factor=1.0)),
     ],
 )
-def test_rates_are_those_of_torchs_schedulers(schedule: Schedule, make):
+def test_learning_rates_equal_those_of_torch_schedulers(schedule: Schedule, make):
     ours = [schedule_factor(schedule, step, STEPS) for step in range(STEPS)]
     assert ours == pytest.approx(torchs(make), abs=1e-12)
 
@@ -66,8 +66,8 @@ def test_only_the_named_parameters_learn():
     assert len(freeze(net, ())) == len(list(net.parameters()))
 
 
-def test_a_beginning_that_no_parameter_has_is_refused():
-    with pytest.raises(UsageError, match="they begin with change, classes, encoder; did you mean 'encoder'"):
+def test_an_unknown_parameter_prefix_is_rejected():
+    with pytest.raises(UsageError, match="the names start with change, classes, encoder; did you mean 'encoder'"):
         freeze(Tiny(), ("encode",))
 
 

@@ -161,7 +161,7 @@ def test_a_run_does_not_go_on_with_other_masks(folder: Path, trained: Path, tmp_
     run(folder, tmp_path / "run", config(priors="anywhere"), priors=open_priors(tmp_path / "moved"), resume=True)
 
 
-def test_the_control_without_masks_passes_them_over(folder: Path, tmp_path: Path):
+def test_the_control_without_masks_ignores_them(folder: Path, tmp_path: Path):
     control = config(model_options={**OPTIONS, "priors": "none"})
     told: list[str] = []
     run(folder, tmp_path / "with", control, logger=LineLogger(0, told.append))
@@ -171,7 +171,7 @@ def test_the_control_without_masks_passes_them_over(folder: Path, tmp_path: Path
     assert (RunFolder(tmp_path / "with").record or {})["priors"] is None
 
 
-def test_masks_that_are_missing_or_of_other_words_are_told_before_the_first_step(folder: Path, tmp_path: Path):
+def test_missing_masks_and_other_words_are_reported_before_the_first_step(folder: Path, tmp_path: Path):
     with pytest.raises(UsageError, match=r"sam-cd needs masks of building\. Make them"):
         run(folder, tmp_path / "a", priors=None)
     with pytest.raises(VocabularyError, match="no priors for road, only for building"):
@@ -180,7 +180,7 @@ def test_masks_that_are_missing_or_of_other_words_are_told_before_the_first_step
         run_training(
             config(), {"train": data(folder).splits["all"]}, tmp_path / "c", priors=open_priors(folder / "priors")
         )
-    with pytest.raises(UsageError, match="looks at masks as well as at pictures"):
+    with pytest.raises(UsageError, match="uses prior masks as well as images"):
         run(folder, tmp_path / "d", config(cache_features=True))
     assert not any((tmp_path / name / "log.csv").exists() for name in "abcd")
 
@@ -191,7 +191,7 @@ def test_a_batch_has_priors_of_all_its_pairs_or_of_none(folder: Path):
     assert batch.priors is not None
     np.testing.assert_array_equal(batch.priors[1].numpy(), samples[2].priors)
     assert collate([Blobs()[0]]).priors is None
-    with pytest.raises(InputError, match="three has no priors while others of its batch have"):
+    with pytest.raises(InputError, match="three has no priors and others in its batch do"):
         collate([samples[0], replace(samples[2], priors=None)])
 
 
@@ -213,7 +213,7 @@ def test_scoring_gives_the_model_the_masks_of_each_pair(folder: Path, trained: P
         masks[0, ..., :24, :24] = torch.from_numpy(sample.priors)
         expected = model(*images, None, masks).change.sigmoid() > 0.5  # type: ignore[call-arg, arg-type]
     np.testing.assert_array_equal(found, expected[0, 0, :24, :24].numpy())
-    with pytest.raises(UsageError, match="wants masks of building and four comes without any"):
+    with pytest.raises(UsageError, match="needs prior masks of building and four has none"):
         score(model, data(folder).splits["all"])
 
 
@@ -267,8 +267,8 @@ def test_from_priors_to_scores_as_it_is_typed(folder: Path, tmp_path: Path, monk
     assert control.exit_code == 0, control.output
     assert "was trained with masks by files and is given masks from labels" in control.stderr
     assert json.loads(control.stdout)["priors"]["masker"]["masker"] == "labels"
-    mended = wasnow("calibrate", tmp_path / "run", "--data", folder / "data", "-q")
-    assert mended.exit_code == 0, mended.output
+    calibrated = wasnow("calibrate", tmp_path / "run", "--data", folder / "data", "-q")
+    assert calibrated.exit_code == 0, calibrated.output
 
     # A checkpoint away from its run knows which masks it was trained with, and not where they are.
     shutil.copy(tmp_path / "run/best.safetensors", elsewhere / "alone.safetensors")
@@ -315,11 +315,11 @@ def test_training_starts_from_a_published_segformer(folder: Path, tmp_path: Path
     run(folder, tmp_path / "again", still.model_copy(update={"start": str(weights_of / "model.safetensors")}))
 
 
-def test_another_encoder_or_a_model_without_one_is_refused(folder: Path, tmp_path: Path):
+def test_another_encoder_and_a_model_without_one_are_rejected(folder: Path, tmp_path: Path):
     weights_of = segformer(tmp_path / "mit", (16, 8, 8, 8))
     with pytest.raises(CheckpointError, match=r"another encoder; name theirs: --set model.encoder"):
         run(folder, tmp_path / "a", config(start=str(weights_of)))
-    with pytest.raises(UsageError, match="this model has no such encoder; choose sam-cd"):
+    with pytest.raises(UsageError, match="this model has no such encoder; use sam-cd"):
         run(folder, tmp_path / "b", config(start=str(weights_of), model="tiny-change", model_options={}))
     save_file({"patch_embed.0.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="wasnow convert"):

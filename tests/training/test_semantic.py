@@ -141,35 +141,35 @@ def test_a_stopped_run_takes_its_frozen_parts_from_the_start_again(
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_start_that_changed_in_the_meantime_is_refused(tmp_path: Path):
+def test_a_resumed_run_rejects_changed_initial_weights(tmp_path: Path):
     start = clip_file(tmp_path / "clip.safetensors")
     run(tmp_path / "run", semantic(f"start={start}"))
     towers, header = read_sealed(start)
     towers[min(towers)] += 1
     write_sealed(start, towers, {key: value for key, value in header.items() if key != "digest"})
-    with pytest.raises(ResumeRefused, match=r"does not train .*were others"):
+    with pytest.raises(ResumeRefused, match=r"does not train .*were different"):
         run(tmp_path / "run", semantic(f"start={start}"), resume=True)
 
 
-def test_the_average_shares_what_never_moves_and_follows_what_does():
+def test_the_average_shares_frozen_parameters_and_follows_the_others():
     net = Tiny()
-    still = never_trained(net, [freeze(net, ("change",))])
-    average = WeightAverage(net, 0.9, frozen=still)
+    frozen = never_trained(net, [freeze(net, ("change",))])
+    average = WeightAverage(net, 0.9, frozen=frozen)
     own = dict(average.module.named_parameters())
     for name, one in net.named_parameters():
-        assert (own[name] is one) == (not name.startswith("change."))
+        assert (own[name].data_ptr() == one.data_ptr()) == (not name.startswith("change."))
     with torch.no_grad():
         net.change.weight += 1
     average.update(net, 1)
     assert not torch.equal(own["change.weight"], net.change.weight)
 
 
-def test_a_part_that_the_model_was_made_without_is_passed_over(tmp_path: Path):
+def test_a_part_that_the_model_does_not_have_is_ignored(tmp_path: Path):
     run(tmp_path, semantic("model.prompter=none"))
     assert read_header(tmp_path).model.options["prompter"] == "none"
     told = json.loads((tmp_path / "run.json").read_text())["stages"]
     assert told[1]["parameters"] > 0
-    with pytest.raises(UsageError, match="names only parts that this model was made without"):
+    with pytest.raises(UsageError, match="names only parts that this model does not have"):
         run(tmp_path / "no", semantic("model.prompter=none", "stages.1.trains=[prompter]"))
 
 
@@ -181,15 +181,15 @@ def test_an_option_that_the_model_has_not_names_the_nearest_and_all(tmp_path: Pa
         run(tmp_path, semantic("model.promter=none", "start=not-even-looked-for"))
 
 
-def test_towers_take_their_sizes_from_the_weights(weights: Path, tmp_path: Path):
+def test_tower_sizes_come_from_the_weights(weights: Path, tmp_path: Path):
     options = {name: value for name, value in OPTIONS.items() if name != "clip"}
     told: list[str] = []
     run(tmp_path, semantic(f"start={weights}", model_options=options), logger=LineLogger(0, told.append))
     assert read_header(tmp_path).model.options["clip"]["image_width"] == OPTIONS["clip"]["image_width"]
-    assert any(f"CLIP's {len(tensors(weights))} tensors" in line for line in told)
+    assert any(f"{len(tensors(weights))} tensors of CLIP" in line for line in told)
 
 
-def test_options_that_contradict_the_weights_are_refused(weights: Path, tmp_path: Path):
+def test_options_that_contradict_the_weights_are_rejected(weights: Path, tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"its image_layers is 4, model\.clip says 5"):
         run(tmp_path, semantic(f"start={weights}", "model.clip.image_layers=5"))
 
@@ -218,11 +218,11 @@ def test_weights_of_another_clip_name_the_first_key_that_differs(weights: Path, 
         ("nowhere/weights.safetensors", "no such file"),
     ],
 )
-def test_weights_that_are_not_there_name_the_command_that_gets_them(
+def test_missing_weights_name_the_command_that_gets_them(
     start: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("wasnow.models.clip_weights.store.cache", lambda: tmp_path)
-    with pytest.raises(CheckpointError, match=rf"{advice}.*; or name another file with --set start=FILE.*start=null$"):
+    with pytest.raises(CheckpointError, match=rf"{advice}.*; or use another file with --set start=FILE.*start=null$"):
         run(tmp_path / "run", semantic(f"start={start}"))
 
 
@@ -293,7 +293,7 @@ def test_a_run_with_features_kept_ends_as_one_without(precision: str, weights: P
     assert not any((tmp_path / "true/features").rglob("*.safetensors"))
 
 
-def test_features_that_were_found_are_those_that_were_computed(weights: Path, tmp_path: Path, monkeypatch: Any):
+def test_read_features_equal_computed_ones(weights: Path, tmp_path: Path, monkeypatch: Any):
     """A full disk keeps nothing, so that all are computed each time; the weights end up the same, bit for bit."""
     from wasnow.training import features
 
@@ -303,7 +303,7 @@ def test_features_that_were_found_are_those_that_were_computed(weights: Path, tm
     monkeypatch.setattr(features, "SHARE_OF_DISK", 1e-12)
     told: list[str] = []
     run(tmp_path / "full", settings, logger=LineLogger(0, told.append))
-    assert any("0 found, 16 computed" in line for line in told)
+    assert any("0 read, 16 computed" in line for line in told)
     one, other = (tensors(tmp_path / name / "states/00000008.safetensors") for name in ("kept", "full"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -313,12 +313,12 @@ def test_features_that_were_found_are_those_that_were_computed(weights: Path, tm
     [
         (["augment.light={}"], r"add --set augment\.light=null"),
         (["augment.scale=[0.8, 1.2]"], r"add --set augment\.scale=\[1,1\]"),
-        (["crop=16"], r"no pair of 32 x 32 px would come back unchanged; add --set crop=32"),
-        (["stages.1.trains=[filters]"], r"every stage trains some of clip\.image, filters"),
-        (["model=tiny", "model_options={}", "stages=[{steps: 2}]"], "tiny does not tell its encoder apart"),
+        (["crop=16"], r"pairs of 32 x 32 px would not recur unchanged; add --set crop=32"),
+        (["stages.1.trains=[filters]"], r"every stage trains parts of the encoder \(clip\.image, filters"),
+        (["model=tiny", "model_options={}", "stages=[{steps: 2}]"], "tiny has no separate encoder"),
     ],
 )
-def test_features_are_kept_only_where_they_come_back(settings: list[str], advice: str, tmp_path: Path):
+def test_features_are_cached_only_if_pairs_recur(settings: list[str], advice: str, tmp_path: Path):
     with pytest.raises(UsageError, match=advice):
         run(tmp_path, semantic("cache_features=true", *settings))
 

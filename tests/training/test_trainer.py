@@ -75,7 +75,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 # --------------------------------------------------------------------------------------------------------- bit for bit
 
 
-def test_a_run_killed_again_and_again_ends_with_the_weights_of_one_never_killed(tmp_path: Path):
+def test_a_run_killed_repeatedly_ends_with_the_weights_of_an_uninterrupted_run(tmp_path: Path):
     draw = random.Random(20)
     whole, folder = process(tmp_path / "whole"), tmp_path / "killed"
     kills = 0
@@ -99,7 +99,7 @@ def test_a_run_killed_again_and_again_ends_with_the_weights_of_one_never_killed(
 
 
 @pytest.mark.parametrize("stop", [1, 7, 8, 11])
-def test_a_run_stopped_after_any_step_goes_on_the_same(stop: int, tmp_path: Path):
+def test_a_run_stopped_after_any_step_resumes_with_the_same_result(stop: int, tmp_path: Path):
     stages = (Stage(steps=8), Stage(name="heads", steps=6, trains=("change", "classes")))
     run(tmp_path / "whole", stages=stages)
 
@@ -108,7 +108,7 @@ def test_a_run_stopped_after_any_step_goes_on_the_same(stop: int, tmp_path: Path
             if progress.step == stop:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match=f"after step {stop} of 14; run again with --resume"):
+    with pytest.raises(Interrupted, match=f"after step {stop} of 14; continue with --resume"):
         run(tmp_path / "stopped", stages=stages, logger=Stopper())
     assert json.loads((tmp_path / "stopped/run.json").read_text())["status"] == "interrupted"
     assert read_header(tmp_path / "stopped/last.safetensors").provenance.step == stop
@@ -129,7 +129,7 @@ def test_another_seed_gives_other_weights(tmp_path: Path):
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 
-def test_two_processes_learn_what_one_learns(tmp_path: Path):
+def test_two_processes_give_the_weights_of_one(tmp_path: Path):
     """Weights of size 1 agree within 1e-5 after 14 steps of Adam: only the order of float32 sums differs."""
     settings = ("model_options.dropout=0", "ema=null", "validate_every=7")
     with socket.socket() as free:
@@ -150,7 +150,7 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path):
     assert float(scores[0][-1]["stacked.miou"]) == pytest.approx(float(scores[1][-1]["stacked.miou"]), abs=0.01)
 
 
-def test_a_batch_in_parts_gives_the_gradient_of_the_mean_of_its_parts(tmp_path: Path):
+def test_micro_batches_give_the_mean_gradient(tmp_path: Path):
     """With pairs that are all alike, the parts are too, and so are the runs (up to the order of sums)."""
     one = {"train": Blobs(1), "val": Blobs(1)}
     options = ("model_options.dropout=0", "steps=3", "ema=null", "batch_size=4")
@@ -170,7 +170,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_mean_of_its_parts(tmp_path: 
 # ------------------------------------------------------------------------------------------------------ what it learns
 
 
-def test_it_learns_and_keeps_the_best_weights_by_the_validation_split(tmp_path: Path):
+def test_training_lowers_the_loss_and_keeps_the_weights_with_the_best_validation(tmp_path: Path):
     trained = run(tmp_path, "steps=60", "validate_every=10", "select=stacked.fscd", "log_every=10")
     found = rows(tmp_path / "validations.csv")
     best = max(found, key=lambda row: float(row["stacked.fscd"]))
@@ -189,7 +189,7 @@ def test_it_learns_and_keeps_the_best_weights_by_the_validation_split(tmp_path: 
     assert {"classes", "change", "consistency", "rate", "waiting"} <= set(log[0])
 
 
-def test_change_without_classes_is_learnt_from_masks(tmp_path: Path):
+def test_a_change_model_trains_on_masks(tmp_path: Path):
     data = {"train": Blobs(6, words=()), "val": Blobs(3, seed=1, words=())}
     stages = (Stage(loss="change", steps=40),)
     trained = run(tmp_path, model="tiny-change", stages=stages, data=data, validate_every=20)
@@ -199,7 +199,7 @@ def test_change_without_classes_is_learnt_from_masks(tmp_path: Path):
     assert load(tmp_path).card.classes == ()
 
 
-def test_a_stage_moves_only_what_it_trains(tmp_path: Path):
+def test_a_stage_changes_only_its_parameters(tmp_path: Path):
     run(tmp_path / "a", "steps=3")
     stages = (Stage(steps=3), Stage(name="heads", steps=3, trains=("change",), loss="change"))
     run(tmp_path / "b", stages=stages, schedule=config().schedule)
@@ -215,17 +215,17 @@ def test_training_starts_from_the_weights_of_a_checkpoint(tmp_path: Path):
     taken, _ = read_sealed(tmp_path / "a/best.safetensors")
     here = weights(tmp_path / "b")
     assert all(torch.allclose(taken[name], here[name], atol=1e-6) for name in here)
-    assert any("started from best.safetensors: 10 tensors taken, 0 begin anew" in text for text in told)
+    assert any("started from best.safetensors: 10 tensors loaded, 0 are random" in text for text in told)
 
 
-def test_bf16_learns_as_well(tmp_path: Path):
+def test_bf16_training_converges(tmp_path: Path):
     trained = run(tmp_path, "steps=40", "precision=bf16", "validate_every=20", "select=binary.f1")
     assert trained.score is not None
     assert trained.score > 0.7
     assert all(one.dtype == torch.float32 for one in weights(tmp_path).values())
 
 
-def test_without_validation_the_last_weights_are_the_result(tmp_path: Path):
+def test_without_selection_the_last_weights_are_the_result(tmp_path: Path):
     trained = run(tmp_path, "steps=3", "holdback=0", data={"all": Blobs(4)})
     assert trained.checkpoint == tmp_path / "last.safetensors"
     assert trained.score is None
@@ -245,7 +245,7 @@ def test_two_states_are_kept(tmp_path: Path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])
-def test_a_damaged_state_is_refused_and_the_one_before_it_used(damage: str, tmp_path: Path):
+def test_a_damaged_state_is_rejected_and_the_previous_one_used(damage: str, tmp_path: Path):
     run(tmp_path / "a")
     expected = weights(tmp_path / "a")
     last = tmp_path / "a/states/00000012.safetensors"
@@ -269,7 +269,7 @@ def test_a_finished_run_resumed_changes_nothing(tmp_path: Path):
     assert before == {name: (tmp_path / name).read_bytes() for name in before}
 
 
-def test_a_folder_with_a_run_is_not_overwritten_by_mistake(tmp_path: Path):
+def test_a_folder_with_a_run_is_not_overwritten_without_the_option(tmp_path: Path):
     run(tmp_path, "steps=2")
     with pytest.raises(OutputError, match="add --resume"):
         run(tmp_path, "steps=2")
@@ -281,7 +281,7 @@ def test_a_folder_with_a_run_is_not_overwritten_by_mistake(tmp_path: Path):
     assert read_header(tmp_path).provenance.recipe["batch_size"] == 2
 
 
-def test_a_log_line_that_was_cut_short_is_dropped(tmp_path: Path):
+def test_an_incomplete_log_row_is_dropped(tmp_path: Path):
     folder = RunFolder(tmp_path)
     table = CsvLog(folder, "log.csv", 0)
     for step in range(1, 5):
@@ -296,14 +296,14 @@ def test_a_log_line_that_was_cut_short_is_dropped(tmp_path: Path):
 def test_the_page_names_the_splits_and_shows_curves_and_predictions(tmp_path: Path):
     run(tmp_path)
     page = (tmp_path / "report.html").read_text()
-    for text in ("train (6 pairs)", "val (3 pairs)", "Not looked at", "predicted after step 8", "stacked.fscd"):
+    for text in ("train (6 pairs)", "val (3 pairs)", "Not used", "predicted after step 8", "stacked.fscd"):
         assert text in page
     assert page.count('<svg class="chart"') == 6
     assert page.count("data:image/png") == 4  # labels, and predictions at steps 4, 8, 12
     assert not re.search(r"https?://", page)
 
 
-def test_a_line_of_progress_says_what_a_person_waits_for():
+def test_a_progress_line_shows_loss_speed_and_remaining_time():
     progress = Progress(120, 2500, 3.2, "train", 0.8, {"change": 0.3, "classes": 0.5}, 0.01, 1, 12, 3700, 0.04, 900)
     assert progress_line(progress) == (
         "step 120/2500, epoch 3.20, loss 0.8 (change 0.3, classes 0.5), rate 0.01, 12 pairs/s, 1 h 01 min left, "
@@ -315,7 +315,7 @@ def test_a_line_of_progress_says_what_a_person_waits_for():
 
 
 class Breaking(Tiny):
-    """A network that is asked one time too many."""
+    """A network that fails after some calls."""
 
     def __init__(self, classes: Any, *, error: str = "", after: int = 3) -> None:
         super().__init__(classes, dropout=0)
@@ -341,7 +341,7 @@ def _breaking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_breaking")
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(tmp_path: Path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_finite_weights(tmp_path: Path):
     with pytest.raises(TrainingDiverged) as caught:
         run(tmp_path, ema=None)
     message = str(caught.value)
@@ -358,18 +358,18 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(
 @pytest.mark.parametrize(
     "words", ["CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory"]
 )
-def test_memory_that_runs_out_names_the_setting_to_lower(words: str, tmp_path: Path):
+def test_out_of_memory_names_the_setting_to_lower(words: str, tmp_path: Path):
     with pytest.raises(OutOfMemory, match="at step 4, with 4 pairs of 16 px at once; --set accumulate=2"):
         run(tmp_path, ema=None, model_options={"error": words})
 
 
 @pytest.mark.usefixtures("_breaking")
-def test_any_other_error_stays_what_it_is(tmp_path: Path):
+def test_other_errors_are_not_converted(tmp_path: Path):
     with pytest.raises(RuntimeError, match="a bug"):
         run(tmp_path, ema=None, model_options={"error": "a bug"})
 
 
-def test_memory_advice_names_what_changes_least_first():
+def test_memory_advice_starts_with_the_least_intrusive_setting():
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
     whole = config(crop=512, batch_size=8)
     assert re.search(r"accumulate=2 .* or --set precision=bf16 or --set crop=256$", memory_advice(whole, cuda, 0))
@@ -380,19 +380,19 @@ def test_memory_advice_names_what_changes_least_first():
     assert "--set checkpointing=true (slower) or --set crop=256" in memory_advice(single, cuda, 0, checkpointing=True)
 
 
-def test_a_score_that_is_not_there_is_refused_before_training(tmp_path: Path):
+def test_an_unknown_score_is_rejected_before_training(tmp_path: Path):
     with pytest.raises(UsageError, match=r"did you mean 'stacked\.fscd'"):
         run(tmp_path, "select=stacked.fcsd")
     with pytest.raises(UsageError, match="needs classes"):
         run(tmp_path, "select=stacked.fscd", model="tiny-change", stages=(Stage(loss="change", steps=1),))
 
 
-def test_a_model_with_classes_on_data_without_is_refused(tmp_path: Path):
-    with pytest.raises(UsageError, match="the data has none; choose a model of change alone"):
+def test_a_model_with_classes_is_rejected_for_data_without(tmp_path: Path):
+    with pytest.raises(UsageError, match="the data has none; choose a model that predicts change only"):
         run(tmp_path, data={"all": Blobs(4, words=())})
 
 
-def test_tensorboard_holds_the_numbers_of_the_log(tmp_path: Path):
+def test_tensorboard_contains_the_values_of_the_log(tmp_path: Path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -53,10 +53,10 @@ def test_validation_passes_over_the_classes_of_withheld_pixels_alone():
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (("bilding",), "'bilding' is no class of the data, which has water, building, field; did you mean 'building'"),
+        (("bilding",), "the data has no class 'bilding', only water, building, field; did you mean 'building'"),
         (WORDS, "leaves no class to train on"),
     ],
 )
-def test_words_that_cannot_be_left_out_are_refused(words: tuple[str, ...], advice: str):
+def test_invalid_withheld_words_are_rejected(words: tuple[str, ...], advice: str):
     with pytest.raises(UsageError, match=advice):
         WithheldWords(Blobs(1), words)

@@ -24,7 +24,8 @@ from wasnow.data.samples import Sample
 from wasnow.models.contract import ChangeLogits, ModelCard
 from wasnow.models.network import Network
 from wasnow.models.registry import ModelEntry
-from wasnow.training.config import Optimizer, Schedule, Stage, TrainConfig, with_settings
+from wasnow.training.config import Optimizer, Schedule, Stage, TrainConfig
+from wasnow.training.settings import with_settings
 from wasnow.vocabulary import Vocabulary
 
 WORDS = ("water", "building", "field")
@@ -91,7 +92,7 @@ class TinyChange(Tiny):
 
 
 def register() -> None:
-    """Let `wasnow.models.registry.build` know both."""
+    """Register both networks."""
     entries: Any = wasnow.models.registry.MODELS
     entries["tiny"] = ModelEntry("a test network", "change, classes", "none", "training.tiny:Tiny")
     entries["tiny-change"] = ModelEntry("a test network", "change", "none", "training.tiny:TinyChange")
@@ -99,7 +100,7 @@ def register() -> None:
 
 @dataclass(frozen=True)
 class Blobs:
-    """``count`` pairs of blobs, made when asked for."""
+    """``count`` pairs of blobs, generated on access."""
 
     count: int = 6
     height: int = 32
@@ -147,7 +148,7 @@ class Blobs:
 
 
 def mirror(sample: Sample, rng: np.random.Generator) -> Sample:
-    """A crop of 16 px and a flip: the smallest augmentation that has a say in the result."""
+    """A crop of 16 px and a flip: the smallest augmentation that affects the result."""
     height, width = sample.before.shape[:2]
     row, col = int(rng.integers(height - 15)), int(rng.integers(width - 15))
     step = -1 if rng.random() < 0.5 else 1
@@ -181,15 +182,15 @@ def config(*settings: str, **changes: Any) -> TrainConfig:
 
 
 def splits() -> dict[str, Blobs]:
-    """Six pairs to train on, three to validate, and a test split that bites."""
+    """Six pairs to train on, three to validate, and a test split that must not be used."""
     return {"train": Blobs(6), "val": Blobs(3, seed=1), "test": Forbidden(2, seed=2)}
 
 
 class Forbidden(Blobs):
-    """Pairs that nobody may look at."""
+    """Pairs that must not be used."""
 
     def __getitem__(self, index: int) -> Sample:
-        raise AssertionError("the test split was looked at")
+        raise AssertionError("the test split was used")
 
 
 STAGES = (Stage(loss="ding", steps=8), Stage(name="heads", loss="ding", steps=6, trains=("change", "classes")))
@@ -201,7 +202,7 @@ def run(output: str, settings: Sequence[str], environment: dict[str, str] | None
     from wasnow.training.trainer import train
 
     class Unhurried(NullLogger):
-        """Long enough a step that a kill aimed at one falls before the last."""
+        """Steps long enough that a kill arrives before the last one."""
 
         def step(self, progress: Progress) -> None:
             time.sleep(0.03)

@@ -1,10 +1,10 @@
-"""One row under one seed, in a process of its own: what happens in it happens to no other row.
+"""One trial (a row with one seed) in a separate process, so that a crash does not affect other rows.
 
-    train ─> score on the test pairs ─> picture some of them ─> result.json
-    measure: load, answer a few pairs ─> parameters, FLOPs, pairs a second, peak memory ─> cost.json
+    train ─> score on the test pairs ─> predictions of some pairs ─> result.json
+    measure: load, run on a few pairs ─> parameters, FLOPs, pairs per second, peak memory ─> cost.json
 
-Training and measuring are two processes, so that the memory of one is not counted with the other. A process that is
-killed says nothing, and its parent reads that from its exit code; one whose parent is gone stops, and keeps its state.
+Training and measuring use two processes, so that their memory is measured separately. The parent detects a killed
+process by its exit code. A process whose parent has ended stops and keeps its state.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from wasnow.benchmark.pairs import Pairs
-from wasnow.benchmark.plan import Turn
-from wasnow.benchmark.scene import PerPair
+from wasnow.benchmark.plan import Trial
+from wasnow.benchmark.scene import PerPairModel
 from wasnow.errors import Interrupted, WasnowError
 from wasnow.evaluation import evaluate, evaluation_mode, infer_pair, predict, write_evaluation
 from wasnow.models import registry
@@ -61,29 +61,29 @@ RESULT_NAME, COST_NAME, FAILURE_NAME = "result.json", "cost.json", "failure.txt"
 EXAMPLES_NAME, EVALUATION_NAME = "examples", "evaluation"
 FORMAT = 1
 COST_FORMAT = 2
-"""Since 2, FLOPs have the attention of a CPU in them. Costs of another format are measured again, and nothing else."""
+"""Since 2, FLOPs include fused attention on a CPU. Costs of another format are measured again."""
 
 WARM, TIMED, TIMED_S = 1, 10, 20.0
-"""Pairs that are answered before the clock starts, pairs that are timed, and seconds after which that is enough."""
+"""Warm-up pairs, timed pairs, and the time limit in seconds."""
 
 _GAP_CODE = 254
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a process is given.
+    """The task of a process.
 
     Attributes:
-        turn: the row and its seed.
-        pairs: to train on and to score.
-        output: of the whole table; this job writes below ``runs``.
+        trial: the row and its seed.
+        pairs: training and test pairs.
+        output: folder of the table; the job writes below ``runs``.
         device: for rows that are not trained.
-        identity: of the result, which tells whether it is there already.
-        examples: places of the test pairs that are pictured.
-        quiet: say nothing.
+        identity: of the result, to recognise a finished one.
+        examples: indices of the test pairs that are shown.
+        quiet: print nothing.
     """
 
-    turn: Turn
+    trial: Trial
     pairs: Pairs
     output: Path
     device: str
@@ -93,16 +93,22 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where it writes."""
-        return self.output / "runs" / self.turn.folder
+        """Folder of the trial."""
+        return self.output / "runs" / self.trial.folder
 
 
-def work(task: Callable[[Job], None], job: Job, answer: Connection) -> None:
-    """Do a task in this process, and send (``done``, ``failed`` or ``interrupted``, why, traceback)."""
+def run_in_worker(task: Callable[[Job], None], job: Job, answer: Connection) -> None:
+    """Run a task in this process and send (``done``, ``failed`` or ``interrupted``, reason, traceback).
+
+    Args:
+        task: `train_and_score` or `measure`.
+        job: its argument.
+        answer: connection to the parent.
+    """
     if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which then asks for the state to be saved
+        os.setpgid(0, 0)  # Ctrl-C reaches only the parent, which then asks for the state to be saved
     _end_with_parent()
-    _make_known(job.turn.row.model, job.turn.row.entry)
+    _register_model(job.trial.row.model, job.trial.row.entry)
     said = ("done", "", "")
     try:
         task(job)
@@ -112,21 +118,21 @@ def work(task: Callable[[Job], None], job: Job, answer: Connection) -> None:
         said = ("failed", " ".join(str(error).split()), "")
     except Exception as error:
         said = ("failed", " ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc())
-    with suppress(OSError):  # nobody may be there to hear it
+    with suppress(OSError):  # the parent may have ended
         answer.send(said)
 
 
 def train_and_score(job: Job) -> None:
-    """Train if there is something to train, score, picture, and write ``result.json`` last."""
-    turn, folder = job.turn, RunFolder(job.folder)
-    config, training = turn.config, None
+    """Train if needed, score, write predictions, and write ``result.json`` last."""
+    trial, folder = job.trial, RunFolder(job.folder)
+    config, training = trial.config, None
     notes: list[str] = []
     if config is not None:
         splits = dict(job.pairs.training)
         if config.dense and job.pairs.dense is not None:
             splits |= job.pairs.dense
-        logger = NullLogger() if job.quiet else LineLogger(write=lambda line: _say(f"{turn.name}: {line}"))
-        masks = job.pairs.masks if guided(turn.row.entry) else None
+        logger = NullLogger() if job.quiet else LineLogger(write=lambda line: _say(f"{trial.name}: {line}"))
+        masks = job.pairs.masks if may_need_priors(trial.row.entry) else None
         train(config, splits, job.folder, resume=True, data_name=job.pairs.name, priors=masks, logger=logger)
         training = _training(job.folder)
     model = _model(job)
@@ -136,18 +142,18 @@ def train_and_score(job: Job) -> None:
         found = replace(found, priors=origin.origin)
         assert found.priors is not None
         masker = found.priors["masker"]["masker"]
-        bound = ", an upper bound: on a new pair there are none" if masker == LABELS else ""
+        bound = ", an upper bound: new pairs have no labels" if masker == LABELS else ""
         notes.append(f"masks of {join_words(model.card.wants_priors)}: {masker}{bound}")
     aside = job.folder / f".{EVALUATION_NAME}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     write_evaluation(found, aside)
     shutil.rmtree(job.folder / EVALUATION_NAME, ignore_errors=True)
     aside.replace(job.folder / EVALUATION_NAME)
-    _picture(model, test, job.examples, folder)
+    _write_predictions(model, test, job.examples, folder)
     result = {
         "format": FORMAT,
-        "row": turn.row.name,
-        "seed": turn.seed,
+        "row": trial.row.name,
+        "seed": trial.seed,
         "identity": job.identity,
         "model": found.model,
         "classes": list(found.vocabulary.words),
@@ -167,7 +173,7 @@ def train_and_score(job: Job) -> None:
 
 
 def measure(job: Job) -> None:
-    """What an answer costs, at the size of the test pairs, into ``cost.json``; for a process that did nothing else."""
+    """Measure the cost of inference at the size of the test pairs and write ``cost.json``; needs a fresh process."""
     device = torch.device(_device(job))
     before = peak_memory_mb(torch.device("cpu"))
     model = _model(job)
@@ -202,14 +208,14 @@ def measure(job: Job) -> None:
 
 
 def flops_of(task: Callable[[], object]) -> int:
-    """Floating-point operations of a task, as torch counts them, the fused attention of every device included."""
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
+    """Return the floating-point operations of a task as torch counts them, with fused attention on every device."""
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_MORE_OPERATORS) as counter:
         task()
     return int(counter.get_total_flops())
 
 
-def guided(entry: ModelEntry | None) -> bool:
-    """Whether a model may want masks, by the arguments that it takes."""
+def may_need_priors(entry: ModelEntry | None) -> bool:
+    """Return whether a model may need prior masks, according to the parameters of its forward method."""
     if entry is None or not entry.network:
         return False
     module, _, factory = entry.factory.partition(":")
@@ -217,7 +223,13 @@ def guided(entry: ModelEntry | None) -> bool:
 
 
 def maps_png(before: NDArray[Any], after: NDArray[Any] | None, vocabulary: Vocabulary) -> bytes:
-    """Codes of both dates side by side (or one map of change) at their own size as a PNG; 255 is no label."""
+    """Return a PNG of the codes of both dates side by side, or of one change map; 255 is no label.
+
+    Args:
+        before: ``(H, W)`` codes of the first date, or change.
+        after: ``(H, W)`` codes of the second date; None: one map.
+        vocabulary: class words, for the colours.
+    """
     maps = [one.astype(np.uint8) for one in (before, after) if one is not None]
     gap = np.full((maps[0].shape[0], GAP), _GAP_CODE, np.uint8)
     index = np.concatenate([maps[0], gap, maps[1]], 1) if len(maps) == 2 else maps[0]
@@ -227,35 +239,35 @@ def maps_png(before: NDArray[Any], after: NDArray[Any] | None, vocabulary: Vocab
 # -------------------------------------------------------------------------------------------------------------- helpers
 
 
-def _of_attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
-    """Of ``(B, heads, places, width)``: every query with every key, and every score with every value."""
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    """Return the FLOPs of attention on ``(B, heads, places, width)``: queries by keys, and scores by values."""
     batch, heads, queries, width = query
     return 2 * batch * heads * queries * key[-2] * (width + value[-1])
 
 
-_UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _of_attention}
-"""What torch's counter passes over in silence: it knows the fused attention of CUDA alone."""
+_MORE_OPERATORS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+"""Operators that torch's counter does not count: it includes fused attention of CUDA only."""
 
 
 def _model(job: Job) -> ChangeModel:
-    """The model of a row, with its weights, on its device."""
-    row, device = job.turn.row, _device(job)
+    """Return the model of a row with its weights on its device."""
+    row, device = job.trial.row, _device(job)
     if row.config is not None:
         return load_network(job.folder, device=device)
     if row.weights is not None:
         return load_network(row.weights, device=device)
     assert row.model is not None
     made = registry.build(row.model)
-    return PerPair(made) if isinstance(made, SceneModel) else made
+    return PerPairModel(made) if isinstance(made, SceneModel) else made
 
 
 def _device(job: Job) -> str:
-    config = job.turn.config
+    config = job.trial.config
     return resolve_device(job.device if config is None else config.device)
 
 
 def _training(folder: Path) -> dict[str, Any]:
-    """What the run of a training says of itself, and the most memory that it took."""
+    """Return facts about the training run, with its peak memory."""
     record = json.loads((folder / RUN_NAME).read_text(encoding="utf-8"))
     with (folder / LOG_NAME).open(encoding="utf-8", newline="") as file:
         memory = [float(row["memory_mb"]) for row in csv.DictReader(file) if row.get("memory_mb")]
@@ -263,26 +275,26 @@ def _training(folder: Path) -> dict[str, Any]:
     return {**{name: record[name] for name in kept}, "memory_mb": max(memory, default=None)}
 
 
-def _picture(model: ChangeModel, test: Samples, places: Sequence[int], folder: RunFolder) -> None:
-    """What the model says of some pairs, whole and small."""
+def _write_predictions(model: ChangeModel, test: Samples, places: Sequence[int], folder: RunFolder) -> None:
+    """Write the predictions for some pairs, full size and reduced."""
     words = test.vocabulary if model.card.classes and len(test.vocabulary) else Vocabulary()
-    asked = model.bind(words.words) if len(words) and tuple(model.card.classes) != words.words else model
-    with evaluation_mode(asked):
+    bound = model.bind(words.words) if len(words) and tuple(model.card.classes) != words.words else model
+    with evaluation_mode(bound):
         for i in places:
-            found = predict(asked, test[i], asked.card.threshold)
+            found = predict(bound, test[i], bound.card.threshold)
             first, second = (found.before, found.after) if len(words) else (found.change, None)
             folder.write_bytes(f"{EXAMPLES_NAME}/{i}.png", maps_png(first, second, words))
             folder.write_bytes(f"{EXAMPLES_NAME}/{i}-small.png", dates_png(first, second, words))
 
 
-def _make_known(name: str | None, entry: ModelEntry | None) -> None:
-    """Let this process know a model that was added to `MODELS` in its parent."""
+def _register_model(name: str | None, entry: ModelEntry | None) -> None:
+    """Add a model that the parent added to `MODELS`."""
     if name is not None and entry is not None and name not in registry.MODELS:
         cast("dict[str, ModelEntry]", registry.MODELS)[name] = entry
 
 
 def _end_with_parent() -> None:
-    """Ask this process to stop, and keep its state, when its parent is gone without a word."""
+    """Stop this process, keeping its state, when its parent ends."""
     parent = parent_process()
     if parent is None:
         return
@@ -303,6 +315,6 @@ def _say(line: str) -> None:
 
 
 def spread(count: int, wanted: int) -> tuple[int, ...]:
-    """Up to ``wanted`` places among ``count``, evenly apart, the first among them."""
+    """Return up to ``wanted`` evenly spaced indices below ``count``, starting with 0."""
     wanted = min(count, wanted)
     return tuple(sorted({i * count // wanted for i in range(wanted)})) if wanted else ()

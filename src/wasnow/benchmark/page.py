@@ -1,6 +1,6 @@
-"""The table as a page: one HTML file with its style, its script and small pictures in it; asks nothing of any network.
+"""The table as a page: one self-contained HTML file with style, script and reduced images.
 
-The script only sorts. Its order is kept in the address (``index.html#stacked.sek``), so a view can be handed on.
+The script sorts rows. The order is part of the address (``index.html#stacked.sek``), so a view can be shared.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from wasnow.benchmark.table import SCORES, Column, Line, Table, bounds, caption, shown
+from wasnow.benchmark.table import SCORES, Column, Table, TableRow, bounds, caption, formatted
 
 Facts = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of an example: small in the page, whole in a file beside it.
+    """An image of an example: reduced in the page, full size in a file.
 
     Attributes:
-        caption: what it shows.
-        file: relative to the page.
-        uri: the small one, as ``data:``.
+        caption: description.
+        file: path relative to the page.
+        uri: the reduced image as ``data:`` URI.
     """
 
     caption: str
@@ -38,7 +38,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Example:
-    """One pair and what each row says of it."""
+    """One pair with the predictions of each row."""
 
     name: str
     pictures: tuple[Picture, ...]
@@ -46,7 +46,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number on the page; ``value`` sorts, and is empty where there is none."""
+    """One cell of the page; ``value`` is the sort key, empty without a number."""
 
     text: str
     value: str
@@ -56,11 +56,11 @@ class Cell:
 
 
 def benchmark_page(table: Table, examples: Sequence[Example], legend: Sequence[tuple[str, str]]) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        table: what it shows.
-        examples: pictured pairs.
+        table: the table.
+        examples: formatted pairs.
         legend: (word, CSS colour) of the maps in them.
     """
     script = _text("wasnow.benchmark", "table.js")
@@ -85,13 +85,13 @@ def benchmark_page(table: Table, examples: Sequence[Example], legend: Sequence[t
     )
 
 
-def _cell(line: Line, column: Column) -> Cell:
+def _cell(line: TableRow, column: Column) -> Cell:
     value = line.values.get(column.key)
     if value is None:
         why = line.undefined.get(column.key, "") if line.status == "finished" else ""
         return Cell("–", "", "", "", why)
     return Cell(
-        shown(column, value),
+        formatted(column, value),
         repr(value.mean),
         bounds(column, value.low, value.high),
         bounds(column, value.least, value.most) if column in SCORES else "",
@@ -99,8 +99,8 @@ def _cell(line: Line, column: Column) -> Cell:
     )
 
 
-def _runs(line: Line) -> list[tuple[str, str]]:
-    """Where the pages of a row's runs lie."""
+def _runs(line: TableRow) -> list[tuple[str, str]]:
+    """Return (text, link) of the pages of a row."""
     links = []
     for folder, result in zip(line.folders, line.results, strict=True):
         seed = "" if result["seed"] is None else f", seed {result['seed']}"
@@ -115,7 +115,7 @@ def _facts(facts: Mapping[str, Any]) -> Facts:
     return [
         ("Data", f"{data['name']}, fingerprint {data['fingerprint'][:16]}"),
         ("Pairs", ", ".join(f"{name}: {count}" for name, count in data["splits"].items())),
-        ("Classes", ", ".join(data["classes"]) or "none: change alone"),
+        ("Classes", ", ".join(data["classes"]) or "none: change only"),
         ("Budget", facts["budget"]),
         ("Seeds", ", ".join(map(str, facts["seeds"]))),
         ("Shared settings", ", ".join(facts["settings"]) or "none"),
@@ -131,16 +131,15 @@ def _notes(table: Table) -> list[str]:
     at = " and ".join(f"{rows} x {cols} px" for rows, cols in sorted(sizes)) or "the size of the test pairs"
     return [
         *table.facts["data"]["notes"],
-        "Counts are added over pairs before any score is taken. The smaller figures are 95 % intervals over pairs "
-        "(bootstrap; with several seeds, the mean of their bounds) and, in brackets, the range over seeds. An interval "
-        "says how far other pairs would move a row. All rows are scored on the same ones and move together, so "
-        "overlapping intervals do not say that two rows are equally good.",
-        "binary: changed or not. stacked: both dates on one pile. from-to: one code for each transition. The two "
-        "protocols go by the same names in the literature and differ by many points. Each has an OA of its own.",
-        f"GFLOPs: one pair of {at}, as torch counts them: matrix products, convolutions and attention, a "
-        "multiplication and an addition being two. Sums, activations and scans are not counted.",
-        "Pairs per second: answering one pair at a time, its files read already; the median. Memory when answering: "
-        "the most that a fresh process held, Python and torch included (on a GPU: the most that torch held there). "
+        "Counts are summed over pairs before scores are computed. The smaller figures are 95 % intervals over pairs "
+        "(bootstrap; with several seeds, the mean of their bounds) and, in brackets, the range over seeds. All rows "
+        "are scored on the same pairs and vary together, so overlapping intervals do not imply equal quality.",
+        "binary: changed or not. stacked: both dates pooled. from-to: one code per transition. The literature uses "
+        "the same names for the scores of both protocols, which differ by many points. Each has its own OA.",
+        f"GFLOPs: one pair of {at}, as counted by torch: matrix products, convolutions and attention, with a "
+        "multiplication and an addition counted as two. Sums, activations and scans are not counted.",
+        "Pairs per second: inference on one pair at a time without reading files; the median. Memory of inference: "
+        "peak of a fresh process including Python and torch (on a GPU: peak of torch on the GPU). "
         "Training: seconds and memory include validation.",
     ]
 

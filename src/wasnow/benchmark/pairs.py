@@ -1,11 +1,11 @@
-"""The pairs of a benchmark: those that are trained on, and those that score, which no training here sees or selects by.
+"""The pairs of a benchmark: training pairs, and test pairs that no training or selection uses.
 
-the data has     scored on            trained on           best weights chosen on
+the data has     scored on            trained on           best weights selected on
 test             test                 train                val, or pairs held back from train
 val, no test     val                  train                pairs held back from train
 neither          a fifth of train     the rest             pairs held back from the rest
 
-Where pictures are cut into tiles, the fifth is one of pictures: neighbours are too much alike to score each other.
+If images are cut into tiles, the fifth is a fifth of the images, because neighbouring tiles are too similar.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from wasnow.priors.store import PairMasks
 
 TEST_SHARE = 0.2
-"""Of the pairs, where the data has no split to score on; always the same ones."""
+"""Share of test pairs if the data has no test split; the choice is fixed."""
 
 _TILE = re.compile(r"@\d+,\d+$")
-"""What `wasnow.data.dataset.open_dataset` puts behind the name of a picture for each of its tiles."""
+"""Suffix of the name of a tile, see `wasnow.data.dataset.open_dataset`."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """A dataset with its parts told off.
+    """A dataset split for a benchmark.
 
     Attributes:
         name: of the data.
-        training: splits for `wasnow.training.trainer.train`; what is scored on is not among them.
-        test: the pairs that score.
-        test_split: the split of the data that they are of.
-        scored_on: what they are, in words.
-        dense: ``training`` with the classes of unchanged ground, where the labels name them.
-        masks: for models that want some.
-        notes: what was assumed.
+        training: splits for `wasnow.training.trainer.train`, without the test pairs.
+        test: test pairs.
+        test_split: split of the dataset that contains the test pairs.
+        scored_on: description of the test pairs.
+        dense: ``training`` with classes of unchanged pixels, if the labels have them.
+        masks: for models with prior masks.
+        notes: assumptions made.
     """
 
     name: str
@@ -61,16 +61,16 @@ class Pairs:
 
     @property
     def train(self) -> Samples:
-        """The pairs that gradients and, where there is no val, the selection come from."""
+        """Training pairs, including those held back for selection if there is no val."""
         return next(self.training[name] for name in ("train", "all") if name in self.training)
 
     @property
     def splits(self) -> dict[str, int]:
-        """How many pairs are where."""
+        """Number of pairs by split."""
         return {**{name: len(one) for name, one in self.training.items()}, "scored": len(self.test)}
 
     def identity(self) -> dict[str, str | int]:
-        """What results depend on: another one where the pairs, or which of them score or select, are others."""
+        """Return what results depend on: fingerprints of the training, selection and test pairs."""
         names = "\n".join(self.test.names)
         selects = self.training.get("val")
         return {
@@ -82,7 +82,7 @@ class Pairs:
         }
 
 
-def apart(
+def split_pairs(
     splits: Mapping[str, Samples],
     name: str,
     *,
@@ -90,46 +90,52 @@ def apart(
     masks: PairMasks | None = None,
     notes: tuple[str, ...] = (),
 ) -> Pairs:
-    """Tell the parts of a dataset off, as the table of this module has it.
+    """Split a dataset as shown in the table of this module.
 
     Args:
-        splits: by name.
+        splits: pairs by split.
         name: of the data.
-        dense: the same splits with classes everywhere, in the same order.
-        masks: of the pairs of all splits; None: nothing anywhere.
-        notes: what was assumed so far.
+        dense: the same splits with classes on all pixels, in the same order.
+        masks: prior masks of all pairs; None: empty masks.
+        notes: assumptions made so far.
 
     Raises:
-        UsageError: nothing to train on, or too few pairs to keep some apart.
+        UsageError: there are no training pairs, or too few to split.
     """
     source = next((one for one in ("train", "all") if one in splits and len(splits[one])), None)
     if source is None:
-        raise UsageError(f"nothing to train on: {name} has {', '.join(splits) or 'no splits'}, wanted train or all")
+        raise UsageError(f"no training pairs: {name} has {', '.join(splits) or 'no splits'}; train or all is required")
     masks = NoMasks() if masks is None else masks
-    scored = next((one for one in ("test", "val") if one in splits and len(splits[one])), None)
-    kept = {one for one in (source, "val") if one in splits} - {scored}
-    if scored is not None:
-        told = f"{scored} ({len(splits[scored])} pairs)" + ("" if scored == "test" else ", which chose no weights")
+    test_name = next((one for one in ("test", "val") if one in splits and len(splits[one])), None)
+    kept = {one for one in (source, "val") if one in splits} - {test_name}
+    if test_name is not None:
+        scored_on = f"{test_name} ({len(splits[test_name])} pairs)" + (
+            "" if test_name == "test" else ", not used for selection"
+        )
         training = {one: splits[one] for one in splits if one in kept}
         covers = None if dense is None else {one: dense.get(one, splits[one]) for one in training}
-        return Pairs(name, training, splits[scored], scored, told, covers, masks, notes)
+        return Pairs(name, training, splits[test_name], test_name, scored_on, covers, masks, notes)
     whole = splits[source]
     if len(whole) < 3:
-        raise UsageError(f"{len(whole)} pairs cannot be cut into training, selection and test; give 3 or more")
-    rest, test, note = _fifth(whole)
+        raise UsageError(
+            f"{len(whole)} pairs cannot be split into training, selection and test; 3 or more are required"
+        )
+    rest, test, note = _split_by_image(whole)
     covers = None if dense is None or source not in dense else {source: Subset(dense[source], rest.chosen)}
-    told = f"{len(test)} of the {len(whole)} pairs of {source}"
-    return Pairs(name, {source: rest}, test, source, told, covers, masks, notes if note is None else (*notes, note))
+    scored_on = f"{len(test)} of the {len(whole)} pairs of {source}"
+    return Pairs(
+        name, {source: rest}, test, source, scored_on, covers, masks, notes if note is None else (*notes, note)
+    )
 
 
-def _fifth(whole: Samples) -> tuple[Subset, Subset, str | None]:
-    """The rest and the part that scores, of which no picture has tiles in the other; and a note where it must."""
+def _split_by_image(whole: Samples) -> tuple[Subset, Subset, str | None]:
+    """Split off a fifth by image, and return rest, fifth and a note if one image has tiles in both."""
     pictures = [_TILE.sub("", each) for each in whole.names]
     different = list(dict.fromkeys(pictures))
     if len(different) == len(pictures):
         return *hold_back(whole, TEST_SHARE, 0), None
     if len(different) == 1:
-        note = f"all pairs are tiles of {different[0]}: those that score lie beside those that are trained on"
+        note = f"all pairs are tiles of {different[0]}: test tiles are adjacent to training tiles"
         return *hold_back(whole, TEST_SHARE, 0), note
     shuffled = draw(0, len(different)).permutation(len(different))
     held = {different[place] for place in shuffled[: max(1, round(TEST_SHARE * len(different)))]}
@@ -141,23 +147,23 @@ def _fifth(whole: Samples) -> tuple[Subset, Subset, str | None]:
 
 
 def open_pairs(path: Path, *, encoding: str | None = None, tile: int | None = None, priors: str | None = None) -> Pairs:
-    """The pairs of a dataset folder.
+    """Return the pairs of a dataset folder.
 
     Args:
         path: the folder.
-        encoding: as for `wasnow.data.dataset.open_dataset`.
-        tile: likewise.
-        priors: a prior folder, ``labels`` or ``none``, for models that want masks; None: none.
+        encoding: as in `wasnow.data.dataset.open_dataset`.
+        tile: as in `wasnow.data.dataset.open_dataset`.
+        priors: a prior folder, ``labels`` or ``none``, for models with prior masks; None: none.
 
     Raises:
-        DatasetError: no dataset, or one with faults.
-        InputError: no prior folder.
-        UsageError: as `apart`.
+        DatasetError: the folder holds no dataset, or one with faults.
+        InputError: the prior folder does not exist.
+        UsageError: as in `split_pairs`.
     """
     dataset = open_dataset(path, encoding=encoding, tile=tile)
-    # What is validated on is scored, so it stays as scores see it.
+    # Validation pairs are scored, so their labels stay unchanged.
     dense = {name: with_land_cover(one) for name, one in dataset.splits.items() if name != "val" and is_dense(one)}
     masks = None if priors is None else pair_masks(priors, dataset)
-    return apart(
+    return split_pairs(
         dict(dataset.splits), path.resolve().name, dense=dense or None, masks=masks, notes=tuple(dataset.warnings)
     )

@@ -1,14 +1,14 @@
-"""Which rows the table will have, and how each comes to its weights: decided before anything runs.
+"""The rows of a table and the source of their weights, decided before anything runs.
 
     name          means                                    budget "published"           budget 2000
     sscd-l        a model of `MODELS`                      its recipe as published      the common recipe, 2000 steps
     sscd-l-small  a recipe of `RECIPES`, or a YAML file    this recipe                  its network, the common recipe
-    irmad         a model that needs no training           as it is                     as it is
-    NAME@shipped  the weights that come with wasnow        as they are                  as they are
-    runs/a        a checkpoint or a run folder             as it is                     as it is
+    irmad         a model without training                 unchanged                    unchanged
+    NAME@shipped  the weights included in wasnow           unchanged                    unchanged
+    runs/a        a checkpoint or a run folder             unchanged                    unchanged
 
-Models and recipes are looked up by what they say of themselves, so one that is added later needs nothing here. A row
-that cannot be trained (no recipe, a setting that it refuses) stays a row, with its reason. Nothing here imports torch.
+Models and recipes are looked up by their own entries, so a new one needs no change here. A row that cannot be trained
+(no recipe, an invalid setting) stays in the table with its reason. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from pathlib import Path
 
 from wasnow.errors import UnknownModel, UsageError, did_you_mean
 from wasnow.models.registry import MODELS, ModelEntry, shipped
-from wasnow.training.config import TrainConfig, with_settings
+from wasnow.training.config import TrainConfig
 from wasnow.training.recipes import RECIPES, recipe
+from wasnow.training.settings import with_settings
 
 ALL = "all"
 PUBLISHED = "published"
@@ -31,20 +32,20 @@ COMMON = "common"
 """The recipe for equal budgets."""
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-"""On which rows can be trained and run."""
+"""Devices for training and inference."""
 
 BASELINES = {"semantic-cd": ("semantic-cd-baseline",)}
-"""Recipes of the same network that its paper compares it with: rows of their own."""
+"""Baseline recipes of a network in its paper, as additional rows."""
 
 CHANGE_ALONE = ("change", "change-dice")
-"""Losses that need no classes, and teach none."""
+"""Losses without classes."""
 
 SAYS_PUBLISHED = "as published"
-"""What the summary of a recipe says that keeps to the numbers of a paper."""
+"""Text in the summary of a recipe with the settings of a paper."""
 
-_ELSEWHERE = "trained elsewhere: the pairs that score may have been among those that it learned from"
+_TRAINED_ELSEWHERE = "trained elsewhere: the test pairs may have been among its training pairs"
 
-_OTHERWISE = {
+_INSTEAD = {
     "seed": "--seeds",
     "device": "--device",
     "data": "--data",
@@ -53,26 +54,26 @@ _OTHERWISE = {
     "tile": "--tile",
     "priors": "--priors",
     "model": "--models",
-    "devices": "nothing: a benchmark trains on one device",
+    "devices": "nothing, because a benchmark trains on one device",
     "split": "folders named train, val and test",
 }
-"""Settings that ``--set`` may not name, and what says the same."""
+"""Settings that ``--set`` may not change, and what to use instead."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        name: as the table shows it; unique.
-        folder: the same as the name of a folder; unique.
-        summary: what it is.
-        model: its name in `MODELS`; None for a checkpoint, which names its own.
-        entry: of `MODELS`; travels with the row, because a process of its own knows only the models of wasnow.
-        config: what to train; None where nothing is trained.
-        weights: a checkpoint, a run folder, or the name of a model that ships; None where trained or without weights.
-        notes: what a reader of its numbers must know.
-        problem: why it cannot be run at all.
+        name: unique name in the table.
+        folder: unique name of its folder.
+        summary: description.
+        model: name in `MODELS`; None for a checkpoint, which holds the name.
+        entry: of `MODELS`, passed to the process of the row, which may not have it.
+        config: of the training; None without training.
+        weights: a checkpoint, a run folder or the name of an included model; None if trained or without weights.
+        notes: remarks for the reader.
+        problem: why the row cannot run.
     """
 
     name: str
@@ -87,38 +88,38 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A row under one seed; ``seed`` is None where nothing is drawn."""
+class Trial:
+    """A row with one seed; ``seed`` is None without randomness."""
 
     row: Row
     seed: int | None
 
     @property
     def name(self) -> str:
-        """``sscd-l, seed 0``."""
+        """Name such as ``sscd-l, seed 0``."""
         return self.row.name if self.seed is None else f"{self.row.name}, seed {self.seed}"
 
     @property
     def folder(self) -> str:
-        """``sscd-l-seed0``, below the folder of runs."""
+        """Folder below ``runs``, such as ``sscd-l-seed0``."""
         return self.row.folder if self.seed is None else f"{self.row.folder}-seed{self.seed}"
 
     @property
     def config(self) -> TrainConfig | None:
-        """What to train, with this seed."""
+        """Configuration with this seed."""
         found = self.row.config
         return found if found is None or self.seed is None else found.model_copy(update={"seed": self.seed})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that will be run.
+    """All rows and seeds of a benchmark.
 
     Attributes:
-        rows: of the table, in its order.
-        budget: ``published``, or ``2000 steps``.
-        seeds: of every training.
-        settings: that all rows share, as ``key=value``.
+        rows: in the order of the table.
+        budget: ``published`` or, for example, ``2000 steps``.
+        seeds: of every trained row.
+        settings: shared by all rows, as ``key=value``.
     """
 
     rows: tuple[Row, ...]
@@ -126,8 +127,8 @@ class Plan:
     seeds: tuple[int, ...]
     settings: tuple[str, ...]
 
-    def turns(self, only: Sequence[str] = ()) -> Iterator[Turn]:
-        """Every row under every seed, or those of some rows alone.
+    def trials(self, only: Sequence[str] = ()) -> Iterator[Trial]:
+        """Yield every row with every seed, or only those of some rows.
 
         Raises:
             UsageError: ``only`` names no row.
@@ -136,11 +137,11 @@ class Plan:
         for name in only:
             if name not in known:
                 raise UsageError(
-                    f"--only {name} is no row of this table: {', '.join(known)}{did_you_mean(name, known)}"
+                    f"--only {name} is not a row of this table{did_you_mean(name, known)}; rows are {', '.join(known)}"
                 )
         for row in self.rows:
             if not only or row.name in only:
-                yield from (Turn(row, seed) for seed in (self.seeds if row.config is not None else (None,)))
+                yield from (Trial(row, seed) for seed in (self.seeds if row.config is not None else (None,)))
 
 
 def make_plan(
@@ -151,31 +152,33 @@ def make_plan(
     settings: Sequence[str] = (),
     device: str = "auto",
 ) -> Plan:
-    """The rows that some names mean.
+    """Return the plan of some rows.
 
     Args:
-        names: see the module; ``all`` is every network of `MODELS`, and `BASELINES`.
+        names: see the module; ``all`` is every network of `MODELS` with its `BASELINES`.
         budget: ``published``, or a number of steps as text.
-        seeds: of every training, each once.
+        seeds: of every trained row, without repetition.
         settings: ``key=value`` for every recipe.
-        device: of `DEVICES`.
+        device: one of `DEVICES`.
 
     Raises:
-        UnknownModel: a name that means nothing.
-        UsageError: a budget, seed, device or setting that cannot be meant; a setting that every row refuses.
+        UnknownModel: a name is unknown.
+        UsageError: budget, seeds, device or a setting are invalid, or every row rejects a setting.
     """
     steps = _steps(budget)
     if device not in DEVICES:
-        raise UsageError(f"--device {device} is none of {', '.join(DEVICES)}{did_you_mean(device, DEVICES)}")
+        raise UsageError(f"--device {device} is not one of {', '.join(DEVICES)}{did_you_mean(device, DEVICES)}")
     for text in settings:
         key = text.partition("=")[0].strip()
-        if key in _OTHERWISE or (steps is not None and key in ("steps", "epochs", "stages")):
-            raise UsageError(f"--set {text} is not for a benchmark; use {_OTHERWISE.get(key, '--budget')} instead")
+        if key in _INSTEAD or (steps is not None and key in ("steps", "epochs", "stages")):
+            raise UsageError(f"--set {text} is not available here; use {_INSTEAD.get(key, '--budget')} instead")
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UsageError(f"seeds {', '.join(map(str, seeds)) or 'none'}: give each once, from 0 on, as --seeds 0,1")
+        raise UsageError(
+            f"seeds {', '.join(map(str, seeds)) or 'none'}: give distinct numbers of 0 or more, as --seeds 0,1"
+        )
     wanted = [one for name in names for one in (_networks() if name == ALL else [name])]
     if not wanted:
-        raise UsageError(f"no models to compare; use --models {ALL}, or names from wasnow models and wasnow recipes")
+        raise UsageError(f"no models to compare; use --models {ALL} or names from wasnow models and wasnow recipes")
     rows = []
     for name in dict.fromkeys(wanted):
         row = _row(name, steps)
@@ -183,12 +186,12 @@ def make_plan(
     trained = [row for row in rows if row.config is not None or row.problem is not None]
     if settings and trained and all(row.problem is not None for row in trained):
         raise UsageError(trained[0].problem or "")
-    told = PUBLISHED if steps is None else f"{steps} steps"
-    return Plan(_apart(rows), told, tuple(seeds), tuple(settings))
+    budget_text = PUBLISHED if steps is None else f"{steps} steps"
+    return Plan(_distinct(rows), budget_text, tuple(seeds), tuple(settings))
 
 
 def step_counts(config: TrainConfig, pairs: int) -> tuple[int, ...]:
-    """Steps of each stage when trained on so many pairs: an epoch is as many as it takes to see them all."""
+    """Return the steps of each stage for a number of training pairs."""
     return tuple(
         stage.steps or max(1, math.ceil((stage.epochs or 0) * pairs / config.batch_size - 1e-9))
         for stage in config.stages
@@ -196,10 +199,10 @@ def step_counts(config: TrainConfig, pairs: int) -> tuple[int, ...]:
 
 
 def own_recipe(model: str) -> tuple[TrainConfig, str | None] | None:
-    """The recipe of a model that says "as published", or else the one of its name, or else its first.
+    """Return the recipe of a model: "as published" if there is one, else the one of its name, else the first.
 
     Returns:
-        The recipe, and a note where it is not a published one; None where no recipe trains the model.
+        The recipe, and a note if it is not published; None if no recipe trains the model.
     """
     every = {name: make() for name, make in RECIPES.items() if name != COMMON}
     found = {name: config for name, config in every.items() if config.model == model}
@@ -209,28 +212,28 @@ def own_recipe(model: str) -> tuple[TrainConfig, str | None] | None:
     if not found:
         return None
     config = found.get(model) or next(iter(found.values()))
-    return config, f"its recipe {config.name} does not claim to be as published"
+    return config, f"its recipe {config.name} is not a published one"
 
 
 # ------------------------------------------------------------------------------------------------------------- one row
 
 
 def _row(name: str, steps: int | None) -> Row:
-    """What a name means; the row may have a problem."""
+    """Return the row of a name; it may have a problem."""
     if name.endswith(SHIPPED):
         model = name.removesuffix(SHIPPED)
         if model not in MODELS:
             raise UnknownModel(model, sorted(MODELS))
         if shipped(model) is None:
-            raise UsageError(f"{model} comes without weights; leave {SHIPPED} out to train it")
-        return Row(name, "", MODELS[model].summary, model, MODELS[model], weights=model, notes=(_ELSEWHERE,))
+            raise UsageError(f"{model} has no included weights; remove {SHIPPED} to train it")
+        return Row(name, "", MODELS[model].summary, model, MODELS[model], weights=model, notes=(_TRAINED_ELSEWHERE,))
     if name in MODELS:
         entry = MODELS[name]
         if not entry.network:
-            return Row(name, "", entry.summary, name, entry, notes=("fitted to each pair by itself; no training",))
+            return Row(name, "", entry.summary, name, entry, notes=("fitted to each pair separately; no training",))
         own = own_recipe(name)
         if own is None and steps is None:
-            reason = f"no recipe trains {name}; give --budget STEPS for the common one, or a .yaml file of your own"
+            reason = f"no recipe trains {name}; use --budget STEPS, or a .yaml file"
             return Row(name, "", entry.summary, name, entry, problem=reason)
         config, note = own or (None, None)
         return _trained(name, entry, config, steps, note)
@@ -241,7 +244,9 @@ def _row(name: str, steps: int | None) -> Row:
         return _trained(config.name, MODELS[config.model], config, steps, None)
     path = Path(name)
     if path.exists() or path.suffix == ".safetensors":
-        return Row(path.name.removesuffix(".safetensors"), "", "trained elsewhere", weights=name, notes=(_ELSEWHERE,))
+        return Row(
+            path.name.removesuffix(".safetensors"), "", "trained elsewhere", weights=name, notes=(_TRAINED_ELSEWHERE,)
+        )
     raise UnknownModel(name, sorted({*MODELS, *RECIPES}))
 
 
@@ -250,18 +255,25 @@ def _trained(name: str, entry: ModelEntry, own: TrainConfig | None, steps: int |
     if steps is None:
         assert own is not None
         return Row(name, "", entry.summary, model, entry, own, notes=() if note is None else (note,))
-    began = own.start if own is not None else None
-    notes = () if began is None else (f"from random weights, where its own recipe begins with {began}",)
-    return Row(name, "", entry.summary, model, entry, _equal(model, entry, own, steps), notes=notes)
+    start = own.start if own is not None else None
+    notes = () if start is None else (f"from random weights; its own recipe starts from {start}",)
+    return Row(name, "", entry.summary, model, entry, _equal_budget(model, entry, own, steps), notes=notes)
 
 
-def _equal(model: str, entry: ModelEntry, own: TrainConfig | None, steps: int) -> TrainConfig:
-    """The common recipe for a network: its options are the method's own, all else is shared."""
+def _equal_budget(model: str, entry: ModelEntry, own: TrainConfig | None, steps: int) -> TrainConfig:
+    """Return the common recipe for a network, with the model options of its own recipe.
+
+    Args:
+        model: name in `MODELS`.
+        entry: of the model.
+        own: its own recipe, if any.
+        steps: budget.
+    """
     shared = RECIPES[COMMON]()
     stage = shared.stages[0].model_copy(update={"steps": steps, "epochs": None})
     if "classes" not in entry.answers:
         stage = stage.model_copy(update={"loss": CHANGE_ALONE[0]})
-    # A warm-up made for long runs would be most of a short one.
+    # The warm-up of a long run would be most of a short one.
     warmup = min(shared.schedule.warmup, steps // 10)
     return shared.model_copy(
         update={
@@ -276,7 +288,7 @@ def _equal(model: str, entry: ModelEntry, own: TrainConfig | None, steps: int) -
 
 
 def _adjusted(row: Row, settings: Iterable[str]) -> Row:
-    """The row with the shared settings, or with the reason why it refuses them."""
+    """Return the row with the shared settings, or with the error as its problem."""
     if row.config is None:
         return row
     try:
@@ -289,7 +301,7 @@ def _steps(budget: str) -> int | None:
     if budget == PUBLISHED:
         return None
     if not budget.isascii() or not budget.isdigit() or int(budget) < 1:
-        raise UsageError(f"--budget {budget} is neither {PUBLISHED} nor a number of steps; write --budget 2000")
+        raise UsageError(f"--budget {budget} is not a number of steps or {PUBLISHED}; write for example --budget 2000")
     return int(budget)
 
 
@@ -298,19 +310,19 @@ def _networks() -> list[str]:
     return [one for name in networks for one in (name, *BASELINES.get(name, ()))]
 
 
-def _apart(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Names and folders that differ from each other; folders in letters that every disk takes, in any case."""
+def _distinct(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Return the rows with distinct names and distinct, portable folder names."""
     names: set[str] = set()
     folders: set[str] = set()
-    apart = []
+    distinct = []
     for row in rows:
-        name = _other(row.name, names, " ({})")
+        name = _unused(row.name, names, " ({})")
         slug = re.sub(r"[^a-z0-9._-]+", "-", row.name.casefold()).strip("-.")[:60]
-        apart.append(replace(row, name=name, folder=_other(slug or "row", folders, "-{}")))
-    return tuple(apart)
+        distinct.append(replace(row, name=name, folder=_unused(slug or "row", folders, "-{}")))
+    return tuple(distinct)
 
 
-def _other(text: str, taken: set[str], pattern: str) -> str:
+def _unused(text: str, taken: set[str], pattern: str) -> str:
     number, found = 2, text
     while found in taken:
         found, number = text + pattern.format(number), number + 1

@@ -1,6 +1,6 @@
-"""What a paper reports for itself, to be shown apart from what is measured here, and never mixed with it.
+"""Published figures, shown separately from measured ones.
 
-Only figures that we have from the paper are listed. A row without a figure here is not a row without a paper.
+Only figures that are available from the paper itself are listed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PublishedRow:
-    """One line of a paper's table, in per cent as printed."""
+    """One row of a published table, in per cent as printed."""
 
     method: str
     oa: float
@@ -21,14 +21,14 @@ class PublishedRow:
 
 @dataclass(frozen=True, slots=True)
 class PublishedTable:
-    """Some lines of a paper's table.
+    """Rows of a published table.
 
     Attributes:
-        title: which table.
-        source: of which paper.
-        data: what it was measured on.
-        note: how its numbers are to be read beside ours.
-        rows: those that we have.
+        title: name of the table.
+        source: the paper.
+        data: dataset of the figures.
+        note: how to compare the figures with measured ones.
+        rows: the available rows.
     """
 
     title: str
@@ -43,9 +43,9 @@ SEMANTIC_CD = PublishedTable(
     source="Zhu et al., Semantic-CD, arXiv 2501.06808",
     data="SECOND: 2968 pairs to train on, 1694 to test",
     note=(
-        "Its F1 and SeK are those of the from-to protocol (37 codes on SECOND), so they stand beside Fscd and SeK "
-        '"from-to" here; its OA column mixes definitions and stands beside none. The paper gives no optimizer, '
-        "schedule or augmentation. Its rows for other methods are left out, because we do not have their figures."
+        "F1 and SeK are those of the from-to protocol (37 codes on SECOND) and compare with Fscd and SeK from-to here. "
+        "The OA column mixes definitions and compares with no column here. The paper states no optimizer, schedule or "
+        "augmentation. Rows of other methods are omitted because their figures are not available to us."
     ),
     rows=(
         PublishedRow("Semantic-CD", oa=91.31, f1=56.11, miou=75.10, sek=23.85),

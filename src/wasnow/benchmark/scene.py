@@ -1,6 +1,6 @@
-"""A method that fits itself to a scene, as a model that can be scored: fitted anew to every pair it is shown.
+"""A scene-fitted method as a model that can be evaluated: it is fitted to every pair.
 
-pair ─> its valid pixels ─> SceneModel.fit ─> answer ─> log-odds moved so that the method's threshold is 0.5
+pair ─> its valid pixels ─> SceneModel.fit ─> output ─> log-odds shifted so that the threshold of the method is 0.5
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from wasnow.models.contract import ChangeLogits, ModelCard, SceneModel
 CHUNK = 1 << 16
 
 
-class PerPair:
+class PerPairModel:
     """A `SceneModel` as a `ChangeModel`.
 
     Args:
-        method: what is fitted to each pair.
+        method: fitted to each pair.
     """
 
     def __init__(self, method: SceneModel) -> None:
@@ -31,29 +31,34 @@ class PerPair:
 
     @property
     def card(self) -> ModelCard:
-        """The method's, with the threshold that all pairs share."""
+        """The card of the method with a threshold of 0.5."""
         return replace(self._method.card, threshold=0.5)
 
-    def bind(self, classes: Sequence[str]) -> PerPair:
+    def bind(self, classes: Sequence[str]) -> PerPairModel:
         """See `wasnow.models.contract.SceneModel.bind`."""
-        return PerPair(self._method.bind(classes))
+        return PerPairModel(self._method.bind(classes))
 
     def __call__(self, before: Tensor, after: Tensor, valid: Tensor) -> ChangeLogits:
-        """Fit to each pair of the batch by itself and answer it; shapes as in `wasnow.models.contract.ChangeModel`.
+        """Fit the method to each pair of the batch and return its output; shapes as in `ChangeModel`.
+
+        Args:
+            before: images 0..1 of the first date.
+            after: images 0..1 of the second date.
+            valid: pixels with data.
 
         Raises:
-            InputError: a pair cannot be fitted to.
+            InputError: the method cannot be fitted to a pair.
         """
-        answers = []
+        outputs = []
         for first, second, shown in zip(before.cpu(), after.cpu(), valid.cpu(), strict=True):
-            # Methods of native numbers ask how far values vary: bytes are what the files hold.
+            # Scene methods expect the values of the files, which are bytes.
             pair = [(one * 255).round() for one in (first, second)]
             pixels = [np.ascontiguousarray(one[:, shown[0]].T.numpy(), np.float32) for one in pair]
             fitted = self._method.fit(lambda pixels=pixels: _chunks(*pixels))  # type: ignore[misc]
-            answer = fitted(pair[0][None], pair[1][None], shown[None]).change
+            output = fitted(pair[0][None], pair[1][None], shown[None]).change
             limit = fitted.card.threshold
-            answers.append(answer - (math.log(limit) - math.log1p(-limit)))
-        return ChangeLogits(torch.cat(answers))
+            outputs.append(output - (math.log(limit) - math.log1p(-limit)))
+        return ChangeLogits(torch.cat(outputs))
 
 
 def _chunks(

@@ -1,12 +1,12 @@
-"""Results to one table: numbers first, then the same numbers as JSON, CSV and LaTeX.
+"""The table: values from results, and the same values as JSON, CSV and LaTeX.
 
-    result.json, cost.json of every row and seed ─> Line(values by column) ─┬─> table.json   everything
-                                                                           ├─> table.csv    a row a method, fractions
-                                                                           └─> table.tex    booktabs, per cent
+    result.json, cost.json of every trial ─> TableRow(values by column) ─┬─> table.json   everything
+                                                                         ├─> table.csv    a row per method, fractions
+                                                                         └─> table.tex    booktabs, per cent
 
-A value is the mean over the seeds. ``low`` and ``high`` are bounds over pairs (bootstrap; the mean of the seeds'
-bounds), ``least`` and ``most`` the range over seeds: the first says how far another test set might move it, the second
-how far another draw of first weights. What is undefined or was not run is None, never 0. No torch, no files.
+A value is the mean over seeds. ``low`` and ``high`` are bounds over pairs (bootstrap; the mean of the bounds of the
+seeds): the uncertainty of the test set. ``least`` and ``most`` are the range over seeds: the effect of random weights.
+Undefined or missing values are None, never 0. No torch, no files.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Column:
     """One column of numbers.
 
     Attributes:
-        key: the name of the number in JSON and CSV; of scores as in `wasnow.evaluation.metrics.Scores.headline`.
-        group: the protocol or kind, over several columns.
-        head: for people.
-        scale: what a number is multiplied with for people.
-        digits: after the point, for people.
-        more: whether more is better; None where neither is.
+        key: name in JSON and CSV; scores as in `wasnow.evaluation.metrics.Scores.headline`.
+        group: protocol or kind, a heading over several columns.
+        head: displayed heading.
+        scale: factor of displayed numbers.
+        digits: decimals of displayed numbers.
+        more: whether more is better; None if neither.
     """
 
     key: str
@@ -72,7 +72,7 @@ COLUMNS = (*SCORES, *COSTS)
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A number of the table, see the module; the bounds are None where there are none."""
+    """A value of the table, see the module; missing bounds are None."""
 
     mean: float
     low: float | None = None
@@ -82,24 +82,24 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """One row of the table.
 
     Attributes:
         name: of the row.
-        summary: what it is.
-        recipe: what it was trained with; None where nothing was trained.
-        status: of all its seeds together: ``finished`` if any is.
-        reason: why it, or some of its seeds, failed.
-        seeds: the seeds that are finished; empty where nothing is drawn.
-        notes: what a reader of its numbers must know.
-        values: by `Column.key`, those that are there.
-        undefined: why others are not, by key.
-        device: what it was measured on.
-        results: of every finished seed, as they were written.
-        cost: as it was written; None if it could not be measured.
-        folder: of its runs, each with ``-seedN``.
-        folders: the runs that are finished.
+        summary: description.
+        recipe: of the training; None without training.
+        status: ``finished`` if any seed is.
+        reason: why the row or some of its seeds failed.
+        seeds: finished seeds; empty without randomness.
+        notes: remarks for the reader.
+        values: defined values by `Column.key`.
+        undefined: reasons of undefined values by key.
+        device: of the measurement.
+        results: ``result.json`` of every finished seed.
+        cost: ``cost.json``; None if it was not measured.
+        folder: of its runs, without ``-seedN``.
+        folders: finished runs.
     """
 
     name: str
@@ -120,26 +120,26 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """The whole.
+    """The whole table.
 
     Attributes:
-        lines: in the order of the plan.
-        facts: what was compared on what and with what, as plain JSON values.
-        published: figures of papers, shown apart.
+        lines: rows in the order of the plan.
+        facts: data, budget, machine and versions as plain JSON values.
+        published: published figures, formatted separately.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[TableRow, ...]
     facts: Mapping[str, Any]
     published: PublishedTable
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Those that have a number in some line; scores are always there."""
+        """Columns with a value in some row; all score columns are included."""
         there = {key for line in self.lines for key in line.values}
         return tuple(one for one in COLUMNS if one in SCORES or one.key in there)
 
     def groups(self) -> list[tuple[str, int]]:
-        """Each group's title and how many columns it spans, in order."""
+        """Return the title and number of columns of each group, in order."""
         found: list[tuple[str, int]] = []
         for one in self.columns:
             title = self.title(one.group)
@@ -150,7 +150,7 @@ class Table:
         return found
 
     def title(self, group: str) -> str:
-        """What a group is called: protocols with their number of codes, as in "7-class" and "37-class" of SECOND."""
+        """Return the title of a group; protocols with their number of codes, as "7-class" and "37-class" of SECOND."""
         classes = len(self.facts["data"]["classes"])
         if group == "stacked":
             return f"stacked ({classes + 1} codes)" if classes else "stacked"
@@ -159,19 +159,19 @@ class Table:
         return group
 
 
-def line(
+def table_row(
     row: Row,
     results: Sequence[tuple[str, Mapping[str, Any]]],
     cost: Mapping[str, Any] | None,
     failures: Sequence[str],
-) -> Line:
-    """A row's results as a line.
+) -> TableRow:
+    """Return the results of a row.
 
     Args:
         row: of the plan.
-        results: the folder and ``result.json`` of every finished seed.
+        results: folder and ``result.json`` of every finished seed.
         cost: ``cost.json``.
-        failures: why others are not finished, each with its seed.
+        failures: reasons of unfinished seeds.
     """
     found = [result for _, result in results]
     values = {one.key: value for one in SCORES if (value := _score(one.key, found)) is not None}
@@ -185,7 +185,7 @@ def line(
             values[key] = Value(float(cost[key]))
     reasons = [*failures, *([row.problem] if row.problem else [])]
     status: Status = "finished" if found else "failed" if reasons else "not run"
-    return Line(
+    return TableRow(
         name=row.name,
         summary=row.summary,
         recipe=None if row.config is None else row.config.name,
@@ -203,13 +203,19 @@ def line(
     )
 
 
-def shown(column: Column, value: Value | None) -> str:
-    """A number for people: ``56.11``; a dash where there is none."""
+def formatted(column: Column, value: Value | None) -> str:
+    """Return a displayed number such as ``56.11``; a dash for None."""
     return "–" if value is None else f"{value.mean * column.scale:.{column.digits}f}"
 
 
 def bounds(column: Column, low: float | None, high: float | None) -> str:
-    """``54.02 to 58.20``; nothing where there are none."""
+    """Return displayed bounds such as ``54.02 to 58.20``; empty without bounds.
+
+    Args:
+        column: of the value.
+        low: lower bound.
+        high: upper bound.
+    """
     if low is None or high is None:
         return ""
     return f"{low * column.scale:.{column.digits}f} to {high * column.scale:.{column.digits}f}"
@@ -219,7 +225,7 @@ def bounds(column: Column, low: float | None, high: float | None) -> str:
 
 
 def as_json(table: Table) -> str:
-    """Everything, runs and all, as JSON text; scores are fractions."""
+    """Return the whole table with all results as JSON; scores are fractions."""
     lines = [asdict(one) for one in table.lines]
     columns = [asdict(one) for one in table.columns]
     whole = {"format": 1, **table.facts, "columns": columns, "lines": lines, "published": asdict(table.published)}
@@ -227,7 +233,7 @@ def as_json(table: Table) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """A row a method: its numbers as in JSON, and bounds beside those that have some."""
+    """Return CSV with one row per method: values as in JSON, and bounds of scores."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     parts = [
@@ -254,7 +260,7 @@ def as_csv(table: Table) -> str:
 
 
 def as_tex(table: Table) -> str:
-    """Scores, parameters and GFLOPs as a LaTeX ``table*`` with booktabs, in per cent, intervals below."""
+    """Return a LaTeX ``table*`` (booktabs) of scores in per cent with intervals, parameters and GFLOPs."""
     columns = [one for one in table.columns if one in SCORES or one.group == "network"]
     groups: list[tuple[str, int]] = []
     for one in columns:
@@ -276,7 +282,7 @@ def as_tex(table: Table) -> str:
         for column in columns:
             value = each.values.get(column.key)
             between = "" if value is None else bounds(column, value.low, value.high).replace(" to ", "--")
-            number = "--" if value is None else shown(column, value)
+            number = "--" if value is None else formatted(column, value)
             cells.append(f"\\shortstack{{{number}\\\\{{\\tiny {between}}}}}" if between else number)
         body.append(f"{tex(each.name)} & {' & '.join(cells)} \\\\")
     heads = " & ".join(f"\\multicolumn{{{span}}}{{c}}{{{tex(table.title(group))}}}" for group, span in groups)
@@ -303,7 +309,7 @@ def as_tex(table: Table) -> str:
 
 
 def caption(table: Table) -> str:
-    """What the numbers are, in a sentence or three."""
+    """Return the caption: data, budget, seeds and units."""
     data, seeds = table.facts["data"], table.facts["seeds"]
     over = f"mean over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
     return (
@@ -330,17 +336,17 @@ _TEX = {
 
 
 def tex(text: str) -> str:
-    """Text that LaTeX shows as it is, on one line."""
+    """Return text escaped for LaTeX, on one line."""
     return "".join(_TEX.get(letter, letter) for letter in " ".join(text.split()))
 
 
 def _cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
+    """Return text that a spreadsheet does not parse as a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def _score(key: str, results: Sequence[Mapping[str, Any]]) -> Value | None:
-    """A score over seeds; None where any of them leaves it undefined, since a mean of the others would flatter it."""
+    """Return a score over seeds; None if undefined for any seed, as the mean of the others would be biased."""
     numbers = [result["scores"].get(key) for result in results]
     if not numbers or any(one is None for one in numbers):
         return None

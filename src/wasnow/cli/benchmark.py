@@ -1,4 +1,4 @@
-"""``wasnow benchmark``: many methods, one dataset, one table."""
+"""``wasnow benchmark``: compare methods on one dataset."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from wasnow.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
     from wasnow.benchmark.pairs import Pairs
-    from wasnow.benchmark.run import Outcome, Task
+    from wasnow.benchmark.run import BenchmarkResult, PlannedTrial
 
 EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
     "  wasnow benchmark --data SECOND/ --models all --budget published -o table/\n\n"
     "  wasnow benchmark --data PAIRS/ --models sscd-l,bisrnet,irmad --budget 2000 --seeds 0,1 -o table/\n\n"
     "  wasnow benchmark --data PAIRS/ --models all --budget 2000 --set crop=128 -o table/ --dry-run\n\n"
-    "Run the same command again to go on after an interruption; finished runs are not repeated."
+    "Run the same command again to continue after an interruption; finished runs are not repeated."
 )
 
 
@@ -36,67 +36,67 @@ def benchmark(
         typer.Option(
             "--models",
             "-m",
-            help="all (networks), or names with commas between: models, recipes, recipe files, irmad, cva, "
-            "NAME@shipped, checkpoints, run folders.",
+            help="all (networks), or comma-separated names: models, recipes, recipe files, irmad, cva, NAME@shipped, "
+            "checkpoints, run folders.",
             show_default="all",
         ),
     ] = None,
     budget: Annotated[
-        str, typer.Option(help="published: each method's own recipe. A number: so many steps of one common recipe.")
+        str, typer.Option(help="published: the recipe of each method. A number: steps of one common recipe.")
     ] = "published",
-    seeds: Annotated[str, typer.Option(help="Of every training, with commas between.")] = "0",
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds of every training.")] = "0",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting for every recipe, as crop=128 or batch_size=4.", show_default=False),
+        typer.Option("--set", help="A setting for every recipe, such as crop=128 or batch_size=4.", show_default=False),
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Run these rows alone; the table keeps all that are finished.", show_default=False),
+        typer.Option(help="Run only these rows; the table includes all finished rows.", show_default=False),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and leave.")] = False,
-    examples: Annotated[int, typer.Option(min=0, help="Test pairs to picture.")] = 4,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run, and exit.")] = False,
+    examples: Annotated[int, typer.Option(min=0, help="Number of test pairs to show.")] = 4,
     encoding: Annotated[
-        str | None, typer.Option(help="Class encoding, where the values cannot tell it.", show_default=False)
+        str | None, typer.Option(help="Class encoding, if it cannot be inferred from the values.", show_default=False)
     ] = None,
-    tile: Annotated[int | None, typer.Option(help="Cut pictures into tiles of this side.", show_default=False)] = None,
+    tile: Annotated[int | None, typer.Option(help="Cut images into tiles of this size.", show_default=False)] = None,
     priors: Annotated[
         str | None,
-        typer.Option(help="For models that want masks: a prior folder, labels, or none.", show_default="none"),
+        typer.Option(help="For models with prior masks: a prior folder, labels or none.", show_default="none"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the runs in the folder, if any.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the runs in the folder, if any.")] = False,
     quiet: bool = QUIET,
     as_json: bool = JSON,
     debug: bool = DEBUG,
 ) -> None:
-    """Train what is missing, score all methods alike on pairs kept from training, and write one table."""
+    """Train methods that are not finished, score all on the same test pairs, and write one table."""
     from wasnow.benchmark.plan import make_plan
 
     plan = make_plan(_listed(models or ["all"]), budget, seeds=_numbers(seeds), settings=settings or (), device=device)
     rows = _listed(only or [])
-    list(plan.turns(rows))  # names are looked at before data is
+    list(plan.trials(rows))  # check names before opening data
     from wasnow.benchmark.pairs import open_pairs
     from wasnow.benchmark.run import Benchmark
 
     pairs = open_pairs(Path(data), encoding=encoding, tile=tile, priors=priors)
     for note in pairs.notes:
         warn(note)
-    contest = Benchmark(
+    comparison = Benchmark(
         plan,
         pairs,
         output,
         device=device,
         examples=examples,
         command=shlex.join(["wasnow", *sys.argv[1:]]),
-        say=None if quiet or as_json else lambda line: typer.echo(line, err=True),
+        log=None if quiet or as_json else lambda line: typer.echo(line, err=True),
     )
     if dry_run:
         if not overwrite:
-            contest.check()
-        _preview(contest.tasks(rows), pairs, as_json=as_json)
+            comparison.check()
+        _preview(comparison.tasks(rows), pairs, as_json=as_json)
         return
     with sigterm_as_interrupt():
-        outcome = contest.run(rows, overwrite=overwrite)
+        outcome = comparison.run(rows, overwrite=overwrite)
     if as_json:
         _print_outcome(outcome)
     elif not quiet:
@@ -107,7 +107,7 @@ def benchmark(
 
 
 def _listed(options: Sequence[str]) -> list[str]:
-    """``["a,b", "c"]`` as ``["a", "b", "c"]``."""
+    """Return ``["a,b", "c"]`` as ``["a", "b", "c"]``."""
     return [name.strip() for option in options for name in option.split(",") if name.strip()]
 
 
@@ -117,19 +117,19 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(one) for one in text.split(",")]
     except ValueError:
-        raise UsageError(f"--seeds {text} are no whole numbers; write them as --seeds 0,1") from None
+        raise UsageError(f"--seeds {text} is not a list of integers; write --seeds 0,1") from None
 
 
-def _preview(tasks: Sequence[Task], pairs: Pairs, *, as_json: bool) -> None:
+def _preview(tasks: Sequence[PlannedTrial], pairs: Pairs, *, as_json: bool) -> None:
     if as_json:
         listed = [
             {
-                "row": task.turn.row.name,
-                "seed": task.turn.seed,
-                "recipe": None if task.turn.config is None else task.turn.config.name,
+                "row": task.trial.row.name,
+                "seed": task.trial.seed,
+                "recipe": None if task.trial.config is None else task.trial.config.name,
                 "steps": list(task.steps),
                 "state": task.state,
-                "notes": list(task.turn.row.notes),
+                "notes": list(task.trial.row.notes),
             }
             for task in tasks
         ]
@@ -140,20 +140,20 @@ def _preview(tasks: Sequence[Task], pairs: Pairs, *, as_json: bool) -> None:
     from rich.text import Text
 
     console = Console()
-    told = ", ".join(f"{name} {count}" for name, count in pairs.splits.items())
-    console.print(f"{pairs.name}: {told} pairs; scored on {pairs.scored_on}", markup=False, highlight=False)
+    counts = ", ".join(f"{name} {count}" for name, count in pairs.splits.items())
+    console.print(f"{pairs.name}: {counts} pairs; scored on {pairs.scored_on}", markup=False, highlight=False)
     table = Table(box=None, pad_edge=False)
     for column in ("row", "recipe", "steps", "state", "notes"):
         table.add_column(column, overflow="fold")
     for task in tasks:
-        config = task.turn.config
+        config = task.trial.config
         steps = " + ".join(map(str, task.steps)) or "none"
-        notes = "; ".join(task.turn.row.notes)
-        table.add_row(*map(Text, (task.turn.name, config.name if config else "none", steps, task.state, notes)))
+        notes = "; ".join(task.trial.row.notes)
+        table.add_row(*map(Text, (task.trial.name, config.name if config else "none", steps, task.state, notes)))
     console.print(table)
 
 
-def _print_outcome(outcome: Outcome) -> None:
+def _print_outcome(outcome: BenchmarkResult) -> None:
     print_json(
         {
             "page": str(outcome.page),
@@ -170,12 +170,12 @@ def _print_outcome(outcome: Outcome) -> None:
     )
 
 
-def _show(outcome: Outcome) -> None:
+def _show(outcome: BenchmarkResult) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from wasnow.benchmark.table import COLUMNS, caption, shown
+    from wasnow.benchmark.table import COLUMNS, caption, formatted
 
     heads = {
         "binary.f1": "F1",
@@ -192,7 +192,7 @@ def _show(outcome: Outcome) -> None:
     for head in heads.values():
         table.add_column(head, justify="right")
     for line in outcome.table.lines:
-        cells = [shown(column, line.values.get(column.key)) for column in columns]
+        cells = [formatted(column, line.values.get(column.key)) for column in columns]
         table.add_row(Text(line.name), *(cells if line.status == "finished" else [line.status]))
     Console().print(table)
     typer.echo(str(outcome.page))

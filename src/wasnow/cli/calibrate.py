@@ -1,4 +1,4 @@
-"""``wasnow calibrate``: a checkpoint and validation pairs in; the same one with believable probabilities out."""
+"""``wasnow calibrate``: fit the probabilities of a checkpoint to validation pairs."""
 
 from __future__ import annotations
 
@@ -26,35 +26,33 @@ EXAMPLES = (
 @verb
 def calibrate(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint, or a run folder; it is rewritten.", show_default=False)
+        Path, typer.Argument(help="A checkpoint or a run folder; the checkpoint is rewritten.", show_default=False)
     ],
     data: Annotated[str, typer.Option("--data", "-d", help="Dataset folder with labels.", show_default=False)],
     split: Annotated[
         str | None,
         typer.Option(
-            help="Which pairs: val, or held-back from training; the first of them that there is.", show_default=False
+            help="Pairs to fit: val, or held-back (from training); default: the first that exists.", show_default=False
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Fit on pairs that the model is trained or tested on.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Allow pairs of the training or test split.")] = False,
     priors: Annotated[
         str | None,
         typer.Option(
-            help="For a model that wants masks: a prior folder, labels, or none; the training's own if left out.",
+            help="For a model with prior masks: a prior folder, labels or none; default: as in training.",
             show_default=False,
         ),
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option(help="Class encoding, where the values cannot tell it.", show_default=False)
+        str | None, typer.Option(help="Class encoding, if it cannot be inferred from the values.", show_default=False)
     ] = None,
-    tile: Annotated[int | None, typer.Option(help="Cut pictures into tiles of this side.", show_default=False)] = None,
+    tile: Annotated[int | None, typer.Option(help="Cut images into tiles of this size.", show_default=False)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     quiet: bool = QUIET,
     as_json: bool = JSON,
     debug: bool = DEBUG,
 ) -> None:
-    """Fit temperatures on validation pairs and write them into the checkpoint; maps stay as they are."""
+    """Fit temperatures on validation pairs and store them in the checkpoint. Maps do not change."""
     from wasnow.errors import UsageError
     from wasnow.evaluation.temperature import at_bound
     from wasnow.models.checkpoint import read_header, resolve, set_calibration
@@ -62,7 +60,7 @@ def calibrate(
     found = resolve(checkpoint)
     if not checkpoint.exists() and found.exists():
         raise UsageError(
-            f"{checkpoint} came with wasnow, and calibrating would change the package; "
+            f"{checkpoint} is part of the wasnow package, which calibration would modify; "
             f"calibrate a copy: cp {found} mine.safetensors"
         )
     header = read_header(found)
@@ -77,12 +75,12 @@ def calibrate(
     samples, _, remarks = with_masks(model, samples, name, dataset, priors, found, header)
     for remark in remarks:
         warn(remark)
-    with progress(quiet or as_json) as tell:
+    with progress(quiet or as_json) as report:
         result = fit(
             model,
             samples,
             split=name,
-            progress=lambda done, total: tell("measuring", done, total),
+            progress=lambda done, total: report("measuring", done, total),
         )
     set_calibration(found, result.calibration)
     page = found.with_name(f"{found.stem}-calibration.html")
@@ -90,21 +88,21 @@ def calibrate(
     one = result.calibration
     lines = [("change", one.change_temperature, one.ece_change_before, one.ece_change_after)]
     lines += [("classes", one.class_temperature, one.ece_class_before, one.ece_class_after)] if result.classes else []
-    for what, heat, before, after in lines:
-        if at_bound(heat):
+    for what, temperature, before, after in lines:
+        if at_bound(temperature):
             warn(
-                f"the temperature of {what} ran to the end of its range ({heat:.4g}): the pairs are too few or the "
-                "model knows nothing of them; see the diagram"
+                f"the temperature of {what} is at the bound of its range ({temperature:.4g}): there are too few pairs "
+                "or the model does not separate them; see the diagram"
             )
         if before is not None and after is not None and after > before:
-            warn(f"the calibration error of {what} rose: one temperature is too little for it; see {page}")
+            warn(f"the calibration error of {what} increased: one temperature does not fit it; see {page}")
     if as_json:
         print_json({"checkpoint": str(found), "page": str(page), **one.model_dump(mode="json")})
     elif not quiet:
         typer.echo(f"{header.model.name} on {name}: {one.pairs} pairs, {result.sampled:,} pixels")
-        for what, heat, before, after in lines:
+        for what, temperature, before, after in lines:
             typer.echo(
-                f"{what:8} temperature {heat:.4g}, ECE {100 * (before or 0):.2f} % -> {100 * (after or 0):.2f} %"
+                f"{what:8} temperature {temperature:.4g}, ECE {100 * (before or 0):.2f} % -> {100 * (after or 0):.2f} %"
             )
         typer.echo(f"{found}, {page}")
 
@@ -112,10 +110,16 @@ def calibrate(
 def validation_pairs(
     splits: Mapping[str, Samples], wanted: str | None, header: Header, *, force: bool = False
 ) -> tuple[str, Samples]:
-    """The pairs to fit on and what they are called: never, unless forced, those of training or of a test.
+    """Return the name of the pairs to fit, and the pairs; training and test pairs only if forced.
+
+    Args:
+        splits: of the dataset.
+        wanted: ``--split``; None: the default.
+        header: of the checkpoint.
+        force: allow training and test pairs.
 
     Raises:
-        UsageError: there are none but those, or no such split.
+        UsageError: there are no validation pairs, or the split does not exist.
     """
     from wasnow.errors import UsageError
 
@@ -126,21 +130,20 @@ def validation_pairs(
             return choose_split(splits, HELD_BACK, header)
         except UsageError:
             raise UsageError(
-                f"the data has neither a split val nor pairs held back from training, only {', '.join(splits)}; "
-                "choose pairs that nothing else looks at with --split"
+                f"the data has no split val and no pairs held back from training, only {', '.join(splits)}; "
+                "choose pairs that are used for nothing else with --split"
             ) from None
     name, samples = choose_split(splits, wanted, header)
     if force or name == HELD_BACK:
         return name, samples
     if name == "test":
         raise UsageError(
-            "temperatures fitted on the test split make its scores say nothing of other data; "
-            "choose --split val or held-back, or insist with --force"
+            "temperatures fitted on the test split invalidate its scores; use --split val or held-back, or --force"
         )
     if header.provenance.data_fingerprint == samples.fingerprint:
         raise UsageError(
-            f"the model was trained on these pairs ({name}) and is surer of them than of any others; "
-            "choose --split val or held-back, or insist with --force"
+            f"the model was trained on these pairs ({name}) and is overconfident on them; "
+            "use --split val or held-back, or --force"
         )
     return name, samples
 

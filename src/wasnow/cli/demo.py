@@ -1,4 +1,4 @@
-"""``wasnow demo``: the whole road on a rendered pair with known truth, offline, in a minute."""
+"""``wasnow demo``: the whole workflow on a rendered pair with ground truth, offline, in about a minute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wasnow.cli.detect import print_result
 from wasnow.models.registry import DEFAULT
 
 FROM_TO_ROWS = 6
-"""Kinds of change that are listed, the largest first."""
+"""Number of listed transitions, largest first."""
 
 
 @verb
@@ -23,20 +23,20 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pair and the results.")] = Path(
         "demo-out"
     ),
-    seed: Annotated[int, typer.Option(help="Another number, another village.")] = 7,
+    seed: Annotated[int, typer.Option(help="Seed of the scene.")] = 7,
     side: Annotated[int, typer.Option(help="Rows and columns of the scene.", min=64, max=8192)] = 1024,
     model: Annotated[str, typer.Option("--model", "-m", help="See wasnow models.")] = DEFAULT,
     quiet: bool = QUIET,
     debug: bool = DEBUG,
 ) -> None:
-    """Render a synthetic aerial pair, detect what changed, and score it against the truth."""
+    """Render a synthetic aerial pair, detect change, and score the result against the ground truth."""
     from wasnow.evaluation.demo import render, score
     from wasnow.pipeline.api import detect
     from wasnow.synthetic import write_scene
 
     scene = render(seed, side)
     paths = write_scene(scene, output / "pair")
-    with sigterm_as_interrupt(), progress(quiet) as tell:
+    with sigterm_as_interrupt(), progress(quiet) as report:
         result = detect(
             paths.before,
             paths.after,
@@ -44,7 +44,7 @@ def demo(
             model=model,
             overwrite=True,
             min_area=4.0,
-            progress=tell,
+            progress=report,
             command=("wasnow", *sys.argv[1:]),
         )
     if quiet:
@@ -54,8 +54,8 @@ def demo(
     binary = scores.binary
     typer.echo(
         f"\nThe scene is synthetic (rendered, seed {seed}, {side} x {side} px of {scene.gsd_m:g} m, two summers), "
-        f"so its truth is known. Against it {model} reaches precision {_told(binary.precision)}, "
-        f"recall {_told(binary.recall)}, F1 {_told(binary.f1)} per pixel."
+        f"so its ground truth is known. {model} reaches precision {_formatted(binary.precision)}, "
+        f"recall {_formatted(binary.recall)}, F1 {_formatted(binary.f1)} per pixel."
     )
     if scores.n_classes:
         rows = sorted(result.record.transitions, key=lambda row: -row.pixels)[:FROM_TO_ROWS]
@@ -63,18 +63,19 @@ def demo(
             area = f"{row.area_m2:,.0f} m²" if row.area_m2 is not None else f"{row.pixels:,} px"
             typer.echo(f"  {f'{row.before} → {row.after}':<28}{area:>12} in {row.polygons} polygons")
         typer.echo(
-            f"From what to what, against the same truth: Fscd {_told(scores.stacked.fscd)} and SeK "
-            f"{_told(scores.stacked.sek)} of each date's class, Fscd {_told(scores.from_to.fscd)} of the transition."
+            f"Transitions: Fscd {_formatted(scores.stacked.fscd)} and SeK "
+            f"{_formatted(scores.stacked.sek)} for the classes of each date, "
+            f"Fscd {_formatted(scores.from_to.fscd)} for transitions."
         )
     elif not result.vocabulary.words:
         typer.echo(
-            f"{model} knows no classes: it marks whatever differs beyond the ordinary, "
-            "moved shadows and cars included, which this truth does not count as change."
+            f"{model} has no classes: it marks every unusual difference, including shadows and cars, "
+            "which the ground truth does not count as change."
         )
-    typer.echo("Of real pairs that says little: try wasnow detect BEFORE AFTER -o OUT.")
+    typer.echo("These scores do not apply to real images: try wasnow detect BEFORE AFTER -o OUT.")
     typer.echo(f"\nOpen {result.report.resolve().as_uri()} in a browser, and {result.geopackage} in QGIS.")
 
 
-def _told(score: float) -> str:
-    """Two decimals, or why there are none: nothing was found."""
+def _formatted(score: float) -> str:
+    """Return two decimals, or ``undefined`` if nothing was predicted."""
     return "undefined" if math.isnan(score) else f"{score:.2f}"

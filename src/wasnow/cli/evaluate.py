@@ -1,4 +1,4 @@
-"""``wasnow evaluate``: a checkpoint and a dataset folder in, scores in every protocol out."""
+"""``wasnow evaluate``: score a checkpoint on a dataset folder."""
 
 from __future__ import annotations
 
@@ -38,51 +38,54 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Which pairs: test, val, train, all, or held-back from training; test if there is one.",
+            help="Pairs to score: test, val, train, all, or held-back (from training); default: test if present.",
             show_default=False,
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where results go; beside the checkpoint if left out.", show_default=False),
+        typer.Option(
+            "--output", "-o", help="Folder for the results; default: beside the checkpoint.", show_default=False
+        ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Change probability from which a pixel counts; the model's own if left out.")
+        float | None,
+        typer.Option(help="Change probability above which a pixel is changed; default: that of the model."),
     ] = None,
     priors: Annotated[
         str | None,
         typer.Option(
-            help="For a model that wants masks: a prior folder, labels, or none; the training's own if left out.",
+            help="For a model with prior masks: a prior folder, labels or none; default: as in training.",
             show_default=False,
         ),
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option(help="Class encoding, where the values cannot tell it.", show_default=False)
+        str | None, typer.Option(help="Class encoding, if it cannot be inferred from the values.", show_default=False)
     ] = None,
     words: Annotated[
         str | None,
         typer.Option(
-            help="Ask the model these words instead of the data's, one for each class in their order; on labels of "
-            "change alone, the words between which change counts.",
+            help="Prompts instead of the class words of the data, one per class in their order. For labels without "
+            "classes: the words between which change counts.",
             show_default=False,
         ),
     ] = None,
     others: Annotated[
         list[str] | None,
         typer.Option(
-            "--as", help="Also score a class by other words, such as 'building=house|rooftop'.", show_default=False
+            "--as", help="Also score a class with other prompts, such as 'building=house|rooftop'.", show_default=False
         ),
     ] = None,
     landcover: Annotated[
-        bool, typer.Option("--landcover", help="Also score the class maps where nothing changed.")
+        bool, typer.Option("--landcover", help="Also score the class maps of unchanged pixels.")
     ] = False,
-    tile: Annotated[int | None, typer.Option(help="Cut pictures into tiles of this side.", show_default=False)] = None,
+    tile: Annotated[int | None, typer.Option(help="Cut images into tiles of this size.", show_default=False)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     quiet: bool = QUIET,
     as_json: bool = JSON,
     debug: bool = DEBUG,
 ) -> None:
-    """Score a model on labelled pairs: both protocols, every class, every image, with confidence intervals."""
+    """Score a model on labelled pairs: both protocols, every class and image, with confidence intervals."""
     synonyms = parse_synonyms(others or ())
     from wasnow.models.checkpoint import read_header, resolve
 
@@ -92,14 +95,14 @@ def evaluate(
     dataset = open_as_trained(data, recipe, encoding=encoding, tile=tile)
     name, samples = choose_split(dataset.splits, split, header)
     if header.provenance.data_fingerprint == samples.fingerprint and name != HELD_BACK:
-        warn(f"these pairs ({name}) were trained on, so the scores say little about others")
+        warn(f"the model was trained on these pairs ({name}); the scores do not apply to other data")
     from wasnow.evaluation import evaluate as score
     from wasnow.evaluation import write_evaluation
     from wasnow.models.loading import load_network
 
     model = load_network(found, device=device)
     samples, origin, remarks = with_masks(model, samples, name, dataset, priors, found, header)
-    with progress(quiet or as_json) as tell:
+    with progress(quiet or as_json) as report:
         result = score(
             model,
             samples,
@@ -109,10 +112,10 @@ def evaluate(
             synonyms=synonyms,
             unseen=recipe.get("leave_out") or (),
             landcover=landcover,
-            progress=lambda done, total: tell("scoring", done, total),
+            progress=lambda done, total: report("scoring", done, total),
         )
     result = dataclasses.replace(result, priors=origin, notes=(*result.notes, *remarks))
-    # Nothing is written into the package of a model that came with it.
+    # Results of an included model are not written into the package.
     beside = found.with_suffix("") if checkpoint.exists() else Path(checkpoint.name)
     folder = output or (checkpoint if checkpoint.is_dir() else beside) / "evaluation" / name
     paths = write_evaluation(result, folder)
@@ -126,10 +129,10 @@ def evaluate(
 
 
 def parse_synonyms(options: Sequence[str]) -> dict[str, list[str]]:
-    """``["building=house|rooftop"]`` as ``{"building": ["house", "rooftop"]}``.
+    """Parse ``["building=house|rooftop"]`` to ``{"building": ["house", "rooftop"]}``.
 
     Raises:
-        UsageError: an option without ``=``, or with nothing at one side of it.
+        UsageError: an option is not ``CLASS=WORD``.
     """
     from wasnow.errors import UsageError
 
@@ -138,13 +141,20 @@ def parse_synonyms(options: Sequence[str]) -> dict[str, list[str]]:
         word, equals, rest = option.partition("=")
         names = [name.strip() for name in rest.split("|")]
         if not equals or not word.strip() or not all(names):
-            raise UsageError(f"--as {option!r} names no class and word; write --as 'building=house|rooftop'")
+            raise UsageError(f"--as {option!r} is not CLASS=WORD; write --as 'building=house|rooftop'")
         found.setdefault(word.strip(), []).extend(names)
     return found
 
 
 def open_as_trained(data: str, recipe: Mapping[str, Any], *, encoding: str | None, tile: int | None) -> Dataset:
-    """A dataset read the way the checkpoint's training read its own, unless the user says otherwise."""
+    """Open a dataset with the settings of the training, unless options override them.
+
+    Args:
+        data: the folder.
+        recipe: of the training.
+        encoding: overrides that of the recipe.
+        tile: overrides that of the recipe.
+    """
     from wasnow.data.dataset import open_dataset
 
     dataset = open_dataset(
@@ -163,37 +173,37 @@ def with_masks(
     samples: Samples,
     split: str,
     dataset: Dataset,
-    said: str | None,
+    source: str | None,
     checkpoint: Path,
     header: Header,
 ) -> tuple[Samples, dict[str, Any] | None, list[str]]:
-    """The pairs with the masks that a model wants, what these are, and what to say of them.
+    """Return the pairs with the prior masks that a model needs, the origin of the masks, and remarks.
 
     Args:
-        model: any; for one that wants no masks the pairs stay as they are.
-        samples: to be told.
-        split: what `choose_split` called them.
-        dataset: that they are of.
-        said: ``--priors``; None takes what the run of the checkpoint took, if it is in a run folder.
+        model: any model; pairs are unchanged for a model without prior masks.
+        samples: the pairs.
+        split: their name, from `choose_split`.
+        dataset: that contains them.
+        source: ``--priors``; None: as recorded in the run folder of the checkpoint.
         checkpoint: its file.
-        header: of it.
+        header: of the checkpoint.
 
     Raises:
-        UsageError: the model wants masks, and nothing says where they are.
-        InputError: they are not of these pairs.
+        UsageError: the model needs masks and no source is known.
+        InputError: the masks belong to other pairs.
     """
 
     if not model.card.wants_priors:
-        return samples, None, [f"{model.card.name} takes no masks, so --priors is not looked at"] if said else []
+        return samples, None, [f"{model.card.name} uses no prior masks; --priors is ignored"] if source else []
     from wasnow.priors.samples import pair_masks, with_priors
     from wasnow.priors.store import other_masker
     from wasnow.training.run_folder import RunFolder
 
-    if said is None:
+    if source is None:
         record = RunFolder(checkpoint.parent).record or {}
-        said = record.get("config", {}).get("priors")
-    masks = None if said is None else pair_masks(said, dataset)
-    # What was held back from training is a part of the split that training was given.
+        source = record.get("config", {}).get("priors")
+    masks = None if source is None else pair_masks(source, dataset)
+    # Held-back pairs are part of the training split.
     own = split if split in dataset.splits else next(each for each in ("train", "all") if each in dataset.splits)
     samples, masks = with_priors(model, samples, own, masks)
     origin = None if masks is None else masks.origin
@@ -202,10 +212,15 @@ def with_masks(
 
 
 def choose_split(splits: Mapping[str, Samples], wanted: str | None, header: Header) -> tuple[str, Samples]:
-    """The pairs to score and what they are called.
+    """Return the name of the pairs to score, and the pairs.
+
+    Args:
+        splits: of the dataset.
+        wanted: ``--split``; None: the default.
+        header: of the checkpoint.
 
     Raises:
-        UsageError: no such split, or nothing was held back from this data.
+        UsageError: the split does not exist, or no pairs of this data were held back.
     """
     from wasnow.errors import UsageError, did_you_mean
 
@@ -218,8 +233,8 @@ def choose_split(splits: Mapping[str, Samples], wanted: str | None, header: Head
         same = train is not None and train.fingerprint == header.provenance.data_fingerprint
         if train is None or not same or not chosen_on.startswith("held back"):
             raise UsageError(
-                f"nothing is known to be held back from this data; the checkpoint was trained on "
-                f"{header.provenance.trained_on or 'data that it does not name'}; choose --split {' or '.join(splits)}"
+                f"no pairs of this data were held back; the checkpoint was trained on "
+                f"{header.provenance.trained_on or 'unknown data'}; use --split {' or '.join(splits)}"
             )
         return HELD_BACK, hold_back(train, recipe["holdback"], recipe["seed"])[1]
     if wanted is not None:
@@ -269,13 +284,11 @@ def _show(result: Evaluation) -> None:
             )
         console.print(table)
     more: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = [
-        ("words, where the labels name a class", ("class",), word_rows(result, result.words))
+        ("words, on pixels with a class label", ("class",), word_rows(result, result.words))
     ]
     if result.landcover is not None:
-        more.append(
-            ("words, land cover: the same before the change mask", ("class",), word_rows(result, result.landcover))
-        )
-    more.append(("synonyms, one at a time", ("class", "asked as"), synonym_rows(result)))
+        more.append(("words, land cover: before the change mask", ("class",), word_rows(result, result.landcover)))
+    more.append(("synonyms, one at a time", ("class", "prompt"), synonym_rows(result)))
     for title, names, lines in more:
         if not lines:
             continue

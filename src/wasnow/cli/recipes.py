@@ -1,4 +1,4 @@
-"""``wasnow recipes``: the training runs that come with wasnow."""
+"""``wasnow recipes``: the included training recipes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import typer
 from wasnow.cli.console import DEBUG, JSON, print_json, verb
 
 EXAMPLES = (
-    "[bold]Examples[/bold]\n\n  wasnow recipes\n\n  wasnow recipes sscd-l > my-recipe.yaml   # every setting, to edit"
+    "[bold]Examples[/bold]\n\n  wasnow recipes\n\n  wasnow recipes sscd-l > my-recipe.yaml   # all settings, to edit"
 )
 
 
 @verb
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this one as YAML.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Print this recipe as YAML.", show_default=False)] = None,
     as_json: bool = JSON,
     debug: bool = DEBUG,
 ) -> None:
-    """List the recipes, or print one with every setting."""
-    from wasnow.training.config import to_yaml
+    """List the recipes, or print one with all settings."""
     from wasnow.training.recipes import RECIPES, recipe
+    from wasnow.training.settings import to_yaml
 
     if name is not None:
         config = recipe(name)
@@ -38,7 +38,7 @@ def recipes(
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("recipe", "model", "what it is", "source"):
+    for column in ("recipe", "model", "summary", "source"):
         table.add_column(column, overflow="fold")
     for one, config in found.items():
         table.add_row(one, config.model, config.summary, config.source)

@@ -1,4 +1,4 @@
-"""``wasnow train``: a recipe and a dataset folder in, a checkpoint out."""
+"""``wasnow train``: train a recipe on a dataset folder."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ EXAMPLES = (
     "  wasnow train sscd-l-small --data SECOND/ -o runs/b --set batch_size=4 --set crop=128 --set epochs=20\n\n"
     "  wasnow train semantic-cd-second --data SECOND/ -o runs/c --set model.prompter=none\n\n"
     "  wasnow train sam-cd-levir --data LEVIR-CD/ --priors priors/ -o runs/d   # see wasnow priors\n\n"
-    "  wasnow train my-recipe.yaml   # may name its own data and output\n\n"
-    "Run the same command with --resume to go on after an interruption; open runs/a/report.html at any time."
+    "  wasnow train my-recipe.yaml   # with data and output in the file\n\n"
+    "Run the same command with --resume to continue after an interruption. The report is runs/a/report.html."
 )
 
 
@@ -33,44 +33,44 @@ def train(
         str | None, typer.Option("--data", "-d", help="Dataset folder (see wasnow data check).", show_default=False)
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run folder; runs/NAME if left out.", show_default=False)
+        Path | None, typer.Option("--output", "-o", help="Run folder; default: runs/NAME.", show_default=False)
     ] = None,
     priors: Annotated[
         str | None,
         typer.Option(
-            help="For a model that wants masks: the folder of wasnow priors; or, as controls, labels or none.",
+            help="For a model with prior masks: a folder of wasnow priors, or labels or none for comparison.",
             show_default=False,
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="A setting, as batch_size=4, optimizer.lr=0.01 or model.OPTION=...", show_default=False
+            "--set", help="A setting, such as batch_size=4, optimizer.lr=0.01 or model.OPTION=...", show_default=False
         ),
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option(help="Class encoding, where the values cannot tell it.", show_default=False)
+        str | None, typer.Option(help="Class encoding, if it cannot be inferred from the values.", show_default=False)
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, if any.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the run in the folder, if any.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder, if any.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in the folder, if any.")] = False,
     quiet: bool = QUIET,
     as_json: bool = JSON,
     debug: bool = DEBUG,
 ) -> None:
-    """Train a network on a dataset; the best weights are chosen on the validation split, never on the test split."""
+    """Train a network on a dataset. The best weights are selected on the validation split, never on the test split."""
     from wasnow.errors import UsageError
     from wasnow.training.recipes import recipe as find
 
     config = find(recipe, settings or [])
     folder = data or config.data
     if folder is None:
-        raise UsageError(f"no dataset to train {config.name} on; name its folder with --data")
+        raise UsageError(f"no dataset for {config.name}; pass its folder with --data")
     if resume and overwrite:
-        raise UsageError("--resume goes on with a run and --overwrite drops it; choose one")
+        raise UsageError("--resume continues a run and --overwrite deletes it; use one of them")
     from wasnow.data.dataset import open_dataset
 
     dataset = open_dataset(folder, encoding=encoding or config.encoding, tile=config.tile, split=config.split)
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # each device runs this command; the first one speaks
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # each device runs this command; only the first prints
     for note in dataset.warnings if first else ():
         warn(note)
     from wasnow.training.trainer import train as run
@@ -79,14 +79,14 @@ def train(
     if config.dense:
         from wasnow.data.land_cover import with_land_cover
 
-        # What is validated on is scored, so it stays as scores see it.
+        # Validation pairs are scored, so their labels stay unchanged.
         splits |= {name: with_land_cover(one) for name, one in dataset.splits.items() if name in ("train", "all")}
     masks = None
-    if said := priors or config.priors:
+    if source := priors or config.priors:
         from wasnow.priors.samples import pair_masks, recordable
 
-        masks = pair_masks(said, dataset)
-        config = config.model_copy(update={"priors": recordable(said)})
+        masks = pair_masks(source, dataset)
+        config = config.model_copy(update={"priors": recordable(source)})
     trained = run(
         config,
         splits,

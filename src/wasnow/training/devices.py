@@ -197,11 +197,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def loading_was_killed(error: BaseException) -> bool:
-    """Return whether a worker process of the data loader was killed by a signal, according to torch's message."""
-    return "DataLoader worker" in str(error) and "killed by signal" in str(error)
-
-
 def memory_advice(config: TrainConfig, device: torch.device, step: int, *, checkpointing: bool = False) -> str:
     """Return an error message with the settings that save memory, the least intrusive first.
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from wasnow.training.batches import Batch, collate
+from wasnow.training.shared_memory import PackedBatch, batch_bytes, free_shared_memory, pack, shortage
 
 if TYPE_CHECKING:
     from wasnow.data.samples import Sample, Samples
@@ -88,6 +90,7 @@ class BatchLoader:
         devices: number of devices.
         workers: loader processes; 0 loads in this process.
         pin: copy batches to pinned memory, for a GPU.
+        warn: receives a warning if shared memory is too small.
     """
 
     def __init__(
@@ -102,10 +105,11 @@ class BatchLoader:
         devices: int = 1,
         workers: int = 0,
         pin: bool = False,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._sequence = AugmentedSequence(samples, transform, seed)
         self._batch, self._parts, self._rank, self._devices = batch_size, parts, rank, devices
-        self._workers, self._pin = workers, pin
+        self._workers, self._pin, self._warn = workers, pin, warn
         self.waited_s = 0.0
 
     def positions(self, step: int) -> list[list[int]]:
@@ -119,23 +123,63 @@ class BatchLoader:
         return [list(range(start, start + share)) for start in starts]
 
     def batches(self, first: int, stop: int) -> Iterator[list[Batch]]:
-        """Yield the micro-batches of each step from ``first`` to ``stop - 1``."""
+        """Yield the micro-batches of each step from ``first`` to ``stop - 1``.
+
+        Raises:
+            LoaderDied: a loader process ended.
+        """
         loader: DataLoader[Sample] = DataLoader(
             self._sequence,
             batch_sampler=[part for step in range(first, stop) for part in self.positions(step)],
             num_workers=self._workers,
-            collate_fn=collate,
+            collate_fn=partial(_collate_and_pack, share=self._shares(first)) if self._workers else collate,
             worker_init_fn=_leave_signals_to_parent,
             pin_memory=self._pin,
             generator=torch.Generator(),  # otherwise the loader would draw from the generator of dropout
-            prefetch_factor=max(2, 2 * self._parts) if self._workers else None,
+            prefetch_factor=self._prefetched if self._workers else None,
         )
         batches = iter(loader)
         for _ in range(first, stop):
             began = time.perf_counter()
-            parts = [next(batches) for _ in range(self._parts)]
+            parts = [self._next(batches) for _ in range(self._parts)]
             self.waited_s += time.perf_counter() - began
             yield parts
+
+    def _next(self, batches: Iterator[Any]) -> Batch:
+        try:
+            batch = next(batches)
+        except RuntimeError as error:
+            # torch has no exception class of its own for this.
+            if "DataLoader worker" not in str(error) or ("exited" not in str(error) and "killed" not in str(error)):
+                raise
+            raise LoaderDied(" ".join(str(error).split())) from error
+        return batch.unpack() if isinstance(batch, PackedBatch) else batch
+
+    @property
+    def _prefetched(self) -> int:
+        """Micro-batches that each loader process prepares in advance."""
+        return max(2, 2 * self._parts)
+
+    def _shares(self, step: int) -> bool:
+        """Return whether prefetched batches fit into shared memory; warn if they do not."""
+        if free_shared_memory() is None:
+            return True
+        position = self.positions(step)[0][0]
+        pair = batch_bytes(collate([self._sequence[position]]))
+        share = self._batch // self._parts // self._devices
+        # Each process prefetches, and holds one more batch while it is being filled.
+        warning = shortage(pair * share, self._workers * (self._prefetched + 1))
+        if warning is not None:
+            self._warn(warning)
+        return warning is None
+
+
+class LoaderDied(Exception):
+    """A loader process ended before the run did."""
+
+
+def _collate_and_pack(samples: Sequence[Sample], *, share: bool) -> Batch | PackedBatch:
+    return pack(collate(samples), share=share)
 
 
 def _leave_signals_to_parent(worker: int) -> None:

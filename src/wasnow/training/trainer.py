@@ -36,7 +36,6 @@ from wasnow.training.devices import (
     deterministic,
     gather_batch,
     is_out_of_memory,
-    loading_was_killed,
     make_fabric,
     memory_advice,
     peak_memory_mb,
@@ -50,7 +49,7 @@ from wasnow.training.initial_weights import (
     find_initial_weights,
     load_initial_weights,
 )
-from wasnow.training.loader import BatchLoader, Transform, torch_seed
+from wasnow.training.loader import BatchLoader, LoaderDied, Transform, torch_seed
 from wasnow.training.logging import NullLogger, Progress, TrainingLogger
 from wasnow.training.losses import LOSSES
 from wasnow.training.optim import (
@@ -153,12 +152,13 @@ def train(
         )
         try:
             return run.fit(resume=resume)
+        except LoaderDied as error:
+            raise OutOfMemory(
+                f"a process that loads pairs ended at step {run.step + 1} ({error}), probably because memory or shared "
+                f"memory ran out; lower --set workers={config.workers} (0 loads in the training process), or enlarge "
+                "/dev/shm (docker run --shm-size=2g), and continue with --resume"
+            ) from error
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if loading_was_killed(error):
-                raise OutOfMemory(
-                    f"a process that loads pairs was killed at step {run.step + 1}, probably because memory ran out; "
-                    f"lower --set workers={config.workers} and continue with --resume"
-                ) from error
             if not is_out_of_memory(error):
                 raise
             offers = isinstance(run.model, Checkpointing)
@@ -230,6 +230,7 @@ class _Trainer:
             devices=fabric.world_size,
             workers=config.workers,
             pin=fabric.device.type == "cuda",
+            warn=lambda text: logger.message(f"warning: {text}"),
         )
         self.report = RunReport(
             folder,

@@ -510,7 +510,7 @@ def test_a_class_loss_rejects_outputs_and_labels_without_classes():
     output, target = outputs(), labels()
     with pytest.raises(UsageError, match="model predicts change only; use the loss change"):
         class_loss(ChangeLogits(output.change), target)
-    with pytest.raises(UsageError, match="labels say change alone"):
+    with pytest.raises(UsageError, match="labels hold change only"):
         class_loss(output, Target.of_change(target.change))
 
 
