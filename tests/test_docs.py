@@ -304,6 +304,23 @@ def test_an_import_that_a_path_implies_is_not_drawn():
     assert drawn == {"cli": {"run"}, "run": {"errors"}, "errors": set()}
 
 
+@functools.cache
+def names_of_tests():
+    defined = {
+        name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"^def (test_\w+)", text_of(path), re.M)
+    }
+    return defined | {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+
+
+@each_page
+def test_every_test_in_the_prose_exists(page):
+    for span in spans(page):
+        if re.fullmatch(r"test_\w+", span):
+            assert span in names_of_tests(), f"{page.name} names {span}"
+        if "NAME" not in span and re.fullmatch(r"(tests|src|benchmarks|mini|docs)/[\w./-]+", span):
+            assert (ROOT / span).exists(), f"{page.name} names {span}"
+
+
 # --- what must not appear ---------------------------------------------------------------------------------------
 
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(home|root|work|tmp|mnt|opt|srv|var|usr|etc|Users|Volumes)/|\b[A-Z]:\\")
