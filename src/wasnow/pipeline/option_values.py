@@ -106,7 +106,7 @@ def crs_text(value: Any) -> Any:
 
 
 def stretch_text(value: Any) -> Any:
-    """``auto`` or ``LOW,HIGH``; a pair of numbers becomes the latter."""
+    """``auto``, ``LOW,HIGH``, or ``LOW,HIGH,LOW,HIGH`` per date; numbers become the text."""
     if isinstance(value, str):
         text = value.strip()
         if text == "auto":
@@ -115,14 +115,36 @@ def stretch_text(value: Any) -> Any:
     else:
         text, parts = "", list(map(plain, _iterable(value)))
     try:
-        low, high = (float(part) for part in parts)
+        limits = [float(part) for part in parts]
     except (TypeError, ValueError):
-        raise InvalidOption(f"{{stretch}} must be auto or two numbers such as 0,3000, not {value!r}") from None
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise InvalidOption(f"{{stretch}} needs two finite numbers such as 0,3000, not {low:g},{high:g}")
-    if not low < high:
-        raise InvalidOption(f"{{stretch}} goes from {low:g} to {high:g}; write the smaller number first")
-    return text or f"{low!r},{high!r}"
+        limits = []
+    if len(limits) not in (2, 4):
+        raise InvalidOption(
+            f"{{stretch}} must be auto, two numbers such as 0,3000, or four for one stretch per date, not {value!r}"
+        )
+    for low, high in (limits[:2], limits[-2:]):
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise InvalidOption(f"{{stretch}} needs finite numbers such as 0,3000, not {low:g},{high:g}")
+        if not low < high:
+            raise InvalidOption(f"{{stretch}} goes from {low:g} to {high:g}; write the smaller number first")
+    return text or ",".join(map(repr, limits))
+
+
+def nodata_text(value: Any) -> Any:
+    """``VALUE`` or ``VALUE,VALUE``: the nodata value of both dates or of each; numbers become the text."""
+    if value is None:
+        return None
+    if isinstance(value, int | float):
+        parts: Sequence[Any] = [value]
+    else:
+        parts = value.split(",") if isinstance(value, str) else list(map(plain, _iterable(value)))
+    try:
+        numbers_given = [float(part) for part in parts]
+    except (TypeError, ValueError):
+        numbers_given = []
+    if len(numbers_given) not in (1, 2):
+        raise InvalidOption(f"{{nodata}} must be one number, or one per date such as 0,-9999, not {value!r}")
+    return ",".join(map(repr, numbers_given))
 
 
 def threshold_pairs(value: Any) -> Any:

@@ -24,6 +24,7 @@ from wasnow.pipeline.option_values import (
     PROBABILITY,
     check_date,
     crs_text,
+    nodata_text,
     number_text,
     numbers,
     plain,
@@ -113,9 +114,16 @@ class Options(BaseModel):
         BeforeValidator(lambda value: None if value is None else numbers(value)),
         Shown(MODEL, "numbers from 1, such as 4,3,2"),
     ] = Field(None, description="Bands of both rasters, such as 4,3,2; default: by colour interpretation.")
-    stretch: Annotated[str, BeforeValidator(stretch_text), Shown(MODEL, "auto or two numbers such as 0,3000")] = Field(
-        "auto", description="auto, or LOW,HIGH: the values displayed as black and white."
+    stretch: Annotated[str, BeforeValidator(stretch_text), Shown(MODEL, "auto, two or four numbers such as 0,3000")] = (
+        Field(
+            "auto",
+            description="auto, or LOW,HIGH: the values displayed as black and white; LOW,HIGH,LOW,HIGH "
+            "for one stretch per date. In physical units where the file declares scale and offset.",
+        )
     )
+    nodata: Annotated[
+        str | None, BeforeValidator(nodata_text), Shown(GRID, "a number, or one per date such as 0,-9999")
+    ] = Field(None, description="Nodata value of both rasters, or VALUE,VALUE per date, for files that declare none.")
     align: Annotated[
         str, Plain, Shown(GRID, "before, after, finest or a path", path=True, words=("before", "after", "finest"))
     ] = Field("before", description="Grid of the results: before, after, finest, or a raster file.")
@@ -199,6 +207,14 @@ class Options(BaseModel):
         except ValidationError as error:
             raise _invalid_option(error) from None
 
+    @property
+    def nodata_values(self) -> tuple[float | None, float | None]:
+        """The nodata values of BEFORE and AFTER; None where none is given."""
+        if self.nodata is None:
+            return None, None
+        values = [float(part) for part in self.nodata.split(",")]
+        return values[0], values[-1]
+
     @model_validator(mode="after")
     def _consistent(self) -> Options:
         sources = [f"{{{name}}}" for name in ("priors", "masker", "masks") if getattr(self, name)]
@@ -239,7 +255,8 @@ class OptionValues(TypedDict, total=False):
     masker_weights: AnyPath | Sequence[AnyPath] | None
     masks: AnyPath | Sequence[AnyPath] | None
     bands: str | Sequence[int] | None
-    stretch: str | tuple[float, float]
+    stretch: str | tuple[float, ...]
+    nodata: float | str | tuple[float, float] | None
     align: AnyPath
     assume_crs: str | int | Any | None
     gsd: float | None

@@ -25,6 +25,7 @@ from wasnow.pipeline.options import Options
 from wasnow.priors.manifest import DATES
 from wasnow.priors.store import WITHOUT, Priors, open_priors
 from wasnow.raster.align import check_overlap, finest
+from wasnow.raster.examine import examine
 from wasnow.raster.grid import Grid
 from wasnow.raster.pair import Pair
 from wasnow.raster.source import RasterSource, probe
@@ -107,7 +108,7 @@ def make_plan(
     classes: str | Sequence[str] | None = None,
     options: Options | None = None,
 ) -> Plan:
-    """Plan the comparison of two rasters; reads their headers only.
+    """Plan the comparison of two rasters; reads their headers and a decimated copy.
 
     Args:
         before: the earlier raster.
@@ -134,6 +135,8 @@ def make_plan(
         (sources[0].path, sources[1].path),
         (sources[0].has_transform, sources[1].has_transform),
     )
+    sources, examined = examine(*sources, options.nodata_values)
+    warnings += examined
     loaded = loading.load(model, device=options.device) if isinstance(model, str | os.PathLike) else model
     # These belong to the weights; a network bound to other words need not carry them along.
     weights, own = loaded.card.weights, loaded.card.classes

@@ -131,11 +131,11 @@ def _state(plan: Plan, found: Survey, timings: Timings) -> dict[str, Any]:
     """The survey as JSON values; fits a scene model."""
     sources = (plan.pair.before.source, plan.pair.after.source)
     stretches, fills = [], []
-    for source, samples in zip(sources, (found.before, found.after), strict=True):
+    for date, (source, samples) in enumerate(zip(sources, (found.before, found.after), strict=True)):
         if plan.options.stretch == "auto":
             stretch = Stretch.of_samples(samples, display=source.is_display_rgb)
         else:
-            stretch = Stretch.declared(plan.options.stretch, source.n_bands)
+            stretch = Stretch.declared(plan.options.stretch, source.n_bands, date, source.conversion)
         stretches.append(stretch)
         middle = np.median(samples, axis=0).astype(np.float32)
         fill = stretch.apply(middle[:, None, None])[:, 0, 0] if plan.card.scaling == "display" else middle
@@ -159,6 +159,11 @@ def _state(plan: Plan, found: Survey, timings: Timings) -> dict[str, Any]:
 
 def shift_warnings(plan: Plan, shift: Shift | None) -> Iterator[str]:
     """Yield a sentence if the dates are displaced so far that edges appear as change."""
+    if shift is None and min(plan.pair.working.shape) >= 256:
+        yield (
+            "the shift between the dates was not estimated (too little common texture): check that both images are "
+            "co-registered"
+        )
     # Windows that disagree differ because of seasons or new buildings, not because of a displacement.
     if shift is None or shift.length_px <= SHIFT_WARNING_PX or shift.spread_px > shift.length_px / 5:
         return

@@ -3,6 +3,7 @@
 Validity combines, in this order:
     alpha band or mask    missing where it is 0
     declared nodata       see `wasnow.raster.nodata`
+    undeclared nodata     see `wasnow.raster.gaps`
     NaN, infinity         missing as soon as one band is not finite
 """
 
@@ -22,6 +23,8 @@ from wasnow.raster.gdal import open_raster
 from wasnow.raster.nodata import declared_valid
 from wasnow.raster.source import RasterSource
 from wasnow.raster.tiles import Window
+
+LARGEST_VALUE = 1e36
 
 
 class RasterReader:
@@ -81,9 +84,10 @@ class RasterReader:
             valid &= known & (rgba[..., 3] > 0)
             values = np.moveaxis(rgba[..., :3], -1, 0)
         else:
-            values = raw.astype(np.float32)
+            values = source.conversion.apply(raw)
             if raw.dtype.kind == "f":
-                valid &= np.isfinite(values).all(axis=0)
+                # Magnitudes from 1e36 are fill values: -3.4e38 (GDAL, ArcGIS), 9.97e36 (netCDF).
+                valid &= (np.isfinite(values) & (np.abs(raw) < LARGEST_VALUE)).all(axis=0)
         values = np.where(valid, values, np.float32(np.nan))
         if source.orientation != 1:
             return _orient(values, source.orientation), _orient(valid, source.orientation)
@@ -95,7 +99,8 @@ class RasterReader:
         valid = np.ones(raw.shape[1:], np.bool_)
         if source.mask == "alpha":
             alpha = [i for i, color in enumerate(source.colors, 1) if color == "alpha"]
-            valid &= (self._raster.read(alpha, window=at, out_shape=(len(alpha), *valid.shape)) != 0).all(axis=0)
+            opacity = self._raster.read(alpha, window=at, out_shape=(len(alpha), *valid.shape))
+            valid &= (opacity >= source.opaque).all(axis=0)
         elif source.mask == "mask":
             bands = list(source.bands)
             valid &= (self._raster.read_masks(bands, window=at, out_shape=raw.shape) != 0).all(axis=0)
@@ -103,7 +108,11 @@ class RasterReader:
             if source.nodata[0] is not None:
                 valid &= raw[0] != source.nodata[0]
             return valid
-        return valid & declared_valid(raw, source.nodata, source.dtype)
+        valid &= declared_valid(raw, source.nodata, source.dtype)
+        window = Window(int(at.row_off), int(at.col_off), int(at.height), int(at.width))
+        for gap in source.gaps:
+            valid &= ~gap.mask(raw, window, source.stored_shape, source.every)
+        return valid
 
 
 # EXIF orientations 1..8 by what they undo.

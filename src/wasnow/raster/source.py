@@ -7,31 +7,30 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from affine import Affine
 from rasterio._err import CPLE_BaseError
-from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import RasterioError
 
-from wasnow.errors import BandsUnclear, RasterUnreadable, RasterUnsuitable, UsageError
+from wasnow.errors import BandsUnclear, RasterUnreadable, RasterUnsuitable
 from wasnow.raster import trust
+from wasnow.raster.gaps import Gap
 from wasnow.raster.gdal import open_failure, open_raster, require_regular_file
-from wasnow.raster.grid import Grid, unusable_crs
+from wasnow.raster.georeference import georeference
+from wasnow.raster.grid import Grid
 from wasnow.raster.png import check_png
+from wasnow.raster.radiometry import Conversion
 from wasnow.raster.tiff import check_tiff
 
 MaskRule = Literal["nodata", "alpha", "mask", "none"]
 
 MAX_BLOCK_BYTES = 2**30
 """Largest block of a file, all bands: GDAL allocates a whole block to read a single pixel."""
-
-MAX_COORDINATE = 1e12
-"""Larger than any coordinate on Earth, in any unit."""
 
 MAX_BANDS = 4096
 """Most bands of a raster; more would take over 16 KB per pixel."""
@@ -62,6 +61,14 @@ class RasterSource:
         every: readers return every n-th pixel (nearest neighbour); above 1 only for quicklooks of large rasters.
         stored_shape: rows and columns as stored in the file, before orientation.
         allow_indirect: whether the file may refer to other files; see `wasnow.raster.trust`.
+        scales: declared per band in use; empty for 1.
+        offsets: declared per band in use; empty for 0.
+        base: see `wasnow.raster.radiometry.Conversion`.
+        unit: the same.
+        opaque: smallest alpha value of a valid pixel.
+        gaps: undeclared nodata values; see `wasnow.raster.examine`.
+        display: whether values of another type than uint8 are 8-bit display values.
+        nodata_given: whether ``nodata`` is an option of the run and not declared in the file.
     """
 
     path: str
@@ -84,6 +91,20 @@ class RasterSource:
     every: int = 1
     stored_shape: tuple[int, int] = (0, 0)
     allow_indirect: bool = False
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    base: float = 0.0
+    unit: float = 1.0
+    opaque: float = 1.0
+    gaps: tuple[Gap, ...] = ()
+    display: bool = False
+    nodata_given: bool = False
+
+    @property
+    def conversion(self) -> Conversion:
+        """Conversion from stored values to those of a reader."""
+        n = len(self.bands)
+        return Conversion(self.scales or (1.0,) * n, self.offsets or (0.0,) * n, self.base, self.unit)
 
     @property
     def n_bands(self) -> int:
@@ -93,7 +114,7 @@ class RasterSource:
     @property
     def is_display_rgb(self) -> bool:
         """Whether it is 8-bit red, green, blue, displayed and given to models without a stretch."""
-        return self.dtype == "uint8" and self.n_bands == 3
+        return (self.dtype == "uint8" or self.display) and self.n_bands == 3 and self.conversion.is_identity
 
     def with_bands(self, bands: tuple[int, ...]) -> RasterSource:
         """Return the same raster with other bands in use (1-based). A selected alpha band is used as data.
@@ -114,9 +135,29 @@ class RasterSource:
                 self,
                 bands=bands,
                 band_names=tuple(_band_name(raster, band) for band in bands),
-                nodata=tuple(raster.nodatavals[band - 1] for band in bands),
-                mask=_mask_rule(raster, [i for i in _alpha_bands(raster) if i not in bands]),
+                nodata=self.nodata[:1] * len(bands)
+                if self.nodata_given
+                else tuple(raster.nodatavals[band - 1] for band in bands),
+                mask=_mask_rule(
+                    raster, [i for i, color in enumerate(self.colors, 1) if color == "alpha" and i not in bands]
+                ),
+                scales=_declared(raster.scales, bands, 1.0),
+                offsets=_declared(raster.offsets, bands, 0.0),
             )
+
+    def with_nodata(self, value: float) -> RasterSource:
+        """Return the same raster with a nodata value for all bands in place of the declared one."""
+        mask: MaskRule = "nodata" if self.mask == "none" else self.mask
+        return replace(self, nodata=(value,) * len(self.nodata), mask=mask, nodata_given=True)
+
+    def with_alpha(self, alpha: tuple[int, ...]) -> RasterSource:
+        """Return the same raster with these bands (1-based) as alpha, and all others in use."""
+        colors = tuple(
+            "alpha" if band in alpha else "undefined" if color == "alpha" else color
+            for band, color in enumerate(self.colors, 1)
+        )
+        bands = tuple(band for band in range(1, self.count + 1) if band not in alpha)
+        return replace(self, colors=colors).with_bands(bands)
 
     def at_overview(self, decimation: int) -> RasterSource:
         """Return the same raster read from one of its `overviews`: a coarser grid of the same extent."""
@@ -133,7 +174,8 @@ class RasterSource:
 
     def finest_overview_for(self, scale: float) -> int | None:
         """Return the coarsest overview decimation that is not above ``scale`` (pixel sides of the target); or None."""
-        if self.orientation != 1:
+        if self.orientation != 1 or self.gaps:
+            # Overviews mix undeclared nodata with data.
             return None
         usable = [decimation for decimation in self.overviews if decimation <= scale * (1 + 1e-6)]
         return max(usable, default=None)
@@ -206,7 +248,7 @@ def _describe(path: str, raster: Any, *, assume_crs: str | None, allow_indirect:
         raise RasterUnsuitable(path, "has only an alpha band", "Give a raster with image bands")
     palette = _palette(raster)
     orientation = _exif_orientation(raster)
-    crs, transform, has_transform = _georeference(path, raster, assume_crs)
+    crs, transform, has_transform = georeference(path, raster, assume_crs)
     height, width = (raster.width, raster.height) if orientation >= 5 else (raster.height, raster.width)
     names = ("red", "green", "blue") if palette is not None else tuple(_band_name(raster, band) for band in bands)
     return RasterSource(
@@ -228,7 +270,15 @@ def _describe(path: str, raster: Any, *, assume_crs: str | None, allow_indirect:
         has_transform=has_transform,
         stored_shape=(raster.height, raster.width),
         allow_indirect=allow_indirect,
+        scales=_declared(raster.scales, bands, 1.0),
+        offsets=_declared(raster.offsets, bands, 0.0),
     )
+
+
+def _declared(values: Sequence[float], bands: tuple[int, ...], neutral: float) -> tuple[float, ...]:
+    """Return the declared scale or offset of each band; unusable values become neutral."""
+    chosen = (float(values[band - 1]) for band in bands)
+    return tuple(value if math.isfinite(value) and (value != 0 or neutral == 0) else neutral for value in chosen)
 
 
 def _check_block_sizes(path: str, raster: Any) -> None:
@@ -270,55 +320,6 @@ def _exif_orientation(raster: Any) -> int:
         return 1
     text = raster.tags().get("EXIF_Orientation") or raster.tags(ns="EXIF").get("EXIF_Orientation") or "1"
     return int(text) if text.isdigit() and 1 <= int(text) <= 8 else 1
-
-
-def _georeference(path: str, raster: Any, assume_crs: str | None) -> tuple[CRS | None, Affine, bool]:
-    crs, transform = raster.crs, raster.transform
-    has_transform = transform != Affine.identity()
-    if crs is not None and assume_crs is not None and unusable_crs(crs) is not None:
-        crs = None
-    if crs is None and not has_transform:
-        gcps, _ = raster.gcps
-        if gcps or raster.rpcs is not None:
-            what = "ground control points" if gcps else "rational polynomial coefficients (RPC)"
-            raise RasterUnsuitable(
-                path, f"is georeferenced only by {what}", "Rectify it first: gdalwarp -t_srs EPSG:32633 IN OUT"
-            )
-    if crs is None and assume_crs is not None:
-        if not has_transform:
-            raise RasterUnsuitable(
-                path,
-                f"has no transform, so --assume-crs {assume_crs} cannot apply",
-                "Georeference it (gdal_translate -a_ullr), or omit --assume-crs to compare pixel by pixel",
-            )
-        crs = parse_crs(assume_crs)
-    if crs is None or not has_transform:
-        # Coordinates in an unknown CRS are treated as pixel coordinates.
-        return None, Affine.identity(), has_transform
-    if not all(map(math.isfinite, transform[:6])) or abs(transform.determinant) < 1e-300:
-        raise RasterUnsuitable(
-            path, "has a degenerate transform that maps all pixels onto a line", "Georeference it again"
-        )
-    corners = [transform @ corner for corner in ((0, 0), (raster.width, 0), (0, raster.height), raster.shape[::-1])]
-    if not all(abs(number) < MAX_COORDINATE for corner in corners for number in corner):
-        raise RasterUnsuitable(
-            path,
-            f"has coordinates outside the Earth ({transform.c:.6g}, {transform.f:.6g})",
-            "Georeference it again",
-        )
-    return crs, transform, True
-
-
-def parse_crs(text: str) -> CRS:
-    """Parse ``EPSG:32633``, WKT or a PROJ string.
-
-    Raises:
-        UsageError: PROJ does not recognise it.
-    """
-    try:
-        return CRS.from_user_input(text)
-    except CRSError:
-        raise UsageError(f"unknown CRS {text!r}; write it as EPSG:32633") from None
 
 
 def _alpha_bands(raster: Any) -> list[int]:
