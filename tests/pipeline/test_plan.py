@@ -141,7 +141,7 @@ def test_a_single_missing_crs_names_the_file(tmp_path):
     before, _ = pair(tmp_path)
     (tmp_path / "x").mkdir()
     _, after = pair(tmp_path / "x", crs=None)
-    with pytest.raises(RasterUnsuitable, match=r"x/after\.tif: no CRS"):
+    with pytest.raises(RasterUnsuitable, match=r"x/after\.tif: no transform"):
         make_plan(before, after)
 
 

@@ -27,9 +27,11 @@ from rasterio.windows import Window as RasterioWindow
 
 from wasnow.data.encodings import NOT_GREY, LabelEncoding
 from wasnow.errors import RasterUnreadable, RasterUnsuitable
+from wasnow.raster.gaps import find_gaps
 from wasnow.raster.gdal import CACHE_BYTES, open_raster
 from wasnow.raster.nodata import nodata_is_also_a_color
 from wasnow.raster.png import check_png
+from wasnow.raster.radiometry import Conversion
 from wasnow.raster.tiff import check_tiff
 from wasnow.raster.tiles import Window
 
@@ -177,13 +179,15 @@ def read_picture(
         at = _window(window)
         values = _read(raster, path, bands, at)
         valid = _validity(raster, path, bands, values, at)
+        physical = Conversion(*(tuple(each[band - 1] for band in bands) for each in (raster.scales, raster.offsets)))
         if raster.colorinterp[bands[0] - 1] == ColorInterp.palette:
             table = _palette(raster, bands[0])
             return np.ascontiguousarray(table[values[0]][..., :3]), valid
     if rendering.stretch is not None:
         low, high = rendering.stretch
         with np.errstate(invalid="ignore"):
-            scaled = np.nan_to_num((values.astype(np.float32) - low) * (255 / (high - low)), posinf=255, neginf=0)
+            # Low and high are in physical units: after the declared scale and offset of the file.
+            scaled = np.nan_to_num((physical.apply(values) - low) * (255 / (high - low)), posinf=255, neginf=0)
         values = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
     if len(bands) == 1:
         return np.repeat(values[0][..., None], 3, axis=2), valid
@@ -269,6 +273,7 @@ def _validity(
 ) -> NDArray[np.bool_] | None:
     """``(H, W)`` from alpha, mask file or nodata, by the rules of `wasnow.raster.reader`; None where all are valid."""
     flags = raster.mask_flag_enums[bands[0] - 1]
+    palette = raster.colorinterp[bands[0] - 1] == ColorInterp.palette
     valid: NDArray[np.bool_] = np.ones(values.shape[1:], np.bool_)
     if MaskFlags.nodata in flags:
         nodata = tuple(raster.nodatavals[band - 1] for band in bands)
@@ -282,4 +287,13 @@ def _validity(
             raise RasterUnreadable(path, f"has a damaged mask: {error}", _COPY_AGAIN) from None
     if values.dtype.kind == "f":
         valid &= np.isfinite(values).all(axis=0)
+    if values.shape[1:] == (raster.height, raster.width) and MaskFlags.alpha not in flags and not palette:
+        # Collars are recognised in whole images only: in a window, a dark object can touch the edge.
+        declared = tuple(raster.nodatavals[band - 1] for band in bands)
+        lossy = raster.driver in ("JPEG", "WEBP") or "JPEG" in str(
+            raster.get_tag_item("COMPRESSION", "IMAGE_STRUCTURE")
+        )
+        whole = Window(0, 0, raster.height, raster.width)
+        for gap in find_gaps(values, declared, valid, lossy=lossy):
+            valid &= ~gap.mask(values, whole, values.shape[1:])
     return None if valid.all() else valid
