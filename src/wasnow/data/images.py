@@ -179,7 +179,8 @@ def read_picture(
         at = _window(window)
         values = _read(raster, path, bands, at)
         valid = _validity(raster, path, bands, values, at)
-        physical = Conversion(*(tuple(each[band - 1] for band in bands) for each in (raster.scales, raster.offsets)))
+        scales, offsets = (tuple(each[band - 1] for band in bands) for each in (raster.scales, raster.offsets))
+        physical = Conversion(scales, offsets)
         if raster.colorinterp[bands[0] - 1] == ColorInterp.palette:
             table = _palette(raster, bands[0])
             return np.ascontiguousarray(table[values[0]][..., :3]), valid

@@ -62,7 +62,7 @@ class Gap:
         region = cells.reshape(self.shape).astype(np.bool_)
         rows = np.minimum(window.row + np.arange(raw.shape[1]) * every, stored[0] - 1) * self.shape[0] // stored[0]
         cols = np.minimum(window.col + np.arange(raw.shape[2]) * every, stored[1] - 1) * self.shape[1] // stored[1]
-        return missing & region[np.ix_(rows, cols)]
+        return np.logical_and(missing, region[np.ix_(rows, cols)])
 
 
 def find_gaps(
@@ -98,7 +98,7 @@ def find_gaps(
                 continue
             if not lossy and not _is_isolated(values, matches & region, rest & ~region, value):
                 continue
-            cells = ndimage.binary_dilation(region, np.ones((3, 3)))
+            cells = ndimage.binary_dilation(region, np.ones((3, 3), np.bool_))
             packed = np.packbits(cells).tobytes()
             edge = LOSSY_EDGE if lossy and dtype == np.uint8 else tolerance
             found.append(Gap(value, edge, float(region.mean()), values.shape[1:], packed))
