@@ -62,7 +62,7 @@ class Gap:
         region = cells.reshape(self.shape).astype(np.bool_)
         rows = np.minimum(window.row + np.arange(raw.shape[1]) * every, stored[0] - 1) * self.shape[0] // stored[0]
         cols = np.minimum(window.col + np.arange(raw.shape[2]) * every, stored[1] - 1) * self.shape[1] // stored[1]
-        return np.logical_and(missing, region[np.ix_(rows, cols)])
+        return np.asarray(missing & region[np.ix_(rows, cols)], np.bool_)
 
 
 def find_gaps(
