@@ -13,7 +13,8 @@ from making import Toy
 from wasnow import detect
 from wasnow.errors import InputError, OutputError
 from wasnow.output.verify import verify
-from wasnow.review.polygons import Conflict, ReviewedPolygons, geometry_blob, geometry_of
+from wasnow.review.geopackage import geometry_blob, geometry_of
+from wasnow.review.polygons import Conflict, ReviewedPolygons
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from shapely.geometry.base import BaseGeometry
 from wasnow.errors import InputError, OutputError
 from wasnow.output.layout import GEOPACKAGE, REVIEW_JOURNAL
 from wasnow.output.vector.files import LAYER, REVIEWED_AT
+from wasnow.review.geopackage import SPATIAL_FUNCTIONS, bounds_of, geometry_blob, geometry_of
 from wasnow.storage.atomic import append_line, output_errors
 
 STATUSES = ("open", "accepted", "rejected", "unsure")
@@ -254,7 +254,7 @@ class ReviewedPolygons:
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=5, isolation_level=None)) as base:
                 base.execute("PRAGMA synchronous = FULL")
-                for name, function in _SPATIAL_FUNCTIONS.items():
+                for name, function in SPATIAL_FUNCTIONS.items():
                     base.create_function(name, 1, function, deterministic=True)
                 yield base
         except sqlite3.OperationalError as error:
@@ -327,26 +327,6 @@ class ReviewedPolygons:
 # --------------------------------------------------------------------------------------------------------- helpers
 
 
-def geometry_of(blob: bytes) -> BaseGeometry:
-    """Return the geometry of a GeoPackage blob (OGC 12-128r19, 2.1.3)."""
-    return shapely.from_wkb(blob[8 + _ENVELOPE_BYTES[blob[3] >> 1 & 7] :])
-
-
-def geometry_blob(geometry: BaseGeometry, srs: int) -> bytes:
-    """Return a geometry as a GeoPackage blob with its envelope.
-
-    Args:
-        geometry: a polygon or multipolygon.
-        srs: ``srs_id`` of the layer.
-    """
-    min_x, min_y, max_x, max_y = geometry.bounds
-    head = struct.pack("<2sBBi4d", b"GP", 0, 0b00000011, srs, min_x, max_x, min_y, max_y)
-    return head + bytes(shapely.to_wkb(geometry, byte_order=1))
-
-
-_ENVELOPE_BYTES = (0, 32, 48, 48, 64, 0, 0, 0)
-
-
 def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
@@ -364,20 +344,12 @@ def _polygon(row: Sequence[Any]) -> Polygon:
         p_change=float(p_change or 0.0),
         area_m2=area,
         n_px=int(pixels or 0),
-        bounds=_bounds(blob),
+        bounds=bounds_of(blob),
         status=status or "open",
         reason=reason,
         reviewer=reviewer,
         reviewed_at=at,
     )
-
-
-def _bounds(blob: bytes) -> tuple[float, float, float, float]:
-    if blob[3] >> 1 & 7:
-        min_x, max_x, min_y, max_y = struct.unpack_from("<4d" if blob[3] & 1 else ">4d", blob, 8)
-        return min_x, min_y, max_x, max_y
-    bounds: tuple[float, float, float, float] = geometry_of(blob).bounds
-    return bounds
 
 
 def _polygonal(geometry: BaseGeometry) -> BaseGeometry:
@@ -421,20 +393,3 @@ def _srs(base: sqlite3.Connection) -> int:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _corner(place: int) -> Any:
-    def value(blob: bytes | None) -> float | None:
-        return None if blob is None else _bounds(blob)[place]
-
-    return value
-
-
-_SPATIAL_FUNCTIONS = {
-    "ST_IsEmpty": lambda blob: None if blob is None else int(bool(blob[3] >> 4 & 1)),
-    "ST_MinX": _corner(0),
-    "ST_MinY": _corner(1),
-    "ST_MaxX": _corner(2),
-    "ST_MaxY": _corner(3),
-}
-"""Functions that the triggers of the spatial index call; GDAL and QGIS bring their own."""
