@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rasterio.io import MemoryFile
 
 from wasnow.review.plane import TILE, Plane
+from wasnow.review.polygons import ReviewedPolygons
 from wasnow.review.project import ReviewProject
 
 
@@ -60,6 +61,19 @@ def test_images_that_were_moved_can_be_named_and_are_found_beside_the_result(pla
     missing = ReviewProject(place / "out", before=tmp_path / "nowhere.tif")
     assert missing.images["before"] is None
     assert "nowhere.tif" in missing.problems["before"]
+
+
+def test_the_list_follows_own_decisions_and_edits_of_others(place):
+    project = ReviewProject(place / "out")
+    first, second = project.rows()[:2]
+    project.decide(first.fid, reviewer="Ann", status="accepted")
+    assert project.progress()["counts"]["accepted"] == 1
+    ReviewedPolygons(place / "out").decide(second.fid, reviewer="Ben", status="rejected")
+    assert project.progress()["counts"]["rejected"] == 1
+    project.decide(second.fid, reviewer="Ann", status="accepted")
+    assert {row.fid: row.status for row in project.rows()} == {
+        row.fid: row.status for row in ReviewedPolygons(place / "out").all()
+    }
 
 
 def test_outlines_return_to_the_crs_of_the_result(place):

@@ -93,6 +93,15 @@ class ReviewProject:
             self._rows, self._version = self.polygons.all(), version
         return self._rows
 
+    def decide(self, fid: int, **decision: Any) -> Polygon:
+        """Save one decision; see `ReviewedPolygons.decide`. The list is kept without reading the whole file again."""
+        current = self.polygons.version() == self._version
+        row = self.polygons.decide(fid, **decision)
+        place = next((place for place, each in enumerate(self._rows) if each.fid == fid), None)
+        if current and place is not None:
+            self._rows[place], self._version = row, self.polygons.version()
+        return row
+
     def selected(
         self,
         *,

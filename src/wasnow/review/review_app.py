@@ -99,7 +99,7 @@ def review_app(project: ReviewProject, token: str, port: int) -> FastAPI:
     @app.post("/api/decide")
     def decide(given: Decision) -> dict[str, Any]:
         _check_words(project, given.before, given.after)
-        row = project.polygons.decide(
+        row = project.decide(
             given.fid,
             reviewer=_named(given.reviewer),
             status=given.status,
