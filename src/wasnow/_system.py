@@ -8,6 +8,9 @@
     workers    `initialise_worker` does both in a worker process, leaves Ctrl-C to the parent process, and ends the
                worker when its parent ends.
     memory     `peak_memory_bytes` where the system reports it.
+    output     `tolerate_unencodable_output` prints "?" for characters that the encoding of a terminal or pipe lacks.
+    data       `ignore_foreign_data_paths` unsets PROJ_LIB, PROJ_DATA and GDAL_DATA of other programs: their databases
+               have other versions than the GDAL of rasterio's wheel, which brings its own.
 
 The first two are optimisations: with another C library (musl, macOS, Windows) they do nothing. Environment variables
 that the user has set are respected.
@@ -16,6 +19,7 @@ that the user has set are respected.
 from __future__ import annotations
 
 import ctypes
+import io
 import multiprocessing
 import os
 import signal
@@ -24,6 +28,15 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+_DATA_PATHS = (
+    ("PROJ_LIB", "proj_data", "proj.db"),
+    ("PROJ_DATA", "proj_data", "proj.db"),
+    ("GDAL_DATA", "gdal_data", "gdalvrt.xsd"),
+)
+"""Variables, the folder of rasterio's wheel with the same data, and a file in it."""
 
 # glibc's malloc.h
 _TRIM_THRESHOLD = -1
@@ -132,6 +145,32 @@ def peak_memory_bytes() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+
+
+def tolerate_unencodable_output() -> None:
+    """Print "?" instead of failing for characters that the encoding of stdout or stderr lacks (cp1252, gbk, ascii)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+
+
+def ignore_foreign_data_paths() -> tuple[str, ...]:
+    """Unset variables that point GDAL or PROJ to data of another installation; returns their names.
+
+    Only effective before PROJ is first used. Without data inside the rasterio package (conda, system packages) the
+    variables are left as they are, because that rasterio needs them.
+    """
+    spec = find_spec("rasterio")
+    if spec is None or spec.origin is None:
+        return ()
+    package = Path(spec.origin).parent
+    ignored = []
+    for name, folder, needed in _DATA_PATHS:
+        own = package / folder
+        if name in os.environ and (own / needed).is_file() and Path(os.environ[name]).resolve() != own.resolve():
+            del os.environ[name]
+            ignored.append(name)
+    return tuple(ignored)
 
 
 @cache

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import typer
 
-from wasnow._system import passive_thread_waiting
 from wasnow.cli import (
     areas,
     benchmark,
@@ -39,7 +38,7 @@ from wasnow.cli import (
     verify,
     weights,
 )
-from wasnow.cli.console import print_version
+from wasnow.cli.console import prepare_process, print_version
 
 app = typer.Typer(
     name="wasnow",
@@ -83,5 +82,5 @@ app.command("priors", epilog=priors.EXAMPLES)(priors.priors)
 
 def main() -> None:
     """Run the ``wasnow`` command."""
-    passive_thread_waiting()
+    prepare_process()
     app()

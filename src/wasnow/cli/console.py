@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
+from wasnow._system import ignore_foreign_data_paths, passive_thread_waiting, tolerate_unencodable_output
 from wasnow.errors import EXIT_BUG, EXIT_INTERRUPTED, InvalidOption, WasnowError
 
 if TYPE_CHECKING:
@@ -87,6 +88,14 @@ def _message(error: WasnowError) -> str:
     return str(error)
 
 
+def prepare_process() -> None:
+    """Set up the process of a command, before heavy packages are imported."""
+    tolerate_unencodable_output()
+    passive_thread_waiting()
+    if ignored := ignore_foreign_data_paths():
+        warn(f"ignoring data of another GDAL or PROJ installation, set in the environment by {' and '.join(ignored)}")
+
+
 def fail(message: str) -> None:
     """Print an error in one line on standard error."""
     typer.secho("wasnow: ", fg=typer.colors.RED, bold=True, nl=False, err=True)
@@ -101,7 +110,9 @@ def warn(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on standard output."""
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    # Other encodings than UTF-8 lack characters, and JSON can escape all of them.
+    escape = "utf" not in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=escape))
 
 
 @contextmanager

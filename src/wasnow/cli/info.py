@@ -136,8 +136,20 @@ def _plan_facts(plan: Plan) -> tuple[dict[str, Any], list[str]]:
         facts["classes"] = ", ".join(plan.vocabulary.words)
         if plan.other_words:
             facts["classes"] += f" ({', '.join(plan.other_words)})"
-    facts["tiles"] = f"{plan.tiling.n_tiles} of {plan.tiling.tile} px, margin {plan.tiling.margin}"
+    facts["tiles"] = f"{plan.tiling.n_tiles:,} of {plan.tiling.tile} px, margin {plan.tiling.margin}"
+    facts["cost"] = _cost(plan)
     return facts, list(plan.warnings)
+
+
+def _cost(plan: Plan) -> str:
+    from wasnow.cli.console import duration
+    from wasnow.pipeline.cost import cost_of
+
+    cost = cost_of(plan, timed=True)
+    parts = [f"{cost.pixels:,} px", f"{cost.disk_bytes / 1e6:,.1f} MB of free disk space"]
+    if cost.seconds is not None:
+        parts.append(f"about {duration(cost.seconds)} for the model with this process")
+    return ", ".join(parts)
 
 
 def _sample_facts(plan: Plan) -> tuple[dict[str, Any], list[str]]:

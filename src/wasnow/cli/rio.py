@@ -26,8 +26,10 @@ def detect_command(
 
     import typer
 
-    from wasnow.cli.console import verb
+    from wasnow.cli.console import prepare_process, verb
     from wasnow.cli.detect import run_detect
+
+    prepare_process()
 
     @verb
     def detect() -> None:

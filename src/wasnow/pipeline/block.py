@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from wasnow.models.contract import ChangeModel, infer
 from wasnow.output.layout import CONFIDENCE_MISSING, CONFIDENCE_SCALE
+from wasnow.pipeline.memory import MemoryLimit
 from wasnow.raster.blend import Blender, halo, scale_matrix, scaled_range
 from wasnow.raster.pair import PairWindow, Reason
 from wasnow.raster.radiometry import Stretch
@@ -83,6 +85,7 @@ class InferenceSettings:
         blend: weighted blending of overlapping tiles instead of centre crop.
         batch: tiles per call of the model.
         bf16: let the model multiply in bfloat16 where torch considers that safe.
+        symmetric: average the predictions of both orders of the dates.
     """
 
     vocabulary: Vocabulary
@@ -93,6 +96,7 @@ class InferenceSettings:
     blend: bool = False
     batch: int = 1
     bf16: bool = False
+    symmetric: bool = False
     class_thresholds: tuple[float, ...] = ()
     change_temperature: float = 1.0
     class_temperature: float = 1.0
@@ -138,6 +142,7 @@ def predict_block(
     block: Block,
     pixels: PairWindow,
     priors: Masks | None = None,
+    limit: MemoryLimit | None = None,
 ) -> BlockPrediction:
     """Predict one block.
 
@@ -148,13 +153,15 @@ def predict_block(
         block: its tiles.
         pixels: both dates over ``block.read``, clipped to the working grid.
         priors: ``(2, W, h, w)`` prior masks over the same window; None for a model that takes none.
+        limit: the memory limit found by earlier blocks; None for a new one.
     """
+    limit = limit or memory_limit(model)
     window = settings.result_window(block.core)
     channels = 5 if len(settings.vocabulary) else 1
     best = np.zeros((channels, window.height, window.width), np.float32)
     reason = _reasons(settings, block, pixels, window)
     if block.core.size and window.size and pixels.valid[block.core.within(pixels.window)].any():
-        tiles = _tile_probabilities(model, scaling, settings, block, pixels, priors)
+        tiles = _tile_probabilities(model, scaling, settings, block, pixels, priors, limit)
         if settings.blend:
             area = _grown(block.core, halo(settings.factor)).clip(*settings.working_shape)
             blender: Blender | None = None
@@ -185,6 +192,7 @@ def _tile_probabilities(
     block: Block,
     pixels: PairWindow,
     priors: Masks | None,
+    limit: MemoryLimit,
 ) -> Iterator[tuple[Tile, Array]]:
     """Probabilities ``(1 + 2K, h, w)`` over the read window of each tile; tiles without a valid pixel are skipped."""
     before, after = scaling.arrays(pixels)
@@ -204,19 +212,54 @@ def _tile_probabilities(
         batch = tiles[start : start + settings.batch]
         windows = [tile.read.within(block.read) for tile in batch]
         masks = None if priors is None else np.stack([priors[:, :, rows, cols] for rows, cols in windows]) > 0
-        with torch.inference_mode(), _precision(settings.bf16):
-            logits = infer(
-                model,
-                torch.from_numpy(np.stack([before[:, rows, cols] for rows, cols in windows])),
-                torch.from_numpy(np.stack([after[:, rows, cols] for rows, cols in windows])),
-                torch.from_numpy(np.stack([valid[None, rows, cols] for rows, cols in windows])),
-                None if masks is None else torch.from_numpy(masks),
-            )
-        with torch.inference_mode():
-            parts = [torch.sigmoid(logits.change.float() / settings.change_temperature)]
-            parts += [(each.float() / settings.class_temperature).softmax(dim=1) for each in logits.land_cover or ()]
-            probabilities = torch.cat(parts, dim=1).cpu().numpy()
+        inputs = [
+            torch.from_numpy(np.stack([before[:, rows, cols] for rows, cols in windows])),
+            torch.from_numpy(np.stack([after[:, rows, cols] for rows, cols in windows])),
+            torch.from_numpy(np.stack([valid[None, rows, cols] for rows, cols in windows])),
+        ]
+        if masks is not None:
+            inputs.append(torch.from_numpy(masks))
+        probabilities = limit.run(partial(_probabilities, model, settings), *inputs).numpy()
         yield from zip(batch, probabilities, strict=True)
+
+
+def _probabilities(
+    model: ChangeModel,
+    settings: InferenceSettings,
+    before: torch.Tensor,
+    after: torch.Tensor,
+    valid: torch.Tensor,
+    masks: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """``(B, 1 + 2K, h, w)`` probabilities of change and of the classes of both dates, on the CPU."""
+    found = _one_order(model, settings, before, after, valid, masks)
+    if not settings.symmetric:
+        return found
+    back = _one_order(model, settings, after, before, valid, None if masks is None else masks.flip(1))
+    classes = (back.shape[1] - 1) // 2
+    after_classes, before_classes = back[:, 1 : 1 + classes], back[:, 1 + classes :]
+    return (found + torch.cat([back[:, :1], before_classes, after_classes], dim=1)) / 2
+
+
+def _one_order(
+    model: ChangeModel,
+    settings: InferenceSettings,
+    before: torch.Tensor,
+    after: torch.Tensor,
+    valid: torch.Tensor,
+    masks: torch.Tensor | None,
+) -> torch.Tensor:
+    with torch.inference_mode(), _precision(settings.bf16):
+        logits = infer(model, before, after, valid, masks)
+    with torch.inference_mode():
+        parts = [torch.sigmoid(logits.change.float() / settings.change_temperature)]
+        parts += [(each.float() / settings.class_temperature).softmax(dim=1) for each in logits.land_cover or ()]
+        return torch.cat(parts, dim=1).cpu()
+
+
+def memory_limit(model: ChangeModel) -> MemoryLimit:
+    """Return a memory limit for the tiles of a model."""
+    return MemoryLimit(model.card.name, model.card.margin, model.card.stride)
 
 
 @contextmanager

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import re
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import wasnow
+from wasnow.errors import RasterUnreadable
 from wasnow.output.record import FileSum
+from wasnow.pipeline.options import Options
 from wasnow.pipeline.plan import Plan
 from wasnow.pipeline.progress import Progress
 from wasnow.storage.checksums import checked_sha256
+from wasnow.storage.hashing import file_sha256
 
 NOT_IDENTITY = (
     "device",
@@ -56,6 +63,66 @@ def input_sums(plan: Plan, progress: Progress) -> InputSums:
         sums.append(tuple(of_source))
     progress("checksums", total, total)
     return sums[0], sums[1]
+
+
+def input_states(plan: Plan) -> dict[str, tuple[int, int, int]]:
+    """Return size, time of change and inode of every local input file, to find files that change during the run."""
+    states = {}
+    for source in (plan.pair.before.source, plan.pair.after.source):
+        for name in source.files:
+            with suppress(OSError):
+                status = Path(name).stat()
+                states[name] = (status.st_size, status.st_mtime_ns, status.st_ino)
+    return states
+
+
+def check_inputs_unchanged(plan: Plan, states: Mapping[str, tuple[int, int, int]], inputs: InputSums) -> None:
+    """Check that no input changed while it was read; files with another time but the same content are accepted.
+
+    Args:
+        plan: of the run.
+        states: from `input_states`, before the first byte was read.
+        inputs: from `input_sums`.
+
+    Raises:
+        RasterUnreadable: a file changed; the results would mix two versions of it.
+    """
+    digests = {
+        name: each.sha256
+        for source, sums in zip((plan.pair.before.source, plan.pair.after.source), inputs, strict=True)
+        for name, each in zip(source.files, sums, strict=True)
+    }
+    after = input_states(plan)
+    for name, state in states.items():
+        if after.get(name) == state:
+            continue
+        path = Path(name)
+        if not path.is_file() or file_sha256(path) != digests[name]:
+            raise RasterUnreadable(
+                name, "changed during the run, so its results would mix two versions", "Run again with --overwrite"
+            )
+
+
+def same_run(found: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
+    """Whether two identities differ in the version of wasnow only.
+
+    Args:
+        found: as an earlier version may have written it: options that it did not have count as their defaults.
+        wanted: from `identity`.
+    """
+    if found is None or not isinstance(found.get("option"), dict):
+        return False
+    defaults = {name: value for name, value in Options().model_dump().items() if name not in NOT_IDENTITY}
+    defaults |= {"class_thresholds": {}, "keep_features": False}
+    return _without_version(found, defaults) == _without_version(json.loads(json.dumps(wanted)), defaults)
+
+
+def _without_version(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    values = {name: value for name, value in found.items() if name != "wasnow"}
+    values["option"] = json.loads(json.dumps({**defaults, **values["option"]}))
+    if isinstance(values.get("model"), str):
+        values["model"] = re.sub(r" of wasnow \S+$", "", values["model"])
+    return values
 
 
 def identity(plan: Plan, inputs: InputSums, priors: dict[str, Any] | None) -> dict[str, Any]:

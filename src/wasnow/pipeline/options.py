@@ -147,6 +147,11 @@ class Options(BaseModel):
     blend: Annotated[bool, Plain, Shown(RUN, "yes or no")] = Field(
         False, description="Blend overlapping tiles with weights instead of cropping them."
     )
+    symmetric: Annotated[bool, Plain, Shown(MODEL, "yes or no")] = Field(
+        False,
+        description="Average the predictions of both orders of the dates: swapped dates give the swapped map. Takes "
+        "twice the time.",
+    )
     batch: Annotated[Annotated[int, Field(ge=1)], Plain, Shown(RUN, "a whole number from 1")] = Field(
         1, description="Tiles per call of the model."
     )
@@ -264,6 +269,7 @@ class OptionValues(TypedDict, total=False):
     tile: int | None
     margin: int | None
     blend: bool
+    symmetric: bool
     batch: int
     min_area: float
     connectivity: Literal[4, 8]

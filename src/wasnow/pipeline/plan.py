@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from wasnow.errors import InvalidOption, VocabularyError, did_you_mean
@@ -21,19 +20,17 @@ from wasnow.models.loading import OPENVINO, ModelReference
 from wasnow.output.record import CalibrationRecord
 from wasnow.pipeline.acceleration import require_openvino
 from wasnow.pipeline.bands import choose_bands
+from wasnow.pipeline.grids import target_grid, working_grid
 from wasnow.pipeline.options import Options
 from wasnow.priors.manifest import DATES
 from wasnow.priors.store import WITHOUT, Priors, open_priors
-from wasnow.raster.align import check_overlap, finest
+from wasnow.raster.align import check_overlap
 from wasnow.raster.examine import examine
 from wasnow.raster.grid import Grid
 from wasnow.raster.pair import Pair
-from wasnow.raster.source import RasterSource, probe
+from wasnow.raster.source import probe
 from wasnow.raster.tiles import Tiling
 from wasnow.vocabulary import Vocabulary
-
-SAME_GSD = 0.05
-"""Relative difference up to which the working resolution equals the target grid: resampling would only blur."""
 
 INTERPOLATION_MARGIN = 8
 """Smallest default margin where predictions are resampled: interpolation needs pixels beyond each core."""
@@ -137,6 +134,8 @@ def make_plan(
     )
     sources, examined = examine(*sources, options.nodata_values)
     warnings += examined
+    if sources[0].path == sources[1].path or _same_file(sources[0].path, sources[1].path):
+        warnings.append(f"before and after are the same file, {sources[0].path}: no change can be found")
     loaded = loading.load(model, device=options.device) if isinstance(model, str | os.PathLike) else model
     # These belong to the weights; a network bound to other words need not carry them along.
     weights, own = loaded.card.weights, loaded.card.classes
@@ -153,11 +152,11 @@ def make_plan(
     class_thresholds = _class_thresholds(card, dict(options.class_thresholds))
     chosen, band_warnings = choose_bands(*sources, options.bands, card)
     warnings += band_warnings
-    target = _target_grid(options.align, *chosen, options.allow_indirect)
+    target = target_grid(options.align, *chosen, options.allow_indirect)
     if options.align not in ("before", "after", "finest"):
         for source in chosen:
             check_overlap(target, source.grid, (options.align, source.path))
-    working, scale_warnings = _working_grid(target, card, options.gsd)
+    working, scale_warnings = working_grid(target, card, options.gsd)
     warnings += scale_warnings
     result = working if options.grid == "working" else target
     dates = (options.date_before or chosen[0].date, options.date_after or chosen[1].date)
@@ -188,6 +187,13 @@ def make_plan(
         learned_priors=weights.learned_priors if wanted else None,
         reference=reference,
     )
+
+
+def _same_file(before: str, after: str) -> bool:
+    try:
+        return os.path.samefile(before, after)  # noqa: PTH121 - one of them may be a URL
+    except OSError:
+        return False
 
 
 def _tiling(working: Grid, card: ModelCard, options: Options, *, resampled: bool) -> Tiling:
@@ -226,6 +232,8 @@ def _check_model_options(model: ChangeModel | SceneModel, options: Options) -> N
         raise InvalidOption(
             f"{card.name} is not a network and always computes in full precision: leave {{precision}} out"
         )
+    if options.symmetric and isinstance(model, SceneModel):
+        raise InvalidOption(f"{card.name} fits both dates together and is symmetric already: leave {{symmetric}} out")
     if options.device == OPENVINO:
         if isinstance(model, SceneModel):
             raise InvalidOption(f"{card.name} is not a network, and OpenVINO runs networks: leave {{device}} out")
@@ -290,73 +298,3 @@ def _class_thresholds(card: ModelCard, wanted: Mapping[str, float]) -> tuple[tup
             raise VocabularyError(f"--threshold names the class {name!r} twice; give each class one threshold")
         found[name] = value
     return tuple((word, found[word]) for word in card.classes if word in found)
-
-
-def _target_grid(align: str, before: RasterSource, after: RasterSource, allow_indirect: bool) -> Grid:
-    if align == "before":
-        return before.grid
-    if align == "after":
-        return after.grid
-    if align == "finest":
-        return finest(before.grid, after.grid)
-    if not Path(align).exists():
-        raise InvalidOption(f"{{align}} must be before, after, finest or a raster file; {align!r} does not exist")
-    return probe(align, allow_indirect=allow_indirect).grid
-
-
-def _working_grid(target: Grid, card: ModelCard, gsd: float | None) -> tuple[Grid, list[str]]:
-    """The grid on which the model runs, and warnings about its scale.
-
-    Images finer than the range that a model was trained for are reduced to the fine end of that range, unless the user
-    sets the working resolution: objects much larger than those of the training data are not recognised.
-    """
-    warnings = []
-    here = target.gsd_m
-    wanted = card.gsd_m if gsd is None else gsd
-    if here is None:
-        # Without a CRS, gsd is the size of the pixels, and the model's resolution is the working resolution.
-        here, wanted = gsd, card.gsd_m
-    trained = card.gsd_range_m
-    if here is None and (card.gsd_m is not None or trained is not None):
-        at = f"{card.gsd_m:g}" if trained is None else f"{trained[0]:g} to {trained[1]:g}"
-        warnings.append(
-            f"{card.name} works at {at} m per pixel, and the pixel size of these images is unknown: "
-            "they are used without resampling; pass their pixel size with --gsd"
-        )
-    if wanted is None and here is not None and trained is not None and here < trained[0] / (1 + SAME_GSD):
-        wanted = trained[0]
-        alternative = f"; --gsd {here:.3g} keeps the full resolution" if target.gsd_m is not None else ""
-        warnings.append(
-            f"{card.name} runs on this pair at {wanted:g} m per pixel, the finest resolution that it was trained for, "
-            f"not at {here:.3g} m{alternative}"
-        )
-    factor = wanted / here if wanted is not None and here is not None else 1.0
-    if abs(factor - 1) <= SAME_GSD:
-        factor = 1.0
-    working_gsd = here * factor if here is not None else None
-    if trained is not None and working_gsd is not None and here is not None:
-        low, high = trained
-        native = max(working_gsd, here)
-        if not low / (1 + SAME_GSD) <= native <= high * (1 + SAME_GSD):
-            advice = "compare imagery this coarse with --model irmad" if native > high else "leave --gsd out"
-            warnings.append(
-                f"{card.name} was evaluated at {low:g} to {high:g} m per pixel and runs here at {native:.3g} m: "
-                f"expect lower accuracy, or {advice}"
-            )
-    return target.scaled(_snapped(factor, target, card.stride)), warnings
-
-
-def _snapped(factor: float, target: Grid, stride: int) -> float:
-    """A similar factor at which the longer side is a whole number of pixels, a multiple of the stride if possible.
-
-    Pixel sizes on the ellipsoid are never round: 512 px of 0.2 m are 256.5 of 0.4 m, and the half pixel would be padded
-    to a whole stride. The relative difference from the wanted working resolution is at most `SAME_GSD`.
-    """
-    if factor == 1:
-        return factor
-    length = max(target.shape)
-    for step in (stride, 1):
-        pixels = round(length / factor / step) * step
-        if pixels and abs(length / pixels / factor - 1) <= SAME_GSD:
-            return length / pixels
-    return factor

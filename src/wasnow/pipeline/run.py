@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from wasnow._system import retained_heap
 from wasnow.errors import Interrupted, OutputError
@@ -23,13 +24,23 @@ from wasnow.output.change_map import ChangeMap
 from wasnow.output.facts import OutlineOptions, RunFacts
 from wasnow.output.folder import finished_record, remove_results
 from wasnow.output.layout import CHANGE
-from wasnow.output.record import ModelRecord, PriorsRecord
+from wasnow.output.record import ModelRecord, PriorsRecord, RunRecord
 from wasnow.output.writer import write_results
 from wasnow.pipeline import priors as run_priors
 from wasnow.pipeline.backends import Executor, executor_for
 from wasnow.pipeline.block import InferenceSettings
+from wasnow.pipeline.cost import check_free_space, check_path_length
 from wasnow.pipeline.feature_cache import FeatureStore, model_identity
-from wasnow.pipeline.identity import InputSums, environment, identity, input_sums, model_fingerprint
+from wasnow.pipeline.identity import (
+    InputSums,
+    check_inputs_unchanged,
+    environment,
+    identity,
+    input_states,
+    input_sums,
+    model_fingerprint,
+    same_run,
+)
 from wasnow.pipeline.plan import Plan
 from wasnow.pipeline.priors import MaskSource, mask_source, mask_warnings, prior_masks
 from wasnow.pipeline.progress import Progress, Timings, no_progress
@@ -59,11 +70,21 @@ def run(
     """
     progress = progress or no_progress
     timings = Timings()
+    check_path_length(output)
     source = mask_source(plan)
     started = datetime.now(UTC)
+    states = input_states(plan)
+    start = time.perf_counter()
+    origin = source.origin if source is not None else None
+    known: InputSums | None = None
+    # Before the lock, so that a finished folder on a read-only disk can be used.
+    if not overwrite and (finished := finished_record(output)) is not None:
+        known = input_sums(plan, progress)
+        if _is_finished(output, finished, identity(plan, known, origin)):
+            return ChangeMap(output, finished, reused=True)
+    check_free_space(plan, output)
     with workspace(output) as space, retained_heap():
-        start = time.perf_counter()
-        inputs = input_sums(plan, progress)
+        inputs = known if known is not None else input_sums(plan, progress)
         if plan.priors is not None:
             for date, files in zip(DATES, inputs, strict=True):
                 plan.priors.check(date, files[0].sha256)
@@ -73,9 +94,11 @@ def run(
             remove_results(output)
         elif space.plan is None and (output / CHANGE).exists():
             raise OutputError(f"{output} contains a {CHANGE} of no run in this folder; choose another folder")
-        resumed = space.begin(identity(plan, inputs, source.origin if source is not None else None))
-        if resumed and (finished := finished_record(output)) is not None and finished.status == "complete":
+        wanted = identity(plan, inputs, origin)
+        # Again under the lock: another process may have finished the run meanwhile.
+        if (finished := finished_record(output)) is not None and _is_finished(output, finished, wanted):
             return ChangeMap(output, finished, reused=True)
+        resumed = space.begin(wanted)
         space.expect(len(plan.tiling))
         space.prepare()
         space.forget_failed()
@@ -93,8 +116,10 @@ def run(
                 priors = prior_masks(plan, space, source, progress, timings)
                 with plan.pair.open() as reader:
                     surveyed = survey_pair(plan, space, reader, progress, timings)
-                _compute_blocks(space, executor, _run_spec(plan, surveyed, priors, store), store, progress, timings)
-            facts = _run_facts(plan, surveyed, source, store, executor, inputs, started, command)
+                spec = _run_spec(plan, surveyed, priors, store)
+                notes = _compute_blocks(space, executor, spec, store, progress, timings)
+            check_inputs_unchanged(plan, states, inputs)
+            facts = _run_facts(plan, surveyed, source, store, executor, inputs, started, command, notes)
             record = write_results(facts, space, progress, timings.seconds)
         except KeyboardInterrupt:
             raise Interrupted(
@@ -104,6 +129,17 @@ def run(
         if record.status == "complete":
             space.drop_blocks()
         return ChangeMap(output, record)
+
+
+def _is_finished(output: Path, record: RunRecord, wanted: dict[str, Any]) -> bool:
+    """Whether a folder contains the finished results of this run, made by any version of wasnow.
+
+    Flagged blocks of a partial result are tried again, but only by the version that made it.
+    """
+    found = Workspace(output).plan
+    if not same_run(found, wanted):
+        return False
+    return record.status == "complete" or found is None or found.get("wasnow") != wanted["wasnow"]
 
 
 def _feature_store(plan: Plan) -> FeatureStore | None:
@@ -122,6 +158,7 @@ def _run_spec(plan: Plan, surveyed: SurveyResult, priors: Priors | None, store: 
         blend=options.blend,
         batch=options.batch,
         bf16=options.precision == "bf16",
+        symmetric=options.symmetric,
         class_thresholds=tuple(of_class.get(word, 0.0) for word in plan.vocabulary.words) if of_class else (),
         change_temperature=calibration.change_temperature if calibration else 1.0,
         class_temperature=calibration.class_temperature if calibration else 1.0,
@@ -154,8 +191,13 @@ def _compute_blocks(
     store: FeatureStore | None,
     progress: Progress,
     timings: Timings,
-) -> None:
-    """Compute every block that the journal does not have yet; only this process writes the journal."""
+) -> tuple[str, ...]:
+    """Compute every block that the journal does not have yet; only this process writes the journal.
+
+    Returns:
+        Warnings of the workers, each once.
+    """
+    notes: dict[str, None] = {}
     total = len(spec.tiling)
     progress("detect", len(space.done), total)
     # A list, made before the first result: a block that crashed its workers must not be computed again in this run.
@@ -163,6 +205,7 @@ def _compute_blocks(
     with closing(executor.results(spec, missing)) as results:
         for result in results:
             timings.add(result.seconds)
+            notes.update(dict.fromkeys(result.notes))
             if store is not None:
                 for reason, count in result.not_cached.items():
                     store.not_cached[reason] = store.not_cached.get(reason, 0) + count
@@ -170,6 +213,7 @@ def _compute_blocks(
             space.add(result.record, result.arrays)
             timings.add_since("journal", start)
             progress("detect", len(space.done), total)
+    return tuple(notes)
 
 
 def _run_facts(
@@ -181,6 +225,7 @@ def _run_facts(
     inputs: InputSums,
     started: datetime,
     command: Sequence[str] | None,
+    notes: tuple[str, ...],
 ) -> RunFacts:
     cache_warning = store.warning() if store is not None else None
     options, display = plan.options, plan.card.scaling == "display"
@@ -210,6 +255,7 @@ def _run_facts(
             *mask_warnings(plan, source),
             *([cache_warning] if cache_warning else []),
             *executor.warnings,
+            *notes,
         ),
         started=started,
         command=tuple(command) if command is not None else (),

@@ -27,7 +27,14 @@ from wasnow.errors import UsageError, WasnowError, WorkersLost
 from wasnow.models.contract import ChangeModel
 from wasnow.models.loading import ModelReference, resolve_device
 from wasnow.pipeline.acceleration import Precision, accelerated
-from wasnow.pipeline.block import BlockPrediction, InferenceSettings, InputScaling, Masks, predict_block
+from wasnow.pipeline.block import (
+    BlockPrediction,
+    InferenceSettings,
+    InputScaling,
+    Masks,
+    memory_limit,
+    predict_block,
+)
 from wasnow.pipeline.feature_cache import CachedFeatureModel, FeatureStore
 from wasnow.priors.store import Priors
 from wasnow.raster.gdal import gdal_settings
@@ -171,12 +178,14 @@ class BlockResult:
         arrays: by name; empty where no pixel was processed.
         seconds: by phase.
         not_cached: number of tiles whose features were not cached, by reason.
+        notes: sentences for the record of the run.
     """
 
     record: BlockRecord
     arrays: Arrays
     seconds: Mapping[str, float] = field(default_factory=dict)
     not_cached: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -228,6 +237,7 @@ class Worker:
         if (cache := spec.features) is not None:
             store = FeatureStore(cache.folder, cache.limit_bytes, writers=cache.writers)
             self._cached = CachedFeatureModel(self._model, store, cache.identity)
+        self._limit = memory_limit(self._model)
         self._local = threading.local()
         self._readers: list[PairReader] = []
         self._free = threading.BoundedSemaphore(concurrency)
@@ -265,7 +275,13 @@ class Worker:
             before = (cached.reused, cached.encoded, dict(cached.store.not_cached)) if cached else (0, 0, {})
             start = time.perf_counter()
             prediction = predict_block(
-                cached or self._model, spec.scaling, spec.settings, pixels.block, pixels.window, pixels.masks
+                cached or self._model,
+                spec.scaling,
+                spec.settings,
+                pixels.block,
+                pixels.window,
+                pixels.masks,
+                self._limit,
             )
             seconds = time.perf_counter() - start
             after = (cached.reused, cached.encoded, dict(cached.store.not_cached)) if cached else (0, 0, {})
@@ -273,7 +289,8 @@ class Worker:
         record, arrays = _record_and_arrays(pixels, prediction, seconds, tiles)
         not_cached = {reason: count - before[2].get(reason, 0) for reason, count in after[2].items()}
         timings = {"read": pixels.seconds, "waiting for pixels": waited, "model": seconds}
-        return BlockResult(record, arrays, timings, {reason: count for reason, count in not_cached.items() if count})
+        not_cached = {reason: count for reason, count in not_cached.items() if count}
+        return BlockResult(record, arrays, timings, not_cached, self._limit.notes)
 
     def close(self) -> None:
         """Close all files; no thread may be reading."""

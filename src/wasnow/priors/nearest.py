@@ -6,6 +6,7 @@ Outside the raster, and where its own mask is invalid, the result is 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ from wasnow.raster.align import Placement
 from wasnow.raster.grid import Grid
 from wasnow.raster.tiles import Window
 
-_ANY_PROJECTED = CRS.from_epsg(3857)
+
+@cache
+def _any_projected() -> CRS:
+    """Not a constant: PROJ must not be used at import."""
+    return CRS.from_epsg(3857)
+
+
 """GDAL needs a CRS for pixel coordinates; any projected one works if both sides use the same."""
 
 
@@ -78,9 +85,9 @@ def read_nearest(raster: Any, path: Path, bands: Sequence[int], grid: Grid, wind
             values,
             result,
             src_transform=source.transform,
-            src_crs=source.crs or _ANY_PROJECTED,
+            src_crs=source.crs or _any_projected(),
             dst_transform=target.transform,
-            dst_crs=target.crs or _ANY_PROJECTED,
+            dst_crs=target.crs or _any_projected(),
             resampling=Resampling.nearest,
             num_threads=1,
         )

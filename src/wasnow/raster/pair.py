@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
+from functools import cache, cached_property
 from types import TracebackType
 
 import numpy as np
@@ -257,7 +257,7 @@ def read_placed(reader: RasterReader, placement: Placement, window: Window) -> N
     source, target = placement.source.crop(need), placement.target.crop(window)
     if not source.georeferenced:
         # GDAL needs a CRS; any projected one serves for pixel coordinates, the same on both sides.
-        source, target = (Grid(_ANY_PROJECTED, grid.transform, grid.width, grid.height) for grid in (source, target))
+        source, target = (Grid(_any_projected(), grid.transform, grid.width, grid.height) for grid in (source, target))
     try:
         for turn in _longitude_turns(placement):
             part = np.full(shape, np.nan, np.float32)
@@ -296,4 +296,7 @@ def _longitude_turns(placement: Placement) -> tuple[float, ...]:
     return (0.0,) if np.abs(longitudes).max() <= 180 + 1e-6 else (0.0, -360.0, 360.0)
 
 
-_ANY_PROJECTED = rasterio.crs.CRS.from_epsg(3857)
+@cache
+def _any_projected() -> rasterio.crs.CRS:
+    """Not a constant: PROJ must not be used at import."""
+    return rasterio.crs.CRS.from_epsg(3857)
