@@ -23,7 +23,7 @@ from wasnow.models.registry import MODELS
 from wasnow.output.change_map import ChangeMap
 from wasnow.output.facts import OutlineOptions, RunFacts
 from wasnow.output.folder import finished_record, remove_results
-from wasnow.output.layout import CHANGE
+from wasnow.output.layout import CHANGE, RECORD_NAME
 from wasnow.output.record import ModelRecord, PriorsRecord, RunRecord
 from wasnow.output.writer import write_results
 from wasnow.pipeline import priors as run_priors
@@ -78,7 +78,7 @@ def run(
     origin = source.origin if source is not None else None
     known: InputSums | None = None
     # Before the lock, so that a finished folder on a read-only disk can be used.
-    if not overwrite and (finished := finished_record(output)) is not None:
+    if not overwrite and (output / RECORD_NAME).is_file() and (finished := finished_record(output)) is not None:
         known = input_sums(plan, progress)
         if _is_finished(output, finished, identity(plan, known, origin)):
             return ChangeMap(output, finished, reused=True)
