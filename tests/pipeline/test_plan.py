@@ -63,8 +63,19 @@ def test_colours_are_found_in_any_band_order(tmp_path):
         write_raster(tmp_path / name, textured(0, 20, 20, 4).astype(np.uint16))
     with rasterio.open(tmp_path / "after.tif", "r+") as raster:
         raster.colorinterp = [ColorInterp.undefined, ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    with pytest.raises(BandsUnclear, match=r"before\.tif has 4 bands .* --bands 3,2,1"):
+        make_plan(tmp_path / "before.tif", tmp_path / "after.tif", model=Toy())
+    with rasterio.open(tmp_path / "before.tif", "r+") as raster:
+        raster.descriptions = ("B2", "B3", "B4", "B8")
     plan = make_plan(tmp_path / "before.tif", tmp_path / "after.tif", model=Toy())
     assert plan.pair.after.source.bands == (4, 3, 2)
+    assert plan.pair.before.source.bands == (3, 2, 1)
+
+
+def test_three_bands_without_colours_are_taken_as_red_green_blue_with_a_warning(tmp_path):
+    for name in ("before.tif", "after.tif"):
+        write_raster(tmp_path / name, textured(0, 20, 20, 3).astype(np.uint16))
+    plan = make_plan(tmp_path / "before.tif", tmp_path / "after.tif", model=Toy())
     assert plan.pair.before.source.bands == (1, 2, 3)
     assert any("does not declare its colours" in w and "before.tif" in w for w in plan.warnings)
 

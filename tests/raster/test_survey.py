@@ -93,3 +93,25 @@ def test_the_stretch_of_a_constant_band_is_finite():
 def test_an_invalid_stretch_is_rejected(text):
     with pytest.raises(UsageError):
         Stretch.declared(text, 3)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(60, 0), (0, -75), (45, 90)])
+def test_a_shift_beyond_the_range_of_single_windows_is_found(tmp_path, rows, cols):
+    scene = textured(3, 900, 900, 3)
+    before = scene[:, 150:750, 150:750]
+    after = scene[:, 150 - rows : 750 - rows, 150 - cols : 750 - cols] * 1.1
+    paths = [write_raster(tmp_path / f"{i}.tif", v.astype(np.float32)) for i, v in enumerate((before, after))]
+    first, second = map(probe, paths)
+    with Pair.of(first, second, first.grid).open() as reader:
+        found = survey(reader).shift
+    assert found is not None
+    assert found.rows_px == pytest.approx(rows, abs=0.5)
+    assert found.cols_px == pytest.approx(cols, abs=0.5)
+
+
+def test_no_large_shift_is_invented_between_unrelated_images(tmp_path):
+    paths = [write_raster(tmp_path / f"{i}.tif", textured(20 + i, 600, 600, 3)) for i in range(2)]
+    first, second = map(probe, paths)
+    with Pair.of(first, second, first.grid).open() as reader:
+        found = survey(reader).shift
+    assert found is None or found.length_px < 32

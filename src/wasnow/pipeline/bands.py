@@ -6,6 +6,7 @@ import re
 
 from wasnow.errors import BandsUnclear
 from wasnow.models.contract import ModelCard
+from wasnow.raster.band_names import rgb_positions
 from wasnow.raster.source import RasterSource
 
 ANY_BANDS = "use --model irmad, which compares any bands"
@@ -96,13 +97,19 @@ def _find_rgb(source: RasterSource) -> tuple[tuple[int, ...], bool]:
     """
     if source.palette is not None:
         return source.bands, True
-    names = [name.strip().casefold() for name in source.band_names]
-    for known in (list(source.colors), names):
-        if all(color in known for color in RGB):
-            places = [known.index(color) for color in RGB]
-            return tuple(place + 1 if known is not names else source.bands[place] for place in places), True
-    if source.n_bands >= 3:
-        return source.bands[:3], False
+    # Names that a user wrote are more specific than the colour interpretation, which writers set by default.
+    named = rgb_positions(source.band_names)
+    if named is not None:
+        return tuple(source.bands[position] for position in named), True
+    if all(color in source.colors for color in RGB):
+        return tuple(source.colors.index(color) + 1 for color in RGB), True
+    if source.n_bands == 3:
+        return source.bands, False
+    if source.n_bands > 3:
+        raise BandsUnclear(
+            f"{source.path} has {source.n_bands} bands ({', '.join(source.band_names[:4])}...) and does not declare "
+            "which are red, green, blue; name them in this order, such as --bands 3,2,1"
+        )
     if source.n_bands == 1:
         return source.bands * 3, True
     raise BandsUnclear(f"{source.path} has {source.n_bands} bands and declares no colours; name three with --bands")

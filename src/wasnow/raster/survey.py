@@ -26,6 +26,8 @@ LIGHT_BUDGET_PX = 2**22
 KEPT_BYTES = 160 * 2**20
 """Most bytes of samples to keep, both dates together."""
 SHIFT_SQUARES = 25
+COARSE_SIDE = 4096
+"""Side of the middle part of a pair that is searched for large shifts, in pixels of the working grid."""
 
 Samples = NDArray[np.float32]
 
@@ -158,6 +160,8 @@ def survey(
         )
         best = [window for _, window in ranked[:SHIFT_SQUARES]]
         shift = estimate_shift((reader.read(window) for window in sorted(best)), pool)
+        if shift is None or shift.spread_px > max(2.0, shift.length_px / 5):
+            shift = _large_shift(reader, skip_unreadable) or shift
     return Survey(np.concatenate(before), np.concatenate(after), shift, read_px, valid_px)
 
 
@@ -202,11 +206,87 @@ def estimate_shift(windows: Iterable[PairWindow], pool: ThreadPoolExecutor | Non
     return Shift(float(middle[0]), float(middle[1]), spread, len(found))
 
 
+def _large_shift(reader: PairReader, skip_unreadable: bool) -> Shift | None:
+    """Return a shift beyond the range of single windows, from a coarse copy of the middle of the pair.
+
+    The shift is accepted if it aligns the edges of both dates clearly better than none, then refined at full
+    resolution.
+    """
+    height, width = reader.pair.working.shape
+    side_rows, side_cols = min(height, COARSE_SIDE), min(width, COARSE_SIDE)
+    factor = max(2, -(-max(side_rows, side_cols) // 512))
+    if min(side_rows, side_cols) // factor < 64:
+        return None
+    top, left = (height - side_rows) // 2, (width - side_cols) // 2
+    strips: list[tuple[Samples, Samples]] = []
+    for row in range(top, top + side_rows - factor + 1, factor * 64):
+        rows = min(factor * 64, (top + side_rows - row) // factor * factor)
+        window = Window(row, left, rows, side_cols // factor * factor)
+        pair_window = reader.read_around_damage(window)[0] if skip_unreadable else reader.read(window)
+        strips.append((_reduced(pair_window.before, factor), _reduced(pair_window.after, factor)))
+    before, after = (_edges(_grey(np.concatenate(dates)[None])) for dates in zip(*strips, strict=True))
+    offset = _phase_offset(before, after)
+    if offset is None or np.abs(offset).max() > min(before.shape) / 3:
+        return None
+    rows, cols = (-round(each) for each in offset)
+    aligned, plain = _correlation(before, after, rows, cols), _correlation(before, after, 0, 0)
+    if aligned < 0.3 or aligned < plain + 0.15:
+        return None
+    shift = Shift(-offset[0] * factor, -offset[1] * factor, factor / 2, 1)
+    return _refined(reader, shift, skip_unreadable)
+
+
+def _refined(reader: PairReader, shift: Shift, skip_unreadable: bool) -> Shift:
+    """Measure the rest of a large shift on windows of full resolution, moved by it."""
+    rows, cols = round(shift.rows_px), round(shift.cols_px)
+    frame = Window(0, 0, *reader.pair.working.shape)
+    moved = []
+    for window in sample_windows(*reader.pair.working.shape, SHIFT_SQUARES * SQUARE**2):
+        there = Window(window.row + rows, window.col + cols, window.height, window.width)
+        if there.intersect(frame) != there or min(window.height, window.width) < 64:
+            continue
+        read = (lambda each: reader.read_around_damage(each)[0]) if skip_unreadable else reader.read
+        first, second = read(window), read(there)
+        moved.append(PairWindow(window, first.before, second.after, np.maximum(first.reason, second.reason)))
+    rest = estimate_shift(moved)
+    if rest is None or rest.length_px > 2 * shift.spread_px + 2:
+        return shift
+    return Shift(rows + rest.rows_px, cols + rest.cols_px, rest.spread_px, rest.windows)
+
+
+def _reduced(values: Samples, factor: int) -> Samples:
+    """Return ``(h / factor, w / factor)`` means over bands and cells; NaN without data."""
+    bands, height, width = values.shape
+    cells = values.reshape(bands, height // factor, factor, width // factor, factor)
+    known = np.isfinite(cells)
+    count = known.sum(axis=(0, 2, 4))
+    total = np.where(known, cells, 0).sum(axis=(0, 2, 4), dtype=np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def _correlation(before: Samples, after: Samples, rows: int, cols: int) -> float:
+    """Return the correlation of two images over their overlap, with after displaced by (rows, cols)."""
+    height, width = before.shape
+    first = before[max(0, -rows) : height - max(0, rows), max(0, -cols) : width - max(0, cols)]
+    second = after[max(0, rows) : height - max(0, -rows), max(0, cols) : width - max(0, -cols)]
+    if first.std() == 0 or second.std() == 0:
+        return 0.0
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
+
+
 def _displacement(window: PairWindow) -> tuple[float, float] | None:
     """Return (rows, cols) by which after is displaced in one window; None without texture or with a distant peak."""
+    before, after = _edges(_grey(window.before)), _edges(_grey(window.after))
+    offset = _phase_offset(before, after)
+    if offset is None or max(map(abs, offset)) > min(before.shape) / 8:
+        return None
+    return -offset[0], -offset[1]
+
+
+def _phase_offset(before: Samples, after: Samples) -> tuple[float, float] | None:
+    """Return the (rows, cols) that register after to before, by phase correlation; None for constant images."""
     from skimage.registration import phase_cross_correlation
 
-    before, after = _edges(_grey(window.before)), _edges(_grey(window.after))
     if before.std() == 0 or after.std() == 0:
         return None
     taper = np.outer(np.hanning(before.shape[0]), np.hanning(before.shape[1]))
@@ -214,6 +294,4 @@ def _displacement(window: PairWindow) -> tuple[float, float] | None:
     offset, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
         before, after, upsample_factor=20, normalization=None
     )
-    if np.abs(offset).max() > min(before.shape) / 8:
-        return None
-    return -float(offset[0]), -float(offset[1])
+    return float(offset[0]), float(offset[1])
