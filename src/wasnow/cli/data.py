@@ -35,6 +35,11 @@ CHECK_EXAMPLES = (
     "Prints 'ready', or lists all faults and exits with code 3."
 )
 PREVIEW_EXAMPLES = "[bold]Example[/bold]\n\n  wasnow data preview SECOND/ -o second.html"
+REVIEW_EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
+    "  wasnow data from-review out/ -o dataset/\n\n"
+    "  wasnow data from-review out/ -o dataset/ --outside-unchanged   # nothing was missed outside the polygons"
+)
 PAIRS_EXAMPLES = (
     "[bold]Examples[/bold]\n\n"
     "  wasnow data pairs landcover/ -o pairs/ --count 2000 --size 512\n\n"
@@ -152,6 +157,26 @@ def pairs(
         typer.echo(f"wrote {output}: {counts} pairs of {', '.join(folder.vocabulary.words)}")
         if held is not None:
             typer.echo(f"val is generated from {', '.join(held.groups)} only")
+
+
+@app.command("from-review", epilog=REVIEW_EXAMPLES)
+@verb
+def from_review(
+    result: Annotated[Path, typer.Argument(help="Reviewed result folder.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Dataset folder; new or empty.")],
+    size: Annotated[int, typer.Option(min=32, help="Side of a crop in pixels.")] = 256,
+    outside_unchanged: Annotated[
+        bool, typer.Option("--outside-unchanged", help="Label pixels outside all polygons as unchanged.")
+    ] = False,
+    quiet: bool = QUIET,
+    debug: bool = DEBUG,
+) -> None:
+    """Make training data of the polygons that were accepted or rejected in a review."""
+    from wasnow.review.dataset import export_review
+
+    crops = export_review(result, output, size=size, outside_unchanged=outside_unchanged)
+    if not quiet:
+        typer.echo(f"{crops} crops in {output}; train on them with wasnow train RECIPE --data {output}")
 
 
 def _check_masks(folder: Path, encoding: str | None, *, as_json: bool, quiet: bool) -> None:

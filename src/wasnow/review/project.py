@@ -210,6 +210,10 @@ class ReviewProject:
         """Return a geometry of the result's CRS in page coordinates."""
         return shapely.transform(shape, lambda points: self.plane.lnglat(self._pixels(points)))
 
+    def to_pixels(self, shape: BaseGeometry) -> BaseGeometry:
+        """Return a geometry of the result's CRS in pixel coordinates (col, row)."""
+        return shapely.transform(shape, self._pixels)
+
     def from_page(self, shape: BaseGeometry) -> BaseGeometry:
         """Return a geometry of the page in the result's CRS."""
         t = self.grid.transform
