@@ -132,3 +132,49 @@ def test_a_missing_file_is_reported_with_the_expected_path(tmp_path: Path) -> No
     describe(tmp_path, HEAD)
     with pytest.raises(DatasetError, match=r"expected rest/y/q_2\.png"):
         open_dataset(tmp_path)
+
+
+def test_each_date_may_have_its_own_stretch(tmp_path: Path) -> None:
+    for role, value in (("a", 500), ("b", 1500)):
+        save(tmp_path / f"{role}1.tif", np.full((SIDE, SIDE, 3), value, np.uint16))
+    describe(
+        tmp_path,
+        "before: 'a{name}.tif'\nafter: 'b{name}.tif'\nstretch: {before: [0, 1000], after: [1000, 2000]}\n",
+    )  # fmt: skip
+    sample = open_dataset(tmp_path).splits["all"][0]
+    np.testing.assert_array_equal(sample.before, sample.after)
+    assert sample.before[0, 0, 0] == 128
+    described = "before: 'a{name}.tif'\nafter: 'b{name}.tif'\nstretch: {before: [0, 1000], after: [9, 3]}\n"
+    with pytest.raises(DatasetError, match="must be ascending"):
+        open_dataset(describe(tmp_path, described))
+
+
+def named_bands(path: Path, **values: int) -> None:
+    from making import write_raster
+
+    write_raster(path, np.stack([np.full((SIDE, SIDE), value, np.uint8) for value in values.values()]))
+    import rasterio
+
+    with rasterio.open(path, "r+") as raster:
+        raster.descriptions = tuple(values)
+
+
+@pytest.mark.parametrize("described", ["", "bands: [B4, B3, B2]\n", "bands: [3, 2, 1]\n"])
+def test_bands_are_found_by_name(tmp_path: Path, described: str) -> None:
+    for name in ("a1.tif", "b1.tif"):
+        named_bands(tmp_path / name, SR_B2=20, SR_B3=30, SR_B4=40, SR_B5=50)
+    text = "before: 'a{name}.tif'\nafter: 'b{name}.tif'\n" + described
+    sample = open_dataset(describe(tmp_path, text)).splits["all"][0]
+    assert sample.before[0, 0].tolist() == [40, 30, 20]
+
+
+def test_an_unclear_order_of_bands_is_rejected_with_advice(tmp_path: Path) -> None:
+    from wasnow.errors import RasterUnsuitable
+
+    for name in ("a1.tif", "b1.tif"):
+        named_bands(tmp_path / name, blue=20, green=30, nir=40, swir=50)
+    text = "before: 'a{name}.tif'\nafter: 'b{name}.tif'\n"
+    with pytest.raises(RasterUnsuitable, match=r"bands named blue, green, nir, swir.*Set the bands"):
+        open_dataset(describe(tmp_path, text)).splits["all"][0]
+    with pytest.raises(RasterUnsuitable, match="has no band 'red'"):
+        open_dataset(describe(tmp_path, text + "bands: [red, green, blue]\n")).splits["all"][0]

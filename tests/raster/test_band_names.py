@@ -2,7 +2,7 @@
 
 import pytest
 
-from wasnow.raster.band_names import rgb_positions
+from wasnow.raster.band_names import band_named, names_contradict_rgb, rgb_positions
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,24 @@ def test_colours_are_found_by_name(names, positions):
 )
 def test_ambiguous_names_are_not_guessed(names):
     assert rgb_positions(names) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong"),
+    [
+        (("blue", "green", "nir"), True),
+        (("nir", "red", "green"), True),
+        (("red", "green", "swir1"), False),
+        (("Band 1", "Band 2", "Band 3"), False),
+        ((None, None, None), False),
+    ],
+)
+def test_names_can_show_that_the_first_three_bands_are_not_rgb(names, wrong):
+    assert names_contradict_rgb(names) == wrong
+
+
+@pytest.mark.parametrize(
+    ("wanted", "band"), [("B4", 3), ("b04", 3), ("SR_B4", 3), ("B2", 1), ("B12", 4), ("B1", None), ("nir", None)]
+)
+def test_a_band_is_found_by_its_number_with_or_without_the_prefix_of_a_product(wanted, band):
+    assert band_named(("SR_B2", "SR_B3", "SR_B4", "SR_B12"), wanted) == band

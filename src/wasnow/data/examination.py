@@ -122,9 +122,9 @@ def _examine(entry: Entry, coding: Coding, root: Path) -> _Result:
     result = _Result()
     with reading():
         shapes: dict[Path, tuple[int, int]] = {}
-        for path in (entry.before, entry.after):
+        for path, rendering in ((entry.before, coding.rendering), (entry.after, coding.rendering.of_after)):
             try:
-                picture, _ = read_picture(path, coding.rendering, entry.window)
+                picture, _ = read_picture(path, rendering, entry.window)
                 shapes[path] = (picture.shape[0], picture.shape[1])
                 result.prints.append(ImagePrint.of(relative_name(path, root), picture))
             except InputError as error:

@@ -27,6 +27,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from wasnow.data.encodings import NOT_GREY, LabelEncoding
 from wasnow.errors import RasterUnreadable, RasterUnsuitable
+from wasnow.raster.band_names import band_named, names_contradict_rgb, rgb_positions
 from wasnow.raster.gaps import find_gaps
 from wasnow.raster.gdal import CACHE_BYTES, open_raster
 from wasnow.raster.nodata import nodata_is_also_a_color
@@ -43,13 +44,21 @@ class Rendering:
     """How the images of a dataset become 8-bit RGB.
 
     Attributes:
-        bands: the bands shown as red, green and blue, counted from 1. None uses the file's colour interpretation, else
-            bands 1, 2, 3.
-        stretch: the two values that become black and white; None for 8-bit images, which are used as they are.
+        bands: the bands shown as red, green and blue, by number from 1 or by name. None uses the file's colour
+            interpretation, else the band names, else bands 1, 2, 3.
+        stretch: the two values that become black and white, after the declared scale and offset of the file; None for
+            8-bit images, which are used as they are.
+        stretch_after: the same for the second date; None for that of the first.
     """
 
-    bands: tuple[int, int, int] | None = None
+    bands: tuple[int | str, int | str, int | str] | None = None
     stretch: tuple[float, float] | None = None
+    stretch_after: tuple[float, float] | None = None
+
+    @property
+    def of_after(self) -> Rendering:
+        """How the images of the second date are rendered."""
+        return self if self.stretch_after is None else Rendering(self.bands, self.stretch_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,16 +250,37 @@ def _window(window: Window | None) -> RasterioWindow | None:
 def _rgb_bands(raster: Any, path: Path, rendering: Rendering) -> list[int]:
     if np.dtype(raster.dtypes[0]).kind == "c":
         raise RasterUnsuitable(path, f"holds complex values ({raster.dtypes[0]})", "Give amplitude or intensity")
+    names = tuple(raster.descriptions)
     if rendering.bands is not None:
-        if max(rendering.bands) > raster.count:
-            raise RasterUnsuitable(path, f"has {raster.count} bands, but bands: {list(rendering.bands)} is set")
-        return list(rendering.bands)
+        return [_band(raster, path, band, names) for band in rendering.bands]
+    # Names first: GDAL declares the first three bands of 8-bit GeoTIFFs as red, green and blue, whatever they are.
+    if (positions := rgb_positions([name or "" for name in names])) is not None:
+        return [position + 1 for position in positions]
     where = {color: band for band, color in enumerate(raster.colorinterp, 1)}
-    named = [where.get(color) for color in (ColorInterp.red, ColorInterp.green, ColorInterp.blue)]
-    if all(named):
-        return [band for band in named if band]
-    shown = [band for band, color in enumerate(raster.colorinterp, 1) if color != ColorInterp.alpha]
-    return shown[:3] if len(shown) >= 3 else shown[:1]
+    declared = [where.get(color) for color in (ColorInterp.red, ColorInterp.green, ColorInterp.blue)]
+    bands = [band for band in declared if band]
+    if len(bands) < 3:
+        bands = [band for band, color in enumerate(raster.colorinterp, 1) if color != ColorInterp.alpha]
+        bands = bands[:3] if len(bands) >= 3 else bands[:1]
+    if len(bands) == 3 and names_contradict_rgb(names, bands):
+        listed = ", ".join(str(name) for name in names[:6])
+        raise RasterUnsuitable(
+            path,
+            f"has bands named {listed}, and it is unclear which are red, green and blue",
+            "Set the bands in a dataset.yaml, such as bands: [4, 3, 2] or bands: [B4, B3, B2]",
+        )
+    return bands
+
+
+def _band(raster: Any, path: Path, band: int | str, names: tuple[str | None, ...]) -> int:
+    """Return the number of a band that is given by number or name."""
+    number = band if isinstance(band, int) else band_named(names, band)
+    if number is None:
+        known = ", ".join(name for name in names if name) or "none has a name"
+        raise RasterUnsuitable(path, f"has no band {band!r} ({known})", "Set bands: by number in the dataset.yaml")
+    if number > raster.count:
+        raise RasterUnsuitable(path, f"has {raster.count} bands, but band {number} is set in bands:")
+    return number
 
 
 def _read(raster: Any, path: Path, bands: list[int], at: RasterioWindow | None) -> NDArray[Any]:

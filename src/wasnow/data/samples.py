@@ -163,7 +163,7 @@ class FileSamples:
         entry = self.entries[index]
         with reading():
             before, before_valid = read_picture(entry.before, self.coding.rendering, entry.window)
-            after, after_valid = read_picture(entry.after, self.coding.rendering, entry.window)
+            after, after_valid = read_picture(entry.after, self.coding.rendering.of_after, entry.window)
             if before.shape != after.shape:
                 raise InputError(
                     f"{entry.before} has {_size(before.shape)} px, {entry.after} {_size(after.shape)}. "
@@ -198,7 +198,10 @@ class FileSamples:
         digest = hashlib.sha256()
         coding = self.coding
         facts = [coding.vocabulary.words, *_encoding_facts(coding.classes), *_encoding_facts(coding.change)]
-        digest.update(repr([*facts, coding.rendering.bands, coding.rendering.stretch]).encode())
+        facts += [coding.rendering.bands, coding.rendering.stretch]
+        if coding.rendering.stretch_after is not None:
+            facts.append(coding.rendering.stretch_after)
+        digest.update(repr(facts).encode())
         sums: dict[Path, bytes] = {}
         for entry in self.entries:
             digest.update(repr((entry.name, entry.window)).encode())

@@ -6,6 +6,7 @@
 
 A pixel belongs to the polygon that contains its centre. Where polygons overlap, the later one in the file wins. A
 polygon with an empty class is changed, without a class label at that date. Pixel coordinates (xBD's JSON) need no CRS.
+Polygons without a CRS, such as a shapefile without its .prj, are in the CRS of the image if their coordinates fit it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ VECTOR_SUFFIXES = frozenset({".geojson", ".gpkg", ".shp", ".fgb", ".parquet", ".
 _FROM_COLUMNS = ("from", "before", "class_before", "from_class", "before_class")
 _TO_COLUMNS = ("to", "after", "class_after", "to_class", "after_class")
 _LAYERS = ("changes",)
+_POLYGONIZE = "Convert them to polygons first, such as with a buffer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,7 @@ def _read_polygons(path: Path, columns: Columns | None, mtime_ns: int) -> Polygo
         return xbd
     check_vector(path)
     try:
-        layers = [str(row[0]) for row in pyogrio.list_layers(path)]
-        layer = next((name for name in _LAYERS if name in layers), layers[0] if layers else None)
-        meta, _, shapes, fields = pyogrio.raw.read(path, layer=layer)
+        meta, _, shapes, fields = pyogrio.raw.read(path, layer=polygon_layer(path))
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as polygons: {' '.join(str(error).split())}") from None
     table = dict(zip(meta["fields"], fields, strict=True))
@@ -114,6 +114,7 @@ def _read_polygons(path: Path, columns: Columns | None, mtime_ns: int) -> Polygo
         raise InputError(f"{path}: has no column {absent[0]!r}; its columns are {', '.join(table) or 'none'}")
     geometry = geometries(path, shapes)
     there = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
+    check_polygons(path, geometry[there])
 
     def words(name: str | None) -> tuple[str | None, ...]:
         if name is None:
@@ -123,6 +124,44 @@ def _read_polygons(path: Path, columns: Columns | None, mtime_ns: int) -> Polygo
     return Polygons(
         geometry[there], words(columns.before), words(columns.after), meta["crs"], columns.after is not None
     )
+
+
+def polygon_layer(path: Path) -> str:
+    """Return the layer of polygons of a file: the one named ``changes``, else the only one.
+
+    Raises:
+        InputError: no polygons, or several layers of them.
+        DataSourceError, OSError, ValueError: the file cannot be read.
+    """
+    layers = {str(name): str(kind) for name, kind in pyogrio.list_layers(path) if kind is not None}
+    if not layers:
+        raise InputError(f"{path}: has no layer with geometries. Give a file of polygons")
+    named = next((name for name in _LAYERS if name in layers), None)
+    areas = [name for name, kind in layers.items() if not any(word in kind for word in ("Line", "Point", "Curve"))]
+    areas += [name for name, kind in layers.items() if "CurvePolygon" in kind]
+    if named is not None and named in areas:
+        return named
+    if not areas:
+        raise InputError(f"{path}: holds {', '.join(dict.fromkeys(layers.values()))}, not polygons. {_POLYGONIZE}")
+    if len(areas) > 1:
+        raise InputError(
+            f"{path}: has several layers of polygons ({', '.join(areas)}). Keep one of them, or name it {_LAYERS[0]}"
+        )
+    return areas[0]
+
+
+def check_polygons(path: Path, geometry: NDArray[Any]) -> None:
+    """Reject lines and points, which would be rasterized as if they were areas.
+
+    Raises:
+        InputError: some geometries are not polygons.
+    """
+    kinds = shapely.get_type_id(geometry)
+    others = sorted(
+        {shapely.GeometryType(int(kind)).name.lower() for kind in np.unique(kinds) if kind not in (3, 6, -1)}
+    )
+    if others:
+        raise InputError(f"{path}: holds geometries of type {', '.join(others)}, not only polygons. {_POLYGONIZE}")
 
 
 def burn(
@@ -174,14 +213,17 @@ def burn(
 
 def _on_grid(polygons: Polygons, head: Header) -> list[Any]:
     """Return the shapes in pixel coordinates: x is columns, y is rows."""
-    if polygons.crs is None or head.crs is None or not head.georeferenced:
+    if head.crs is None or not head.georeferenced:
         if polygons.crs is not None and not _looks_like_pixels(polygons, head):
             raise InputError("the polygons have a CRS and the images have none. Give georeferenced images")
         return list(polygons.shapes)
+    if polygons.crs is None and (not len(polygons.shapes) or not _fit_image_crs(polygons, head)):
+        return list(polygons.shapes)
     inverse, target = ~head.transform, head.crs.to_wkt()
     try:
-        same = CRS.from_user_input(polygons.crs).equals(CRS.from_user_input(target), ignore_axis_order=True)
-        to_crs = None if same else Transformer.from_crs(polygons.crs, target, always_xy=True)
+        source = target if polygons.crs is None else polygons.crs
+        same = CRS.from_user_input(source).equals(CRS.from_user_input(target), ignore_axis_order=True)
+        to_crs = None if same else Transformer.from_crs(source, target, always_xy=True)
     except (CRSError, ProjError) as error:
         raise InputError(f"the CRS of the polygons cannot be used: {error}") from None
 
@@ -192,6 +234,33 @@ def _on_grid(polygons: Polygons, head: Header) -> list[Any]:
         return np.column_stack([inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f])
 
     return [shapely.transform(shape, move) for shape in polygons.shapes]
+
+
+def _fit_image_crs(polygons: Polygons, head: Header) -> bool:
+    """Whether coordinates without a CRS are in that of the image; False if they are pixels.
+
+    Raises:
+        InputError: they are neither.
+    """
+    left, bottom, right, top = shapely.total_bounds(polygons.shapes)
+    corners = [
+        head.transform @ corner for corner in ((0, 0), (head.width, 0), (0, head.height), (head.width, head.height))
+    ]
+    xs, ys = zip(*corners, strict=True)
+    degrees = left >= -180 and right <= 180 and bottom >= -90 and top <= 90
+    assert head.crs is not None
+    if (head.crs.is_geographic and degrees) or (
+        left < max(xs) and right > min(xs) and bottom < max(ys) and top > min(ys)
+    ):
+        return True
+    if left >= 0 and bottom >= 0 and right <= head.width and top <= head.height:
+        return False
+    if head.crs.is_geographic or degrees:
+        raise InputError(
+            "the polygons have no CRS (a shapefile needs its .prj file), and their coordinates do not fit the image. "
+            "Add the CRS"
+        )
+    return True
 
 
 def _looks_like_pixels(polygons: Polygons, head: Header) -> bool:

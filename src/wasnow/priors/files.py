@@ -30,7 +30,7 @@ from rasterio.warp import transform_bounds
 
 from wasnow.data.images import Header, check_complete
 from wasnow.data.layouts.names import date_of
-from wasnow.data.vectors import Polygons, burn, geometries, is_vector
+from wasnow.data.vectors import Polygons, burn, check_polygons, geometries, is_vector, polygon_layer
 from wasnow.errors import InputError, RasterUnsuitable, UsageError, WasnowError, did_you_mean
 from wasnow.priors.manifest import DATES
 from wasnow.priors.nearest import read_nearest
@@ -189,6 +189,7 @@ class MaskFiles:
             raise InputError(f"{path}: cannot be read as polygons: {' '.join(str(error).split())}") from None
         geometry = geometries(path, shapes)
         there = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
+        check_polygons(path, geometry[there])
         geometry = geometry[there]
         named = None if column is None else [str(value).casefold() for value in fields[0][there]]
         head = Header(grid.height, grid.width, 1, "uint8", "", grid.crs, grid.transform)
@@ -216,7 +217,7 @@ class MaskFiles:
         """
         check_vector(path)
         try:
-            layer = str(pyogrio.list_layers(path)[0][0])
+            layer = polygon_layer(path)
             info = pyogrio.read_info(path, layer=layer)
         except (DataSourceError, DataLayerError, OSError, ValueError, IndexError) as error:
             raise InputError(f"{path}: cannot be read as polygons: {' '.join(str(error).split())}") from None

@@ -182,8 +182,10 @@ def make_dataset(
         progress("finding masks", 0, len(jobs))
         for done, (split, entry) in enumerate(jobs, 1):
             with reading():
+                rendering = dataset.coding.rendering
                 images = [
-                    read_picture(path, dataset.coding.rendering, entry.window) for path in (entry.before, entry.after)
+                    read_picture(entry.before, rendering, entry.window),
+                    read_picture(entry.after, rendering.of_after, entry.window),
                 ]
             if images[0][0].shape != images[1][0].shape:
                 raise InputError(

@@ -50,3 +50,34 @@ def _by_number(names: Sequence[str]) -> list[int] | None:
     else:
         return None
     return [numbers.index(number) for number in wanted] if all(numbers.count(n) == 1 for n in wanted) else None
+
+
+def names_contradict_rgb(names: Sequence[str | None], bands: Sequence[int] = (1, 2, 3)) -> bool:
+    """Return whether names show that these bands are not red, green and blue, in this order.
+
+    Args:
+        names: one per band; None for a band without a name.
+        bands: taken for red, green and blue, counted from 1.
+    """
+    words = [set(re.split(r"[^a-z0-9]+", (names[band - 1] or "").casefold())) for band in bands]
+    others = [{*COLORS, "nir", "swir"} - {color} for color in COLORS]
+    return any(each & wrong for each, wrong in zip(words, others, strict=True))
+
+
+def band_named(names: Sequence[str | None], wanted: str) -> int | None:
+    """Return the band with a name, counted from 1; None where there is none, or several.
+
+    ``B4`` also finds ``B04`` and ``SR_B4``; ``red`` also finds ``red_median``.
+    """
+    key = _key(wanted)
+    exact = [i for i, name in enumerate(names, 1) if name and _key(name) == key]
+    loose = [
+        i
+        for i, name in enumerate(names, 1)
+        if name and (key in re.split(r"[^a-z0-9]+", name.casefold()) or _key(name).endswith(key))
+    ]
+    return next((found[0] for found in (exact, loose) if len(found) == 1), None)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"(?<![0-9])0+(?=\d)", "", re.sub(r"[^a-z0-9]", "", name.casefold()))

@@ -82,6 +82,14 @@ class PolygonColumns(BaseModel):
     after: str | None = None
 
 
+class DateStretch(BaseModel):
+    """The values shown as black and white at each date."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    before: tuple[float, float]
+    after: tuple[float, float]
+
+
 class Description(BaseModel):
     """The keys of a dataset.yaml."""
 
@@ -100,9 +108,20 @@ class Description(BaseModel):
     change_values: Values | None = Field(None, description="value or colour -> 'changed', 'unchanged' or 'no label'")
     columns: PolygonColumns | None = Field(None, description="of labels that are polygons")
     splits: dict[str, str] = Field(default_factory=dict, description="split -> list file of names")
-    bands: tuple[int, int, int] | None = Field(None, description="red, green, blue, from 1")
-    stretch: tuple[float, float] | None = Field(None, description="the numbers shown as black and white")
+    bands: tuple[int | str, int | str, int | str] | None = Field(
+        None, description="red, green, blue, by number from 1 or by name"
+    )
+    stretch: tuple[float, float] | DateStretch | None = Field(
+        None, description="the values shown as black and white; or before: and after: with such values"
+    )
     tile: int | None = Field(None, ge=16, description="side of the tiles that pictures are cut into")
+
+    @property
+    def stretches(self) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+        """The stretch of the first date, and that of the second if it differs."""
+        if isinstance(self.stretch, DateStretch):
+            return self.stretch.before, self.stretch.after
+        return self.stretch, None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Description:
@@ -117,9 +136,10 @@ class Description(BaseModel):
             raise ValueError("joint_label replaces before_label and after_label: give one or the other")
         if self.encoding is not None and self.values is not None:
             raise ValueError("encoding and values exclude each other: give one of them")
-        if self.stretch is not None and not self.stretch[0] < self.stretch[1]:
-            raise ValueError(f"stretch {list(self.stretch)} must be ascending: [black, white]")
-        if self.bands is not None and min(self.bands) < 1:
+        for stretch in self.stretches:
+            if stretch is not None and not stretch[0] < stretch[1]:
+                raise ValueError(f"stretch {list(stretch)} must be ascending: [black, white]")
+        if self.bands is not None and any(isinstance(band, int) and band < 1 for band in self.bands):
             raise ValueError(f"bands {list(self.bands)} must be counted from 1")
         return self
 
@@ -243,7 +263,7 @@ def find(path: Path) -> Layout:
         change=change,
         words=described.classes if classes is None else classes.words,
         columns=columns,
-        rendering=Rendering(described.bands, described.stretch),
+        rendering=Rendering(described.bands, *described.stretches),
         tile=described.tile,
     )
 
