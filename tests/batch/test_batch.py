@@ -108,6 +108,40 @@ def test_a_model_is_loaded_once_for_consecutive_pairs(place, monkeypatch):
     assert same.reused
 
 
+def test_unchanged_finished_pairs_are_not_opened_again(place, monkeypatch):
+    table = listed(place, THREE.replace("gone", "after").replace(",two,", ",two,30"))
+    first = detect_pairs(table, output=place / "out", model="cva")
+    with monkeypatch.context() as patch:
+        patch.setattr(api, "detect", lambda *given, **options: pytest.fail("a pair was opened"))
+        again = detect_pairs(table, output=place / "out", model="cva")
+    assert [each.reused for each in again.pairs] == [True, True, True]
+    assert [each.changed_px for each in again.pairs] == [each.changed_px for each in first.pairs]
+    assert [each.seconds for each in again.pairs] == [each.seconds for each in first.pairs]
+
+
+@pytest.mark.parametrize("change", ["input", "side file", "result", "option", "deleted"])
+def test_any_change_of_a_finished_pair_leads_to_the_full_check(place, monkeypatch, change):
+    table = listed(place, "before,after,name\nbefore.tif,after.tif,one\n")
+    detect_pairs(table, output=place / "out", model="cva")
+    options = {}
+    if change == "input":
+        write_raster(place / "after.tif", np.zeros((3, 48, 64), np.uint8), photometric="RGB")
+    elif change == "side file":
+        (place / "before.tif.aux.xml").write_text("<PAMDataset/>")
+    elif change == "result":
+        with (place / "out/one/changes.gpkg").open("ab") as file:
+            file.write(b"edited")
+    elif change == "option":
+        options = {"min_area": 7}
+    else:
+        (place / "out/one/change.tif").unlink()
+    opened = []
+    real = api.detect
+    monkeypatch.setattr(api, "detect", lambda *given, **more: opened.append(1) or real(*given, **more))
+    detect_pairs(table, output=place / "out", model="cva", **options)
+    assert opened == [1]
+
+
 def test_fail_fast_leaves_the_others_waiting(place):
     summary = detect_pairs(listed(place, THREE), output=place / "out", model=Toy(), fail_fast=True)
     assert [each.state for each in summary.pairs] == ["done", "failed", "waiting"]

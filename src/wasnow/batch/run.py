@@ -8,7 +8,8 @@
       pairs.jsonl         one line per finished or failed pair
 
 The result folder of a pair decides whether it is finished: detect returns it at once if it contains this run, and
-notices changed inputs. The journal serves the summary and holds the reasons of failures.
+notices changed inputs. The journal serves the summary, holds the reasons of failures, and the stamps of finished pairs
+(`wasnow.batch.stamp`), so that unchanged pairs are not opened again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack, cast
 
+from wasnow.batch.stamp import Stamps
 from wasnow.batch.summary import PairOutcome, PairsSummary, SummaryWriter
 from wasnow.batch.table import PairRow, read_pairs
 from wasnow.errors import DiskFull, Interrupted, OutputError, WasnowError, WorkersLost
@@ -110,6 +112,8 @@ class _ListRun:
     command: tuple[str, ...]
     progress: Progress
     _loaded: tuple[tuple[str, str], Model] | None = None
+    _stamps: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+    _stamper: Stamps = dataclasses.field(default_factory=Stamps)
 
     def run(self, fail_fast: bool, each: Callable[[PairOutcome], None]) -> PairsSummary:
         outcomes = self._from_journal()
@@ -119,11 +123,13 @@ class _ListRun:
             self._check_model()
             for place, row in enumerate(self.rows):
                 self.progress("pairs", place, len(self.rows))
-                outcome = self._one(row)
-                if outcome.reused and outcomes[place].seconds is not None:
-                    outcome = dataclasses.replace(outcome, seconds=outcomes[place].seconds)
+                outcome = self._unchanged(row, outcomes[place])
+                if outcome is None:
+                    outcome = self._one(row)
+                    if outcome.reused and outcomes[place].seconds is not None:
+                        outcome = dataclasses.replace(outcome, seconds=outcomes[place].seconds)
+                    self._note(outcome, self._stamp(row) if outcome.state == "done" else None)
                 outcomes[place] = outcome
-                self._note(outcome)
                 summaries.write(outcomes)
                 each(outcome)
                 if outcome.state == "failed" and fail_fast:
@@ -131,11 +137,28 @@ class _ListRun:
             else:
                 self.progress("pairs", len(self.rows), len(self.rows))
         except KeyboardInterrupt:
-            raise Interrupted("interrupted between two pairs; run the same command again to go on") from None
+            raise Interrupted("interrupted between two pairs; run the same command again to continue") from None
         finally:
             with suppress(OutputError):
                 summaries.write(outcomes, now=True)
         return PairsSummary(self.space.output, tuple(outcomes))
+
+    def _unchanged(self, row: PairRow, earlier: PairOutcome) -> PairOutcome | None:
+        """The earlier outcome of a finished pair whose files have not changed since; None for all others."""
+        known = self._stamps.get((row.name, row.key))
+        if self.overwrite or earlier.state != "done" or known is None or known != self._stamp(row):
+            return None
+        return dataclasses.replace(earlier, reused=True)
+
+    def _stamp(self, row: PairRow) -> str | None:
+        return self._stamper.of(
+            row.before,
+            row.after,
+            self.space.output / row.name,
+            model=row.model if row.model is not None else self.model,
+            classes=row.classes if row.classes is not None else self.classes,
+            options={**cast("dict[str, Any]", self.options), **row.options},
+        )
 
     def _one(self, row: PairRow) -> PairOutcome:
         """Detect change in one pair.
@@ -200,8 +223,12 @@ class _ListRun:
         with suppress(FileNotFoundError), (self.space.folder / JOURNAL).open("rb") as journal:
             for line in journal:
                 with suppress(ValueError, TypeError, AttributeError):
-                    entry = PairOutcome(**{k: v for k, v in json.loads(line).items() if k in fields})
+                    values = json.loads(line)
+                    entry = PairOutcome(**{k: v for k, v in values.items() if k in fields})
                     known[entry.name, entry.key] = entry
+                    self._stamps.pop((entry.name, entry.key), None)
+                    if isinstance(stamp := values.get("stamp"), str):
+                        self._stamps[entry.name, entry.key] = stamp
         outcomes = []
         for row in self.rows:
             found = known.get((row.name, row.key))
@@ -209,14 +236,14 @@ class _ListRun:
             outcomes.append(dataclasses.replace(found, row=row.row) if found and there else _waiting(row))
         return outcomes
 
-    def _note(self, outcome: PairOutcome) -> None:
-        self._append({**dataclasses.asdict(outcome), "at": time.time()})
+    def _note(self, outcome: PairOutcome, stamp: str | None) -> None:
+        self._append({**dataclasses.asdict(outcome), "stamp": stamp, "at": time.time()})
 
     def _note_traceback(self, row: PairRow, error: Exception) -> None:
         self._append({"bug": row.name, "traceback": "".join(traceback.format_exception(error))})
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        append_line(self.space.folder / JOURNAL, json.dumps(entry).encode())
+        append_line(self.space.folder / JOURNAL, json.dumps(entry).encode(), durable=False)
 
 
 def _waiting(row: PairRow) -> PairOutcome:

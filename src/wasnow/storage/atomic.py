@@ -63,14 +63,15 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True, shared: b
         temporary.write_bytes(data)
 
 
-def append_line(path: Path, line: bytes) -> None:
-    """Append a line to a journal and flush it to the disk.
+def append_line(path: Path, line: bytes, *, durable: bool = True) -> None:
+    """Append a line to a journal.
 
     A line that a killed process left incomplete stays alone on its line, so readers can skip it.
 
     Args:
         path: the journal; created if missing.
         line: without its line end.
+        durable: flush it to the disk; a journal whose loss costs only time does without.
 
     Raises:
         DiskFull, OutputError: it cannot be written.
@@ -80,7 +81,8 @@ def append_line(path: Path, line: bytes) -> None:
         separator = b"" if size == 0 or _last_byte(path, size) == b"\n" else b"\n"
         journal.write(separator + line + b"\n")
         journal.flush()
-        os.fsync(journal.fileno())
+        if durable:
+            os.fsync(journal.fileno())
 
 
 def _last_byte(path: Path, size: int) -> bytes:
