@@ -94,6 +94,9 @@ def evaluate(
     recipe = header.provenance.recipe or {}
     dataset = open_as_trained(data, recipe, encoding=encoding, tile=tile)
     name, samples = choose_split(dataset.splits, split, header)
+    source = header.provenance
+    if source.stage is not None and not (quiet or as_json):
+        typer.echo(f"{found.name}: stage {source.stage}, step {source.step}")
     if header.provenance.data_fingerprint == samples.fingerprint and name != HELD_BACK:
         warn(f"the model was trained on these pairs ({name}); the scores do not apply to other data")
     from wasnow.evaluation import evaluate as score

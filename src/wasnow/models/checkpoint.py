@@ -54,6 +54,7 @@ class Provenance(_Strict):
     trained_on: str | None = Field(default=None, description="split and number of pairs")
     selected_on: str | None = Field(default=None, description="split whose scores selected these weights")
     seed: int | None = None
+    stage: str | None = Field(default=None, description="stage of the training")
     step: int | None = None
     epoch: float | None = None
 

@@ -57,6 +57,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
         "data": source.data,
         "data fingerprint": source.data_fingerprint,
         "seed": source.seed,
+        "stage": source.stage,
         "step": source.step,
         "epoch": source.epoch,
         "written by": f"wasnow {header.wasnow}" + (f", torch {source.torch}" if source.torch else ""),

@@ -87,6 +87,11 @@ class Stage(_Strict):
     trains: tuple[str, ...] = ()
     optimizer: Optimizer | None = None
     schedule: Schedule | None = None
+    select: str | None = Field(
+        default=None,
+        description="score that selects the best weights of a stage before the last; None: binary.f1 for the losses "
+        "change and change-dice, otherwise that of the run",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Stage:
@@ -169,6 +174,9 @@ class TrainConfig(_Strict):
     workers: int = Field(default=2, ge=0, description="loader processes; results do not depend on it")
 
     stages: tuple[Stage, ...]
+    continue_from: Literal["last", "best"] = Field(
+        default="last", description="weights of a stage that the next stage starts from"
+    )
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
@@ -224,7 +232,14 @@ class TrainConfig(_Strict):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that the weights depend on, as plain JSON values. A resumed run must match them."""
-        return self.model_dump(mode="json", exclude=_NO_INFLUENCE)
+        values = self.model_dump(mode="json", exclude=_NO_INFLUENCE)
+        # Runs from before these settings existed have the same identity.
+        if self.continue_from == "last":
+            del values["continue_from"]
+        for stage in values["stages"]:
+            if stage["select"] is None:
+                del stage["select"]
+        return values
 
 
 _NO_INFLUENCE = {

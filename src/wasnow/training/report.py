@@ -213,8 +213,13 @@ class RunReport:
                 name = f"pictures/{i}-{step:08d}.png"
                 self._folder.write_bytes(name, dates_png(maps[0], maps[1], self._vocabulary))
 
-    def provenance(self, step: int) -> Provenance:
-        """Return the origin of the weights after ``step`` steps, for a checkpoint."""
+    def provenance(self, step: int, stage: str) -> Provenance:
+        """Return the origin of the weights for a checkpoint.
+
+        Args:
+            step: completed steps.
+            stage: name of the current stage.
+        """
         config = self._config
         return Provenance(
             origin=f"trained by wasnow {__version__} with the recipe {config.name}",
@@ -227,6 +232,7 @@ class RunReport:
             trained_on=self._roles.trained_on,
             selected_on=self._roles.selected_on,
             seed=config.seed,
+            stage=stage,
             step=step,
             epoch=round(step * config.batch_size / len(self._roles.train), 6),
         )

@@ -2,7 +2,8 @@
 
     runs/a/
       run.json                configuration, data and selection; a resumed run must match
-      best.safetensors        checkpoint with the best validation score
+      best.safetensors        checkpoint of the last stage with the best validation score
+      stage-1.safetensors     the same of an earlier stage
       last.safetensors        checkpoint of the last step
       states/00000120.safetensors   state after 120 steps, for a resume; the last two are kept
       features/               cached features of a frozen encoder during a stage (cache_features)
@@ -60,6 +61,11 @@ class State:
     def part(self, name: str) -> dict[str, Tensor]:
         """Return the tensors under ``name/``."""
         return {key.removeprefix(f"{name}/"): one for key, one in self.tensors.items() if key.startswith(f"{name}/")}
+
+
+def stage_name(number: int) -> str:
+    """Return the file name of the best checkpoint of a stage before the last, counted from 1."""
+    return f"stage-{number}.safetensors"
 
 
 class RunFolder:
@@ -125,6 +131,9 @@ class RunFolder:
         """Delete the files of the run in this folder and nothing else."""
         for name in (RUN_NAME, BEST, LAST, LOG_NAME, VALIDATIONS_NAME, REPORT_NAME):
             (self.path / name).unlink(missing_ok=True)
+        for path in self.path.glob("stage-*.safetensors"):
+            if path.stem.removeprefix("stage-").isdigit():
+                path.unlink()
         for inner in (self.states, self.pictures, self.features, self.path / "tensorboard"):
             shutil.rmtree(inner, ignore_errors=True)
 

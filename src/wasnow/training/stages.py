@@ -56,6 +56,31 @@ def validation_due(step: int, config: TrainConfig, size: int) -> bool:
     return step * config.batch_size // every > (step - 1) * config.batch_size // every
 
 
+CHANGE_LOSSES = ("change", "change-dice")
+"""Losses that do not train classes."""
+
+
+def stage_scores(config: TrainConfig, vocabulary: Vocabulary) -> list[str]:
+    """Return the selecting score of each stage: one that the stage can improve.
+
+    The last stage has the score of the run. Earlier stages have their own, `Stage.select`; without one, a stage with a
+    change loss has ``binary.f1``, because its class decoder is untrained, and other stages have the score of the run.
+
+    Args:
+        config: of the run.
+        vocabulary: classes of the model.
+
+    Raises:
+        UsageError: a score does not exist, or needs classes that the model does not have.
+    """
+    final = selecting_score(config.select, vocabulary)
+    earlier = []
+    for stage in config.stages[:-1]:
+        change_only = stage.loss in CHANGE_LOSSES
+        earlier.append(selecting_score(stage.select or ("binary.f1" if change_only else final), vocabulary))
+    return [*earlier, final]
+
+
 def selecting_score(wanted: str | None, vocabulary: Vocabulary) -> str:
     """Return the name of the score that selects the best weights.
 

@@ -29,6 +29,7 @@ from wasnow._system import retained_heap
 from wasnow.errors import Interrupted, OutOfMemory, ResumeRefused, TrainingDiverged
 from wasnow.models.checkpoint import BEST, LAST, save
 from wasnow.models.contract import ChangeModel, Checkpointing, FeatureModel
+from wasnow.models.sealed import read_sealed
 from wasnow.training.batches import Batch
 from wasnow.training.config import TrainConfig
 from wasnow.training.devices import (
@@ -66,8 +67,8 @@ from wasnow.training.optim import (
 from wasnow.training.preparation import augmentation, enable_checkpointing, with_priors, withhold
 from wasnow.training.report import RunReport
 from wasnow.training.roles import DataRoles, assign_roles
-from wasnow.training.run_folder import RunFolder, State
-from wasnow.training.stages import StageSpan, selecting_score, stage_spans, validation_due
+from wasnow.training.run_folder import RunFolder, State, stage_name
+from wasnow.training.stages import StageSpan, stage_scores, stage_spans, validation_due
 from wasnow.training.validation import validation_scores
 from wasnow.vocabulary import Vocabulary
 
@@ -219,7 +220,7 @@ class _Trainer:
         self.average = None if config.ema is None else WeightAverage(self.model, config.ema, frozen=self.frozen)
         self.spans = stage_spans(config, len(self.roles.train))
         self.steps = self.spans[-1].stop
-        self.select = selecting_score(config.select, self.vocabulary)
+        self.select, self.stage_scores = "", stage_scores(config, self.vocabulary)
         self.loader = BatchLoader(
             self.roles.train,
             transform,
@@ -240,13 +241,13 @@ class _Trainer:
             spans=self.spans,
             trained=self.trained,
             model=self.model,
-            select=self.select,
+            select=self.stage_scores[-1],
             priors=self.priors,
             data_name=data_name,
             device=str(fabric.device),
             active=fabric.is_global_zero,
         )
-        self.step = 0
+        self.step, self.stage = 0, 0
         self.best: dict[str, float] | None = None
         self.seconds = 0.0
         self._scores: dict[str, float] = {}
@@ -278,7 +279,8 @@ class _Trainer:
         self._started, self._first = time.monotonic(), self.step
         self.report.picture_samples()
         try:
-            for span in self.spans:
+            for number, span in enumerate(self.spans):
+                self.stage = number
                 if self.step < span.stop:
                     self._run_stage(span, state)
         except TrainingDiverged as error:
@@ -293,7 +295,7 @@ class _Trainer:
         return TrainResult(
             folder=self.folder.path,
             checkpoint=self.folder.path / (BEST if selected else LAST),
-            select=self.select,
+            select=self.stage_scores[-1],
             score=self.best["score"] if selected and self.best else None,
             step=int(self.best["step"]) if selected and self.best else self.step,
         )
@@ -335,6 +337,9 @@ class _Trainer:
     def _run_stage(self, span: StageSpan, state: State | None) -> None:
         """Run the remaining steps of a stage."""
         config = self.config
+        self.select = self.stage_scores[self.stage]
+        if self.stage > 0 and self.step == span.first:
+            self._continue_from_previous()
         trained = freeze(self.model, span.stage.trains)
         optimizer = make_optimizer(self.model, span.stage.optimizer or config.optimizer)
         frozen_encoder = encoder_is_frozen(self.model, trained)
@@ -356,6 +361,16 @@ class _Trainer:
         if store is not None:
             self.logger.message(f"cached features: {store.found} read, {store.computed} computed")
             store.clear()
+
+    def _continue_from_previous(self) -> None:
+        """Start a stage from the last or the best weights of the stage before, with a selection of its own."""
+        path = self.folder.path / stage_name(self.stage)
+        if self.config.continue_from == "best" and self.best is not None and path.exists():
+            tensors, _ = read_sealed(path)
+            for module in (self.model, *([] if self.average is None else [self.average.module])):
+                module.load_state_dict(tensors)
+            self.logger.message(f"continuing from the best weights of the previous stage, step {self.best['step']:.0f}")
+        self.best = None
 
     def _feature_store(self) -> FeatureStore:
         """Return the features of the pairs of this device, for one stage."""
@@ -474,7 +489,7 @@ class _Trainer:
         best = math.isfinite(value) and (self.best is None or value > self.best["score"])
         if best:
             self.best = {"score": value, "step": float(self.step)}
-            self._save_checkpoint(BEST)
+            self._save_checkpoint(BEST if self.stage == len(self.spans) - 1 else stage_name(self.stage + 1))
         self.report.validation(self.step, self._scores, best=best)
         self.logger.validation(self.step, self.select, value, best)
         self.report.picture_predictions(cast(ChangeModel, network), self.step)
@@ -489,7 +504,8 @@ class _Trainer:
         if self.fabric.is_global_zero:
             scores = {"val": self._scores} if self._scored_step == self.step else {}
             model = cast(ChangeModel, self._evaluated)
-            save(self.folder.path / name, model, scores=scores, provenance=self.report.provenance(self.step))
+            stage = self.spans[self.stage].stage.name
+            save(self.folder.path / name, model, scores=scores, provenance=self.report.provenance(self.step, stage))
 
     def _save_state(self, optimizer: torch.optim.Optimizer) -> None:
         """Write the state on the first device; the others wait, so that none is ahead of the saved state."""
