@@ -119,7 +119,7 @@ def test_the_card_and_the_table_show_the_measured_calibration(second: Path):
 
 def test_test_and_training_pairs_are_rejected_without_force(second: Path):
     run, data = second / "run", second / "data"
-    for split, text in (("test", "say nothing of other data"), ("train", "was trained on these pairs")):
+    for split, text in (("test", "invalidate its scores"), ("train", "was trained on these pairs")):
         refused = wasnow("calibrate", run, "--data", data, "--split", split)
         assert refused.exit_code == 2
         assert text in refused.stderr

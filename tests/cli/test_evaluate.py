@@ -167,5 +167,5 @@ def test_options_for_one_class_add_up():
 def test_an_unavailable_device_is_reported_in_one_line(folder: Path):
     done = scored(folder, "--device", "cuda:99")
     assert done.exit_code == UsageError.exit_code
-    assert "--device cuda:99 is not to be had here" in done.output
+    assert "--device cuda:99 is not available here" in done.output
     assert "use --device cpu" in done.output

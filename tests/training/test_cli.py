@@ -110,7 +110,7 @@ def test_pairs_held_back_from_training_can_be_scored_alone(second: Path):
 def test_invalid_options_are_rejected_in_one_line(second: Path):
     for words, code, text in (
         (("train", "sscd"), 2, "did you mean 'sscd-l'"),
-        (("train", "sscd-l"), 2, "name its folder with --data"),
+        (("train", "sscd-l"), 2, "pass its folder with --data"),
         (("train", "sscd-l", "--set", "batchsize=3"), 2, "did you mean 'batch_size'"),
         (("train", "sscd-l", "--data", second / "nowhere"), 3, "nowhere"),
         (("evaluate", second, "--data", second / "data"), 3, "neither best.safetensors"),

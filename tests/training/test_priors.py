@@ -165,7 +165,7 @@ def test_the_control_without_masks_ignores_them(folder: Path, tmp_path: Path):
     control = config(model_options={**OPTIONS, "priors": "none"})
     told: list[str] = []
     run(folder, tmp_path / "with", control, logger=LineLogger(0, told.append))
-    assert any("takes no masks here" in line for line in told)
+    assert any("uses no prior masks with these options" in line for line in told)
     run(folder, tmp_path / "bare", control, priors=None)
     assert same(weights(tmp_path / "with"), weights(tmp_path / "bare"))
     assert (RunFolder(tmp_path / "with").record or {})["priors"] is None
@@ -310,14 +310,14 @@ def test_training_starts_from_a_published_segformer(folder: Path, tmp_path: Path
     model = load(tmp_path / "run/last.safetensors")
     assert isinstance(model, SAMCD)
     assert same(dict(sorted(model.encoder.state_dict().items())), dict(sorted(published.items())))
-    assert any(f"SegFormer's {len(published)} tensors" in line for line in told)
+    assert any(f"{len(published)} tensors of SegFormer" in line for line in told)
     # The file itself will do as well.
     run(folder, tmp_path / "again", still.model_copy(update={"start": str(weights_of / "model.safetensors")}))
 
 
 def test_another_encoder_and_a_model_without_one_are_rejected(folder: Path, tmp_path: Path):
     weights_of = segformer(tmp_path / "mit", (16, 8, 8, 8))
-    with pytest.raises(CheckpointError, match=r"another encoder; name theirs: --set model.encoder"):
+    with pytest.raises(CheckpointError, match=r"another encoder; pass --set model.encoder"):
         run(folder, tmp_path / "a", config(start=str(weights_of)))
     with pytest.raises(UsageError, match="this model has no such encoder; use sam-cd"):
         run(folder, tmp_path / "b", config(start=str(weights_of), model="tiny-change", model_options={}))

@@ -213,7 +213,7 @@ def test_weights_of_another_clip_name_the_first_key_that_differs(weights: Path, 
 @pytest.mark.parametrize(
     ("start", "advice"),
     [
-        ("remoteclip-vit-l-14", "not here yet; get them with wasnow weights get remoteclip-vit-l-14"),
+        ("remoteclip-vit-l-14", "not in the cache yet; get them with wasnow weights get remoteclip-vit-l-14"),
         ("remoteclip-vit-l14", "did you mean 'remoteclip-vit-l-14'"),
         ("nowhere/weights.safetensors", "no such file"),
     ],

@@ -18,11 +18,20 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 LossName = Literal[
-    "ding", "scannet", "scannet-pseudo", "changemask", "changemamba", "change", "change-dice", "classes", "joint"
+    "ding",
+    "scannet",
+    "scannet-pseudo",
+    "changemask",
+    "changemamba",
+    "change",
+    "change-dice",
+    "classes",
+    "classes-all-pixels",
+    "joint",
 ]
 """Name of the loss of a stage, see `wasnow.training.losses`: ``scannet`` is ``ding`` with a margin of 0.1,
-``scannet-pseudo`` adds pseudo-labels; ``joint`` is ``change`` plus ``classes``, ``change-dice`` is ``change`` plus
-Dice."""
+``scannet-pseudo`` adds pseudo-labels; ``change-dice`` is ``change`` plus Dice; ``classes-all-pixels`` is ``classes``
+with the denominator of eq. 6 of Semantic-CD; ``joint`` is ``change`` plus ``classes``."""
 
 
 class _Strict(BaseModel):

@@ -17,6 +17,7 @@ from torch.nn import functional
 from wasnow.errors import UsageError
 from wasnow.models.contract import ChangeLogits
 from wasnow.training.losses import (
+    LOSSES,
     NO_CLASS,
     Target,
     change_balanced_cross_entropy,
@@ -535,3 +536,16 @@ def test_the_dice_loss_of_change_adds_cross_entropy():
     both = change_dice_loss(output, target)
     expected = change_loss(output, target).total + change_dice(output, target)
     assert torch.allclose(both.total, expected)
+
+
+def test_equation_6_divides_the_class_loss_by_all_pixels():
+    output, target = outputs(), labels()
+    assert target.before is not None
+    assert target.after is not None
+    twice = ChangeLogits(output.change, output.before, output.before)
+    by_label = class_cross_entropy(twice, replace(target, after=target.before))
+    by_pixel = class_cross_entropy(twice, replace(target, after=target.before), all_pixels=True)
+    labelled = (target.valid & (target.before != NO_CLASS)).sum()
+    assert 0 < labelled < target.valid.numel()
+    assert by_pixel.item() == pytest.approx(by_label.item() * labelled.item() / target.valid.numel())
+    assert LOSSES["classes-all-pixels"](output, target).total.item() < class_loss(output, target).total.item()

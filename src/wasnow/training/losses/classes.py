@@ -11,17 +11,24 @@ from wasnow.training.losses.pixels import SMOOTH, class_targets, dice, labelled_
 from wasnow.training.losses.target import NO_CLASS, Target
 
 
-def class_cross_entropy(output: ChangeLogits, target: Target) -> Tensor:
+def class_cross_entropy(output: ChangeLogits, target: Target, *, all_pixels: bool = False) -> Tensor:
     """Return the cross-entropy of the classes, averaged over the labelled pixels of each date, then over dates.
 
         1/2 sum_t 1/|L_t| sum_{L_t} -log p_t[c_t]
 
     The softmax is over all channels, including an unchanged channel.
+
+    Args:
+        output: of a model with classes.
+        target: the labels.
+        all_pixels: divide by the number N of all pixels of the batch instead of |L_t|. Eq. 6 of Semantic-CD is written
+            so; where 1 % of the pixels are labelled, the loss is smaller by a factor of 100.
     """
     terms = []
     for logits, channels in class_targets(output, target):
         total = functional.cross_entropy(logits, channels, ignore_index=NO_CLASS, reduction="sum")
-        terms.append(safe_ratio(total, (channels != NO_CLASS).sum()))
+        count = channels.new_tensor(channels.numel()) if all_pixels else (channels != NO_CLASS).sum()
+        terms.append(safe_ratio(total, count))
     return torch.stack(terms).mean()
 
 

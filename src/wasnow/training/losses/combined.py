@@ -95,9 +95,15 @@ def change_dice_loss(output: ChangeLogits, target: Target) -> Loss:
     return weighted(change=(1.0, change_cross_entropy(output, target)), dice=(1.0, change_dice(output, target)))
 
 
-def class_loss(output: ChangeLogits, target: Target) -> Loss:
-    """Return the second-stage loss of Semantic-CD (eq. 6), cross-entropy over the labelled classes of each date."""
-    return weighted(classes=(1.0, class_cross_entropy(output, target)))
+def class_loss(output: ChangeLogits, target: Target, *, all_pixels: bool = False) -> Loss:
+    """Return the cross-entropy over the labelled classes of each date: the second stage of Semantic-CD.
+
+    Args:
+        output: of a model with classes.
+        target: the labels.
+        all_pixels: divide by the number of all pixels, as in eq. 6, instead of the labelled ones.
+    """
+    return weighted(classes=(1.0, class_cross_entropy(output, target, all_pixels=all_pixels)))
 
 
 def joint_loss(output: ChangeLogits, target: Target) -> Loss:
@@ -116,6 +122,7 @@ LOSSES: Mapping[LossName, LossFunction] = {
     "change": change_loss,
     "change-dice": change_dice_loss,
     "classes": class_loss,
+    "classes-all-pixels": partial(class_loss, all_pixels=True),
     "joint": joint_loss,
 }
 """The loss of a training stage, by `Stage.loss`."""

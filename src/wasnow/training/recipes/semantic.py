@@ -13,7 +13,8 @@ def semantic_cd_second() -> TrainConfig:
 
     Batch 1, whole images of 512 px, 300 epochs for filters and change decoder, 5 for prompter and class decoder, from
     RemoteCLIP ViT-L/14. The paper does not state optimizer, schedule and augmentation: AdamW 1e-4 with decay 0.05,
-    warm-up and cosine, flips, quarter turns, colour jitter and swapped dates are ours.
+    warm-up and cosine, flips, quarter turns, colour jitter and swapped dates are ours. The class loss is divided by all
+    pixels, as in eq. 6; ``stages.1.loss=classes`` divides by the labelled ones.
     """
     return TrainConfig(
         name="semantic-cd-second",
@@ -26,7 +27,7 @@ def semantic_cd_second() -> TrainConfig:
         batch_size=1,
         stages=(
             Stage(name="change", loss="change", epochs=300, trains=("filters", "change_decoder")),
-            Stage(name="classes", loss="classes", epochs=5, trains=("prompter", "class_decoder")),
+            Stage(name="classes", loss="classes-all-pixels", epochs=5, trains=("prompter", "class_decoder")),
         ),
         optimizer=Optimizer(kind="adamw", lr=1e-4, weight_decay=0.05),
         schedule=Schedule(kind="cosine", warmup=1000),
