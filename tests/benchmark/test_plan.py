@@ -50,7 +50,7 @@ def test_every_network_of_wasnow_can_be_planned_in_equal_steps(name: str):
     assert row.problem is None
     assert row.config is not None
     assert row.config.model == name
-    assert step_counts(row.config, 100) == (7,)
+    assert sum(step_counts(row.config, 100)) == 7
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -87,11 +87,35 @@ def test_equal_budgets_differ_in_the_network_alone():
     assert others[-1].model_options == RECIPES["semantic-cd-small"]().model_options
 
 
-def test_first_weights_that_a_method_does_without_are_told():
+def test_an_equal_budget_keeps_the_stages_and_initial_weights_of_a_method_that_freezes_parts():
+    semantic, hrscd = make_plan(["semantic-cd", "hrscd"], "2000").rows
+    assert semantic.config is not None
+    assert [(one.name, one.steps, one.epochs) for one in semantic.config.stages] == [
+        ("change", 1967, None),
+        ("classes", 33, None),
+    ]
+    published = RECIPES["semantic-cd-second"]()
+    assert [one.trains for one in semantic.config.stages] == [one.trains for one in published.stages]
+    assert [one.loss for one in semantic.config.stages] == [one.loss for one in published.stages]
+    assert semantic.config.start == published.start
+    assert semantic.config.schedule.warmup <= 3
+    assert semantic.notes == ("its stages are kept in proportion: 1967 change + 33 classes",)
+    assert hrscd.config is not None
+    assert [one.steps for one in hrscd.config.stages] == [1000, 1000]
+    for steps in ("2", "3", "7", "500"):
+        config = make_plan(["semantic-cd"], steps).rows[0].config
+        assert config is not None
+        assert sum(one.steps or 0 for one in config.stages) == int(steps)
+        assert all(one.steps for one in config.stages)
+
+
+def test_notes_describe_the_initial_weights_after_the_settings(tmp_path: Path):
+    (row,) = make_plan(["semantic-cd"], "500", settings=["start=null"]).rows
+    assert "starts from random weights; its own recipe starts from remoteclip-vit-l-14" in row.notes
+    (row,) = make_plan(["sscd-l"], "500", settings=["start=resnet34.pth"]).rows
+    assert row.notes == ("starts from resnet34.pth; its own recipe starts from random weights",)
     (row,) = make_plan(["semantic-cd"], "500").rows
-    assert row.config is not None
-    assert row.config.start is None
-    assert "remoteclip-vit-l-14" in row.notes[0]
+    assert not any("random weights" in note for note in row.notes)
 
 
 def test_a_network_without_classes_learns_change_alone(monkeypatch: pytest.MonkeyPatch):
@@ -220,5 +244,5 @@ def test_rows_that_were_trained_elsewhere_say_that_they_may_have_seen_what_score
 def test_data_with_too_few_pairs_is_rejected():
     with pytest.raises(UsageError, match="no training pairs"):
         split_pairs({"test": Blobs(3)}, "blobs")
-    with pytest.raises(UsageError, match="give 3 or more"):
+    with pytest.raises(UsageError, match="3 or more are required"):
         split_pairs({"all": Blobs(2)}, "blobs")

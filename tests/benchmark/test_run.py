@@ -69,8 +69,8 @@ def test_a_failed_row_does_not_stop_the_others_and_is_shown(tmp_path: Path):
         "0-after.jpg",
         "0-before.jpg",
         "0-irmad.png",
-        "0-tiny-seed0.png",
         "0-labels.png",
+        "0-tiny-seed0.png",
     ]
     for link in ("pictures/0-labels.png", "runs/tiny-seed1/report.html", "runs/irmad/evaluation/confusion.html"):
         assert f'href="{link}"' in outcome.page.read_text()
@@ -102,7 +102,7 @@ def test_a_killed_training_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "was killed, probably because memory ran out" in first.failed[0][1]
     assert first.table.lines[1].status == "finished"
     states = [one.state for one in contest(output, planned("once", "tiny")).tasks()]
-    assert states == ["goes on after step 2", "finished"]
+    assert states == ["resumes after step 2", "finished"]
     log = (output / "runs/once-seed0/log.csv").read_text()
 
     second = run(output, "once", "tiny")
@@ -119,12 +119,12 @@ def test_ctrl_c_ends_the_benchmark_and_keeps_the_state(tmp_path: Path, monkeypat
     # Shells start background jobs with SIGINT ignored, and the tests may be one.
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(Interrupted, match="goes on"):
+        with pytest.raises(Interrupted, match="the same command continues"):
             run(output, "once", "tiny")
     finally:
         signal.signal(signal.SIGINT, heard)
     states = [one.state for one in contest(output, planned("once", "tiny")).tasks()]
-    assert states == ["goes on after step 3", "to do"]
+    assert states == ["resumes after step 3", "to do"]
     assert json.loads((output / "table.json").read_text())["lines"][0]["status"] == "not run"
 
 

@@ -15,7 +15,7 @@ from benchmark.contest import HOSTILE, recipe
 from output.report.test_html import in_chromium
 from wasnow.benchmark.page import Example, Picture, benchmark_page
 from wasnow.benchmark.plan import Row
-from wasnow.benchmark.published import SEMANTIC_CD
+from wasnow.benchmark.published import LATER, SEMANTIC_CD
 from wasnow.benchmark.table import SCORES, Table, as_csv, as_json, as_tex, bounds, formatted, table_row, tex
 
 FACTS: dict[str, Any] = {
@@ -73,6 +73,7 @@ def table() -> Table:
         ),
         FACTS,
         SEMANTIC_CD,
+        LATER,
     )
 
 
@@ -93,7 +94,7 @@ def test_json_csv_and_latex_agree():
     whole = table()
     told = json.loads(as_json(whole))
     rows = list(csv.DictReader(io.StringIO(as_csv(whole))))
-    lines = re.findall(r"\\midrule\n(.*)\n\\bottomrule", as_tex(whole), re.DOTALL)[0].splitlines()
+    lines = re.findall(r"\\midrule\n(.*?)\n\\bottomrule", as_tex(whole), re.DOTALL)[0].splitlines()
     assert len(told["lines"]) == len(rows) == len(lines) == 4
     columns = [one for one in whole.columns if one in SCORES or one.group == "network"]
     for one, row, text in zip(told["lines"], rows, lines, strict=True):
@@ -111,14 +112,23 @@ def test_json_csv_and_latex_agree():
             if value is not None and number is not None:
                 assert float(number[0]) == round(value["mean"] * column.scale, column.digits)
                 if value["low"] is not None:
-                    assert bounds(column, value["low"], value["high"]).replace(" to ", "--") in cell
+                    low, high = bounds(column, value["low"], value["high"]).split(" to ")
+                    assert f"${low}$ to ${high}$" in cell
+
+
+def test_latex_shows_negative_bounds_as_numbers_with_a_sign():
+    found = table_row(Row("a", "a"), [("0", result(0, stacked__sek=-0.05))], None, [])
+    text = as_tex(Table((found,), FACTS, SEMANTIC_CD, LATER))
+    assert "$-5.00$" in text
+    assert "$-15.00$ to $15.00$" in text
+    assert "--15" not in text
 
 
 def test_a_row_says_how_many_of_the_seeds_are_in_its_mean():
     row = Row("a", "a", config=recipe("tiny"))
     for count in (1, 2):
         found = table_row(row, [(str(seed), result(seed)) for seed in range(count)], COST, [])
-        assert f"{count} of 2 seeds" in benchmark_page(Table((found,), FACTS, SEMANTIC_CD), [], [])
+        assert f"{count} of 2 seeds" in benchmark_page(Table((found,), FACTS, SEMANTIC_CD, LATER), [], [])
 
 
 def test_hostile_text_is_text_in_every_format():
@@ -137,13 +147,27 @@ def test_hostile_text_is_text_in_every_format():
     assert not set("\\{}$&%#_~^<>") & set(bare)
 
 
-def test_published_figures_stand_apart_with_the_protocol_they_are_of():
+def test_published_figures_are_separate_and_have_their_protocol():
     page = benchmark_page(table(), [], [])
     measured, published = page.split("Published: Table I")
     assert "91.31" not in measured
     assert "91.31" in published
+    assert "26.11" in published
     assert "from-to protocol (37 codes" in published
-    assert "91.31" not in as_csv(table()) + as_tex(table())
+    assert "91.31" not in as_csv(table())
+
+
+def test_every_published_figure_is_in_the_page_the_json_and_the_latex():
+    whole = table()
+    found = json.loads(as_json(whole))
+    texts = (benchmark_page(whole, [], []), as_tex(whole))
+    for source, key in ((SEMANTIC_CD, "published"), (LATER, "published_later")):
+        for row, listed in zip(source.rows, found[key]["rows"], strict=True):
+            assert listed["method"] == row.method
+            for value in (row.oa, row.f1, row.miou, row.sek):
+                assert value is None or all(f"{value:.2f}" in text for text in texts)
+    assert [row.method for row in SEMANTIC_CD.rows][-1] == "Semantic-CD"
+    assert len(SEMANTIC_CD.rows) == 10
 
 
 def names(document: str) -> list[str]:

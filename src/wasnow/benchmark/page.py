@@ -77,7 +77,7 @@ def benchmark_page(table: Table, examples: Sequence[Example], legend: Sequence[t
         notes=_notes(table),
         examples=examples,
         legend=legend,
-        published=table.published,
+        published=(table.published, table.later),
         style=Markup(_text("wasnow.output.report", "report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from wasnow.errors import UnknownModel, UsageError, did_you_mean
 from wasnow.models.registry import MODELS, ModelEntry, shipped
-from wasnow.training.config import TrainConfig
+from wasnow.training.config import Stage, TrainConfig
 from wasnow.training.recipes import RECIPES, recipe
 from wasnow.training.settings import with_settings
 
@@ -174,7 +174,7 @@ def make_plan(
             raise UsageError(f"--set {text} is not available here; use {_INSTEAD.get(key, '--budget')} instead")
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UsageError(
-            f"seeds {', '.join(map(str, seeds)) or 'none'}: give distinct numbers of 0 or more, as --seeds 0,1"
+            f"seeds {', '.join(map(str, seeds)) or 'none'}: use distinct numbers of 0 or more, as --seeds 0,1"
         )
     wanted = [one for name in names for one in (_networks() if name == ALL else [name])]
     if not wanted:
@@ -182,7 +182,7 @@ def make_plan(
     rows = []
     for name in dict.fromkeys(wanted):
         row = _row(name, steps)
-        rows.append(_adjusted(row, (*settings, f"device={device}")))
+        rows.append(_adjusted(row, (*settings, f"device={device}"), steps))
     trained = [row for row in rows if row.config is not None or row.problem is not None]
     if settings and trained and all(row.problem is not None for row in trained):
         raise UsageError(trained[0].problem or "")
@@ -255,13 +255,14 @@ def _trained(name: str, entry: ModelEntry, own: TrainConfig | None, steps: int |
     if steps is None:
         assert own is not None
         return Row(name, "", entry.summary, model, entry, own, notes=() if note is None else (note,))
-    start = own.start if own is not None else None
-    notes = () if start is None else (f"from random weights; its own recipe starts from {start}",)
-    return Row(name, "", entry.summary, model, entry, _equal_budget(model, entry, own, steps), notes=notes)
+    return Row(name, "", entry.summary, model, entry, _equal_budget(model, entry, own, steps))
 
 
 def _equal_budget(model: str, entry: ModelEntry, own: TrainConfig | None, steps: int) -> TrainConfig:
-    """Return the common recipe for a network, with the model options of its own recipe.
+    """Return the common recipe for a network, with the model options and the structure of its own recipe.
+
+    If the stages of the recipe train different parts (Semantic-CD, HRSCD), they are kept with their losses in
+    proportion to their lengths, and so are the initial weights, because a frozen part has no other source.
 
     Args:
         model: name in `MODELS`.
@@ -273,28 +274,72 @@ def _equal_budget(model: str, entry: ModelEntry, own: TrainConfig | None, steps:
     stage = shared.stages[0].model_copy(update={"steps": steps, "epochs": None})
     if "classes" not in entry.answers:
         stage = stage.model_copy(update={"loss": CHANGE_ALONE[0]})
+    stages: tuple[Stage, ...] = (stage,)
+    start = None
+    if own is not None and len(own.stages) > 1 and all(one.trains for one in own.stages) and steps >= len(own.stages):
+        stages, start = _in_proportion(own.stages, steps), own.start
     # The warm-up of a long run would be most of a short one.
-    warmup = min(shared.schedule.warmup, steps // 10)
+    warmup = min(shared.schedule.warmup, *(one.steps // 10 for one in stages if one.steps is not None))
     return shared.model_copy(
         update={
             "name": COMMON,
             "summary": f"the common recipe, {steps} steps",
             "model": model,
             "model_options": {} if own is None else own.model_options,
-            "stages": (stage,),
+            "stages": stages,
+            "start": start,
             "schedule": shared.schedule.model_copy(update={"warmup": warmup}),
         }
     )
 
 
-def _adjusted(row: Row, settings: Iterable[str]) -> Row:
-    """Return the row with the shared settings, or with the error as its problem."""
+def _in_proportion(stages: Sequence[Stage], steps: int) -> tuple[Stage, ...]:
+    """Return stages with a total of ``steps``, at least one each, in proportion to their epochs or steps.
+
+    Stages in epochs and stages in steps cannot be compared; then all are equally long.
+    """
+    lengths = [one.epochs for one in stages]
+    if None in lengths:
+        lengths = [None if one.steps is None else float(one.steps) for one in stages]
+    weights = [1.0 if None in lengths or one is None else one for one in lengths]
+    parts = [max(1, round(steps * weight / sum(weights))) for weight in weights]
+    parts[parts.index(max(parts))] += steps - sum(parts)
+    return tuple(
+        one.model_copy(update={"steps": part, "epochs": None, "optimizer": None, "schedule": None})
+        for one, part in zip(stages, parts, strict=True)
+    )
+
+
+def _adjusted(row: Row, settings: Iterable[str], steps: int | None) -> Row:
+    """Return the row with the shared settings and notes about them, or with the error as its problem.
+
+    Args:
+        row: of the plan.
+        settings: ``key=value`` texts.
+        steps: of an equal budget; None for published recipes.
+    """
     if row.config is None:
         return row
     try:
-        return replace(row, config=with_settings(row.config, settings))
+        config = with_settings(row.config, settings)
     except UsageError as error:
         return replace(row, config=None, problem=str(error))
+    return replace(row, config=config, notes=(*row.notes, *_notes(row, config, steps)))
+
+
+def _notes(row: Row, config: TrainConfig, steps: int | None) -> list[str]:
+    """Return remarks about the initial weights and stages of the final configuration."""
+    if steps is None or row.model is None:
+        return []
+    own = RECIPES[row.name]() if row.name in RECIPES else next(iter(own_recipe(row.model) or ()), None)
+    notes = []
+    if isinstance(own, TrainConfig) and own.start != config.start:
+        before = own.start or "random weights"
+        notes.append(f"starts from {config.start or 'random weights'}; its own recipe starts from {before}")
+    if len(config.stages) > 1:
+        parts = " + ".join(f"{one.steps} {one.name}" for one in config.stages)
+        notes.append(f"its stages are kept in proportion: {parts}")
+    return notes
 
 
 def _steps(budget: str) -> int | None:

@@ -43,7 +43,7 @@ from wasnow.benchmark.page import benchmark_page
 from wasnow.benchmark.pairs import Pairs
 from wasnow.benchmark.plan import CHANGE_ALONE, COMMON, Plan, Row, Trial, step_counts
 from wasnow.benchmark.process import run_in_process
-from wasnow.benchmark.published import SEMANTIC_CD
+from wasnow.benchmark.published import LATER, SEMANTIC_CD
 from wasnow.benchmark.table import Table, as_csv, as_json, as_tex, table_row
 from wasnow.errors import CheckpointError, OutputError, ResumeRefused
 from wasnow.models import checkpoint
@@ -206,7 +206,7 @@ class Benchmark:
                 if row.problem is None and (reason := self._reason(trial)) is not None
             ]
             lines.append(table_row(row, results, self._cost(row), failures))
-        table = Table(tuple(lines), self._facts(), SEMANTIC_CD)
+        table = Table(tuple(lines), self._facts(), SEMANTIC_CD, LATER)
         folder = RunFolder(self.output)
         folder.write_text(JSON_NAME, as_json(table))
         folder.write_text(CSV_NAME, as_csv(table))

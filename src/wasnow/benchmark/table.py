@@ -125,12 +125,14 @@ class Table:
     Attributes:
         lines: rows in the order of the plan.
         facts: data, budget, machine and versions as plain JSON values.
-        published: published figures, formatted separately.
+        published: figures of the main paper, shown separately.
+        later: figures of later methods.
     """
 
     lines: tuple[TableRow, ...]
     facts: Mapping[str, Any]
     published: PublishedTable
+    later: PublishedTable
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -229,6 +231,7 @@ def as_json(table: Table) -> str:
     lines = [asdict(one) for one in table.lines]
     columns = [asdict(one) for one in table.columns]
     whole = {"format": 1, **table.facts, "columns": columns, "lines": lines, "published": asdict(table.published)}
+    whole["published_later"] = asdict(table.later)
     return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -281,8 +284,9 @@ def as_tex(table: Table) -> str:
         cells = []
         for column in columns:
             value = each.values.get(column.key)
-            between = "" if value is None else bounds(column, value.low, value.high).replace(" to ", "--")
-            number = "--" if value is None else formatted(column, value)
+            between = "" if value is None else bounds(column, value.low, value.high)
+            between = " to ".join(f"${bound}$" for bound in between.split(" to ")) if between else ""
+            number = "--" if value is None else f"${formatted(column, value)}$"
             cells.append(f"\\shortstack{{{number}\\\\{{\\tiny {between}}}}}" if between else number)
         body.append(f"{tex(each.name)} & {' & '.join(cells)} \\\\")
     heads = " & ".join(f"\\multicolumn{{{span}}}{{c}}{{{tex(table.title(group))}}}" for group, span in groups)
@@ -304,8 +308,32 @@ def as_tex(table: Table) -> str:
             "\\end{tabular}}",
             "\\end{table*}",
             "",
+            *_published_tex(table.published),
+            *_published_tex(table.later),
         ]
     )
+
+
+def _published_tex(table: PublishedTable) -> list[str]:
+    """Return the lines of a LaTeX table of published figures."""
+    rows = []
+    for one in table.rows:
+        cells = ("--" if value is None else f"{value:.2f}" for value in (one.oa, one.f1, one.miou, one.sek))
+        rows.append(f"{tex(one.method)} & {' & '.join(cells)} \\\\")
+    return [
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{tex(f'{table.title}, as published, not measured here. {table.source}. {table.data}.')}}}",
+        "\\begin{tabular}{lrrrr}",
+        "\\toprule",
+        f"Method & {' & '.join(map(tex, table.heads))} \\\\",
+        "\\midrule",
+        *rows,
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\end{table}",
+        "",
+    ]
 
 
 def caption(table: Table) -> str:
