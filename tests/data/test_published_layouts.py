@@ -137,8 +137,10 @@ def test_the_older_release_of_whu_cd_has_building_labels_next_to_its_images(tmp_
 # -------------------------------------------------------------------------------------------- CLCD, SYSU, FOTBCD, OSCD
 
 
-@pytest.mark.parametrize("folders", [("time1", "time2", "label"), ("before", "after", "label")])
-def test_clcd_sysu_and_fotbcd_have_a_folder_per_role_and_split(tmp_path: Path, folders: tuple[str, str, str]) -> None:
+@pytest.mark.parametrize("folders", [("time1", "time2", "label"), ("before", "after", "label"), ("t1", "t2", "mask")])
+def test_clcd_sysu_fotbcd_and_dsifn_have_a_folder_per_role_and_split(
+    tmp_path: Path, folders: tuple[str, str, str]
+) -> None:
     for split in ("train", "val", "test"):
         for truth in truths([f"{split}1", f"{split}2"], seed=len(split)):
             base = f"images/{split}"

@@ -233,8 +233,8 @@ def test_images_that_changed_since_are_detected(dataset, tmp_path):
     sample = samples[0]
     with pytest.raises(InputError, match="other images than"):
         priors.of(split, sample.name, sample.before, sample.after ^ 1)
-    with pytest.raises(InputError, match="no priors for nobody"):
-        priors.of(split, "nobody")
+    with pytest.raises(InputError, match="no priors for absent"):
+        priors.of(split, "absent")
     with pytest.raises(UsageError, match="not of 'tests'"):
         priors.of("tests", sample.name)
     with pytest.raises(UsageError, match="BEFORE AFTER"):
