@@ -196,6 +196,7 @@ def test_swapped_dates_swap_the_prediction_of_symmetric_networks(network):
     there, back = predict(network, before, after), predict(network, after, before)
     gap = difference(ChangeLogits(back.change, back.after, back.before), there)
     promised = CONTRACTS[network.card.name].symmetric
+    assert network.card.symmetric == (promised is True)
     if promised is not False:
         assert gap < 1e-4
     else:

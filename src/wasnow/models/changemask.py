@@ -122,6 +122,7 @@ class ChangeMask(FixedVocabularyNetwork):
     name = "changemask"
     source = "Zheng et al. 2022, ISPRS JPRS 183, doi:10.1016/j.isprsjprs.2021.10.015"
     stride = STRIDE
+    symmetric = True
 
     def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
         super().__init__(classes, normalisation)

@@ -97,6 +97,9 @@ class ModelCard:
         tile: default tile side in pixels.
         margin: default overlap at each side of a tile, in pixels, cropped from the output; 0 for a per-pixel method.
         parameters: number of trainable parameters, without the running statistics of batch norms; 0 without weights.
+        symmetric: whether swapped dates give the same change and swapped classes by construction.
+        receptive_field: pixels at each side that can influence a pixel; 0 for a per-pixel method; None: everything in
+            the tile, by attention, scans or means over it.
         other_words: the trained classes that the class "other" combines; empty without such a class.
         wants_priors: the class words whose prior masks the model takes, in their order; empty for most models.
         remarks: what the user should know about the bound words, such as replaced phrases.
@@ -116,6 +119,8 @@ class ModelCard:
     tile: int = 512
     margin: int = 64
     parameters: int = 0
+    symmetric: bool = False
+    receptive_field: int | None = None
     other_words: tuple[str, ...] = ()
     wants_priors: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()

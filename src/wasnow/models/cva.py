@@ -134,6 +134,8 @@ class CVA:
             scaling="native",
             threshold=Reading(1.0, self.probability, self.false_alarm, None).threshold,
             margin=0,
+            symmetric=True,
+            receptive_field=0,
         )
 
     def bind(self, classes: Sequence[str]) -> CVA:

@@ -18,6 +18,8 @@ class FixedVocabularyNetwork(Network):
         name: the name on the command line; subclasses set these three.
         source: where the method is published.
         stride: stride of the coarsest feature map.
+        symmetric: see `ModelCard`.
+        receptive_field: see `ModelCard`.
 
     Args:
         classes: the class words, in logit order.
@@ -31,6 +33,8 @@ class FixedVocabularyNetwork(Network):
     name: str
     source: str
     stride: int
+    symmetric: bool = False
+    receptive_field: int | None = None
 
     def __init__(self, classes: Sequence[str], normalisation: str) -> None:
         super().__init__()
@@ -47,6 +51,8 @@ class FixedVocabularyNetwork(Network):
             classes=self.classes,
             stride=self.stride,
             parameters=self.parameter_count(),
+            symmetric=self.symmetric,
+            receptive_field=self.receptive_field,
             weights=self.weights_info,
         )
 

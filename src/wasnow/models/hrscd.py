@@ -165,6 +165,7 @@ class HRSCD(FixedVocabularyNetwork):
     name = "hrscd"
     source = "Caye Daudt et al. 2019, CVIU 187, doi:10.1016/j.cviu.2019.07.003"
     stride = STRIDE
+    receptive_field = 562
 
     def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
         super().__init__(classes, normalisation)

@@ -130,6 +130,8 @@ class IRMAD:
             scaling="native",
             threshold=Reading(1.0, self.probability, self.false_alarm, None).threshold,
             margin=0,
+            symmetric=True,
+            receptive_field=0,
         )
 
     def bind(self, classes: Sequence[str]) -> IRMAD:

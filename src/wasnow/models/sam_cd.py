@@ -178,6 +178,7 @@ class SAMCD(Network):
             classes=self.classes,
             stride=STRIDE,
             parameters=self.parameter_count(),
+            symmetric=True,
             wants_priors=self._wants_priors,
             weights=self.weights_info,
         )

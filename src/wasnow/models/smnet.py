@@ -236,6 +236,7 @@ class SMNet(FixedVocabularyNetwork):
     name = "smnet"
     source = "after Niu et al. 2023, Remote Sensing 15(4), 949, doi:10.3390/rs15040949; its numbers are ours"
     stride = STRIDE
+    symmetric = True
 
     def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
         super().__init__(classes, normalisation)

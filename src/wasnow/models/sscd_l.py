@@ -39,6 +39,7 @@ class SSCDL(FixedVocabularyNetwork):
     name = "sscd-l"
     source = "Ding et al. 2022, IEEE TGRS 60, doi:10.1109/TGRS.2022.3154390"
     stride = STRIDE
+    receptive_field = 340
 
     def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
         super().__init__(classes, normalisation)

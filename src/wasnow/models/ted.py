@@ -41,6 +41,7 @@ class TED(FixedVocabularyNetwork):
     name = "ted"
     source = "Ding et al. 2024, IEEE TGRS 62, doi:10.1109/TGRS.2024.3362795"
     stride = STRIDE
+    receptive_field = 342
 
     def __init__(self, classes: Sequence[str] = SECOND_WORDS, *, normalisation: str = "imagenet") -> None:
         super().__init__(classes, normalisation)
