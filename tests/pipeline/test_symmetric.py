@@ -1,6 +1,6 @@
 """--symmetric: swapping the dates swaps the map."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -44,3 +44,22 @@ def test_swapped_dates_give_the_swapped_map(tmp_path, classes):
 def test_scene_models_are_symmetric_already(tmp_path):
     with pytest.raises(InvalidOption, match="leave symmetric out"):
         detect(*pair(tmp_path), output=tmp_path / "out", model="irmad", symmetric=True)
+
+
+def test_a_model_that_is_symmetric_by_construction_is_run_once(tmp_path):
+    orders = []
+
+    class Even(Toy):
+        @property
+        def card(self):
+            return replace(super().card, symmetric=True)
+
+        def __call__(self, before, after, valid):
+            orders.append(float((after - before).sum()) > 0)
+            return super().__call__(before, after, valid)
+
+    before, after = pair(tmp_path)
+    forward, _ = bands(detect(before, after, output=tmp_path / "forward", model=Even(), symmetric=True))
+    assert len(set(orders)) == 1
+    plain, _ = bands(detect(before, after, output=tmp_path / "plain", model=Even()))
+    np.testing.assert_array_equal(forward, plain)

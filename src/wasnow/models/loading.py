@@ -16,7 +16,6 @@ from typing import cast
 from wasnow.errors import CheckpointError, UsageError
 from wasnow.models import registry
 from wasnow.models.contract import ChangeModel, SceneModel
-from wasnow.models.symmetric import symmetric
 
 OPENVINO = "openvino"
 """The value of ``--device`` that is not a device of torch: OpenVINO compiles the network for the CPU."""
@@ -97,22 +96,15 @@ class ModelReference:
         name: of ``wasnow models``, or the absolute path of a checkpoint or a run folder.
         classes: the class words to bind; None keeps the network's own.
         fingerprint: of its weights.
-        both_orders: average the predictions for both orders of the dates (`wasnow.models.symmetric`).
     """
 
     name: str
     classes: tuple[str, ...] | None
     fingerprint: str | None
-    both_orders: bool = False
 
     @classmethod
     def of(
-        cls,
-        model: str | os.PathLike[str],
-        classes: tuple[str, ...] | None,
-        fingerprint: str | None,
-        *,
-        both_orders: bool = False,
+        cls, model: str | os.PathLike[str], classes: tuple[str, ...] | None, fingerprint: str | None
     ) -> ModelReference:
         """The reference of a model that `load` loaded here.
 
@@ -120,12 +112,10 @@ class ModelReference:
             model: as passed to `load`.
             classes: the bound class words.
             fingerprint: of its weights.
-            both_orders: average the predictions for both orders of the dates.
         """
         name = os.fspath(model)
         # Links stay as the user named them: another machine may resolve them differently.
-        path = name if name in registry.MODELS else os.path.abspath(name)  # noqa: PTH100
-        return cls(path, classes, fingerprint, both_orders)
+        return cls(name if name in registry.MODELS else os.path.abspath(name), classes, fingerprint)  # noqa: PTH100
 
     @property
     def path(self) -> Path | None:
@@ -145,8 +135,7 @@ class ModelReference:
                 "a worker reads other weights here than the run was started with",
                 "make the same file visible to all workers, and install the same version of wasnow",
             )
-        bound = model if self.classes is None else model.bind(self.classes)
-        return symmetric(bound) if self.both_orders else bound
+        return model if self.classes is None else model.bind(self.classes)
 
 
 def _is_path(name: str) -> bool:

@@ -55,7 +55,7 @@ def cost_of(plan: Plan, *, timed: bool = False) -> Cost:
             * min(plan.tiling.tile, height)
             * min(plan.tiling.tile, width)
         )
-        seconds *= 2 if plan.options.symmetric else 1
+        seconds *= 2 if plan.options.symmetric and not plan.card.symmetric else 1
     return Cost(height * width, plan.tiling.n_tiles, _disk_bytes(plan), seconds)
 
 

@@ -97,11 +97,6 @@ class Options(BaseModel):
     landcover: Annotated[bool, Plain, Shown(MODEL, "yes or no")] = Field(
         False, description="Also write the class maps of both dates, not masked by change."
     )
-    symmetric: Annotated[bool, Plain, Shown(MODEL, "yes or no")] = Field(
-        False,
-        description="Average the predictions for both orders of the dates, so that swapped dates give the same change. "
-        "Twice the time, except for models that are symmetric by construction.",
-    )
     priors: Annotated[str | None, Plain, Shown(MODEL, "a path or none", path=True, words=("none",))] = Field(
         None, description="For a model that takes prior masks: the folder written by wasnow priors, or none."
     )
@@ -260,7 +255,6 @@ class OptionValues(TypedDict, total=False):
     threshold: float | str | Sequence[str] | None
     class_thresholds: Mapping[str, float] | Iterable[tuple[str, float]]
     landcover: bool
-    symmetric: bool
     priors: AnyPath | None
     masker: str | None
     masker_weights: AnyPath | Sequence[AnyPath] | None

@@ -17,7 +17,6 @@ from wasnow.errors import InvalidOption, VocabularyError, did_you_mean
 from wasnow.models import loading, registry
 from wasnow.models.contract import ChangeModel, FeatureModel, ModelCard, SceneModel, WeightsInfo
 from wasnow.models.loading import OPENVINO, ModelReference
-from wasnow.models.symmetric import symmetric
 from wasnow.output.record import CalibrationRecord
 from wasnow.pipeline.acceleration import require_openvino
 from wasnow.pipeline.bands import choose_bands
@@ -143,8 +142,6 @@ def make_plan(
     calibration = _calibration(weights)
     words = None if classes is None else Vocabulary.parse(classes).words
     bound = loaded if words is None else loaded.bind(words)
-    if options.symmetric:
-        bound = symmetric(bound)
     card = bound.card
     warnings += card.remarks
     if calibration is not None:
@@ -167,7 +164,7 @@ def make_plan(
         warnings.append(f"before is dated {dates[0]}, after {dates[1]}: are the two files swapped?")
     reference = None
     if isinstance(model, str | os.PathLike) and not isinstance(bound, SceneModel):
-        reference = ModelReference.of(model, words, weights.fingerprint, both_orders=options.symmetric)
+        reference = ModelReference.of(model, words, weights.fingerprint)
     return Plan(
         model=bound,
         options=options,

@@ -158,7 +158,7 @@ def _run_spec(plan: Plan, surveyed: SurveyResult, priors: Priors | None, store: 
         blend=options.blend,
         batch=options.batch,
         bf16=options.precision == "bf16",
-        symmetric=options.symmetric,
+        symmetric=options.symmetric and not plan.card.symmetric,
         class_thresholds=tuple(of_class.get(word, 0.0) for word in plan.vocabulary.words) if of_class else (),
         change_temperature=calibration.change_temperature if calibration else 1.0,
         class_temperature=calibration.class_temperature if calibration else 1.0,
