@@ -182,6 +182,7 @@ def test_public_names_are_these():
         "Interrupted",
         "ModelCard",
         "OutputError",
+        "Raster",
         "ResourceError",
         "SceneModel",
         "UsageError",

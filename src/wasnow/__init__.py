@@ -21,6 +21,7 @@ _MODULES = {
     "Interrupted": "wasnow.errors",
     "ModelCard": "wasnow.models.contract",
     "OutputError": "wasnow.errors",
+    "Raster": "wasnow.pipeline.inputs",
     "ResourceError": "wasnow.errors",
     "SceneModel": "wasnow.models.contract",
     "UsageError": "wasnow.errors",
@@ -42,6 +43,7 @@ __all__ = [
     "Interrupted",
     "ModelCard",
     "OutputError",
+    "Raster",
     "ResourceError",
     "SceneModel",
     "UsageError",
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from wasnow.output.change_map import ChangeMap
     from wasnow.output.verify import verify
     from wasnow.pipeline.api import detect
+    from wasnow.pipeline.inputs import Raster
     from wasnow.training.trainer import train
 
 

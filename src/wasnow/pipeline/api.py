@@ -11,6 +11,7 @@ from typing import Any, TypeVar, Unpack
 from wasnow.models.contract import ChangeModel, SceneModel
 from wasnow.models.registry import DEFAULT
 from wasnow.output.change_map import ChangeMap
+from wasnow.pipeline.inputs import RasterInput, raster_path
 from wasnow.pipeline.options import Options, OptionValues, fields
 from wasnow.pipeline.plan import make_plan
 from wasnow.pipeline.progress import Progress
@@ -39,8 +40,8 @@ def with_option_parameters(function: F) -> F:
 
 @with_option_parameters
 def detect(
-    before: str | os.PathLike[str],
-    after: str | os.PathLike[str],
+    before: RasterInput,
+    after: RasterInput,
     *,
     output: str | os.PathLike[str],
     model: str | os.PathLike[str] | ChangeModel | SceneModel = DEFAULT,
@@ -55,7 +56,8 @@ def detect(
     The same call continues an unfinished folder, and returns a finished one at once.
 
     Args:
-        before: the earlier raster, in any format that GDAL opens.
+        before: the earlier raster: a path or URL in any format that GDAL opens, a `Raster`, an open dataset of
+            rasterio, or an ``xarray.DataArray`` with rioxarray.
         after: the later raster; warped onto the target grid where its grid differs.
         output: the result folder; created if missing.
         model: a name of ``wasnow models``, a checkpoint, a run folder, or a model; by default the small network that
@@ -77,5 +79,8 @@ def detect(
         Interrupted: Ctrl-C or SIGTERM.
     """
     with gdal_settings():
-        plan = make_plan(before, after, model=model, classes=classes, options=Options(**options))
-        return run(plan, Path(output), overwrite=overwrite, progress=progress, command=command)
+        chosen = Options(**options)
+        folder = Path(output)
+        paths = raster_path(before, "before", folder), raster_path(after, "after", folder)
+        plan = make_plan(*paths, model=model, classes=classes, options=chosen)
+        return run(plan, folder, overwrite=overwrite, progress=progress, command=command)
