@@ -60,13 +60,22 @@ def test_only_pixels_valid_at_both_dates_are_sampled(tmp_path):
     np.testing.assert_array_equal(np.sort(looked.before[:, 0]), np.sort(one[0, 30:, 30:].ravel()))
 
 
-def test_a_pair_without_a_common_valid_pixel_is_rejected(tmp_path):
+def test_a_pair_without_a_common_valid_pixel_has_no_samples_and_no_shift(tmp_path):
     one, other = textured(0, 60, 60).astype(np.uint8), textured(1, 60, 60).astype(np.uint8)
     one[:, :30] = 0
     other[:, 30:] = 0
     before, after = (probe(write_raster(tmp_path / f"{i}.tif", v, nodata=0)) for i, v in enumerate((one, other)))
-    with Pair.of(before, after, before.grid).open() as reader, pytest.raises(InputError, match="no pixel is valid"):
-        survey(reader)
+    with Pair.of(before, after, before.grid).open() as reader:
+        found = survey(reader)
+    assert found.valid_px == 0
+    assert found.before.shape == (0, 3)
+    assert found.shift is None
+
+
+def test_a_large_pair_without_a_valid_pixel_in_the_sample_is_rejected(tmp_path):
+    before = probe(write_raster(tmp_path / "a.tif", np.zeros((1, 600, 600), np.uint8), nodata=0))
+    with Pair.of(before, before, before.grid).open() as reader, pytest.raises(InputError, match="no pixel is valid"):
+        survey(reader, budget_px=2**17)
 
 
 def test_8_bit_rgb_is_not_stretched():

@@ -106,7 +106,11 @@ def _result(plan: Plan, state: dict[str, Any]) -> SurveyResult:
         threshold=threshold,
         shift=shift,
         diagnostics=diagnostics,
-        warnings=(*shift_warnings(plan, shift), *_threshold_warnings(plan, threshold)),
+        warnings=(
+            *_validity_warnings(state["valid_px"]),
+            *(shift_warnings(plan, shift) if state["valid_px"] else ()),
+            *_threshold_warnings(plan, threshold),
+        ),
     )
 
 
@@ -137,11 +141,12 @@ def _state(plan: Plan, found: Survey, timings: Timings) -> dict[str, Any]:
         else:
             stretch = Stretch.declared(plan.options.stretch, source.n_bands, date, source.conversion)
         stretches.append(stretch)
-        middle = np.median(samples, axis=0).astype(np.float32)
+        middle = np.median(samples, axis=0).astype(np.float32) if len(samples) else np.zeros(source.n_bands, np.float32)
         fill = stretch.apply(middle[:, None, None])[:, 0, 0] if plan.card.scaling == "display" else middle
         fills.append([float(value) for value in fill])
     fit = None
-    if isinstance(plan.model, SceneModel):
+    # Without a valid pixel no block calls the model.
+    if isinstance(plan.model, SceneModel) and found.valid_px:
         start = time.perf_counter()
         with threadpool_limits(1, user_api="blas"):
             # Products of tall, thin matrices: more threads wait for each other (8 times slower on a busy machine).
@@ -155,6 +160,14 @@ def _state(plan: Plan, found: Survey, timings: Timings) -> dict[str, Any]:
         "valid_px": found.valid_px,
         "fit": fit,
     }
+
+
+def _validity_warnings(valid_px: int) -> Iterator[str]:
+    if valid_px == 0:
+        yield (
+            "no pixel is valid at both dates: all pixels are flagged as not processed; check nodata, masks and overlap "
+            "with wasnow info"
+        )
 
 
 def shift_warnings(plan: Plan, shift: Shift | None) -> Iterator[str]:

@@ -119,7 +119,7 @@ def survey(
         progress: called with (squares done, number of squares).
 
     Raises:
-        InputError: no pixel is valid at both dates.
+        InputError: no sampled pixel is valid at both dates, and not all pixels were read.
         RasterUnreadable: a file is damaged.
     """
     height, width = reader.pair.working.shape
@@ -151,7 +151,7 @@ def survey(
                 candidates.append((pool.submit(_texture, pair_window), window))
                 # Wait for earlier textures, so that only a few squares are in memory.
                 candidates[max(0, len(candidates) - 4)][0].result()
-        if valid_px == 0:
+        if valid_px == 0 and read_px < height * width:
             raise InputError(
                 f"no pixel is valid at both dates ({read_px} read); check nodata, masks and overlap with wasnow info"
             )
