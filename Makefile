@@ -19,7 +19,7 @@ SOURCES := src tests benchmarks mini
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo test test-all coverage check bench fuzz soak mini docs dist constraints clean
+.PHONY: help env dev demo test test-all coverage check bench cases fuzz soak mini docs dist constraints clean
 
 help:             ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ check: dev        ## lint, check formatting and types
 
 bench: env        ## run every benchmark with small sizes
 	$(BIN)/python benchmarks/all.py
+
+cases: env        ## run the reliability cases against the command and print a table
+	$(BIN)/python -W ignore benchmarks/cases.py
 
 fuzz: dev         ## feed damaged input to every reader for MINUTES=60, SEED=1; failures are kept in fuzz-found/
 	PYTHONPATH=tests $(BIN)/python -m fuzz.drive --minutes $(MINUTES) --seed $(SEED)

@@ -32,6 +32,7 @@ SMALL: dict[str, tuple[tuple[str, ...], ...]] = {
     "networks.py": (("--side", "128", "--repeat", "1"),),
     "priors.py": (("clipseg", "sam2", "--side", "512", "--repeat", "1"),),
     "timing.py": (),  # a helper
+    "cases.py": (),  # `make cases`
     "sam_cd_controls.py": (),  # an experiment on imagery that is not part of the project
 }
 """The arguments of each run of a script. docs/benchmarks.md names the larger sizes behind its figures."""
