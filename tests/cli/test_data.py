@@ -104,7 +104,7 @@ def test_pairs_writes_a_dataset_that_is_ready(tmp_path: Path) -> None:
     assert "--overwrite" in again[2]
 
 
-@pytest.mark.parametrize("verb", ["check", "preview", "pairs"])
+@pytest.mark.parametrize("verb", ["check", "preview", "pairs", "get"])
 def test_the_help_of_every_command_has_an_example(verb: str) -> None:
     code, out, _ = wasnow_data(verb, "--help")
     assert code == 0

@@ -47,6 +47,11 @@ PAIRS_EXAMPLES = (
     "Writes the layout of SECOND with a dataset.yaml that describes the label values."
 )
 
+GET_EXAMPLES = (
+    "[bold]Example[/bold]\n\n  wasnow data get second -o downloads/\n\n"
+    "Unpack the archive, then run wasnow data check on the folder."
+)
+
 
 @app.command("check", epilog=CHECK_EXAMPLES)
 @verb
@@ -177,6 +182,25 @@ def from_review(
     crops = export_review(result, output, size=size, outside_unchanged=outside_unchanged)
     if not quiet:
         typer.echo(f"{crops} crops in {output}; train on them with wasnow train RECIPE --data {output}")
+
+
+@app.command("get", epilog=GET_EXAMPLES)
+@verb
+def get(
+    name: Annotated[str, typer.Argument(help="Dataset to download: second.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the archive.")],
+    quiet: bool = QUIET,
+    debug: bool = DEBUG,
+) -> None:
+    """Download the archive of a published dataset. An interrupted download is resumed by the same command."""
+    from wasnow.data.get import get_dataset
+
+    with sigterm_as_interrupt(), progress(quiet) as report:
+        done = get_dataset(name, output, report)
+    if not quiet:
+        typer.echo(f"{done.path}: sha256 {done.sha256}")
+        if not done.verified:
+            warn("the server announced no digest for this file; compare the sha256 with that of the authors, if any")
 
 
 def _check_masks(folder: Path, encoding: str | None, *, as_json: bool, quiet: bool) -> None:
