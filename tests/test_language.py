@@ -22,7 +22,7 @@ BANNED = (
     r"\bnobody\b",
     r"\bin vain\b",
     r"\bstands? beside\b",
-    r"\bthat which\b",
+    r"\bthat which\b(?! is are)",  # a list of function words
     r"\broom(s)? (of|is|uses|that)\b",
     r"\bcannot be meant\b",
     r"\bpoisoned\b",

@@ -103,7 +103,7 @@ def test_elsewhere_nothing_happens(monkeypatch):
         assert had is False
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP says what it was told")
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP prints its settings")
 @pytest.mark.parametrize("own", [None, "active"])
 def test_threads_sleep_while_they_wait_unless_the_user_wants_it_otherwise(own):
     code = "from wasnow._system import passive_thread_waiting\npassive_thread_waiting()\nimport torch"

@@ -4,7 +4,7 @@
     python -m fuzz.drive --minutes 60 --seed 1 --keep fuzz-found
 
 What ends in anything but an answer or a `WasnowError` is a fault: another exception, a crash, more than the seconds or
-the memory that a file may cost. Its input is written to the folder of faults; mended, it becomes a small test.
+the memory that a file may cost. Its input is written to the folder of faults; once fixed, it becomes a small test.
 """
 
 from __future__ import annotations

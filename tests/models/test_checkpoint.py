@@ -41,7 +41,7 @@ def saved(path: Path, **changes: Any) -> Tiny:
 
 
 def rewritten(path: Path, **changes: Any) -> None:
-    """The same file with another header, sealed anew: as another version would have written it."""
+    """The same file with another header, with a valid digest: as another version would write it."""
     tensors, header = read_sealed(path)
     header.pop("digest")
     write_sealed(path, tensors, {**header, **changes})

@@ -415,7 +415,7 @@ def test_weights_are_called_after_their_file_where_no_name_is_given(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A Hub with one file on it, which counts how often it is asked."""
+    """A Hub with one file, which counts its requests."""
     file = save_open_clip(tmp_path / "hub")
     state = usual_widths()
     torch.save(state, file)
@@ -498,9 +498,9 @@ def test_without_a_known_activation_nothing_is_downloaded(hub, monkeypatch):
     ("error", "kind", "words"),
     [
         (
-            ConnectionError("nobody\nthere"),
+            ConnectionError("no\nroute"),
             DownloadFailed,
-            r"cannot be downloaded \(ConnectionError: nobody there\); check",
+            r"cannot be downloaded \(ConnectionError: no route\); check",
         ),
         (OSError(errno.ENOSPC, "No space left on device"), DiskFull, "no space left"),
     ],

@@ -399,8 +399,8 @@ def test_invalid_pixels_answer_zero_and_touch_nothing_else():
     )
     valid = torch.rand(2, 1, 15, 20, generator=torch.Generator().manual_seed(0)) > 0.3
     all_valid = fitted(first, second, torch.ones_like(valid)).change
-    spoiled = torch.where(valid, first, torch.tensor(3e38))
-    answer = fitted(spoiled, second, valid).change
+    with_fill_values = torch.where(valid, first, torch.tensor(3e38))
+    answer = fitted(with_fill_values, second, valid).change
     assert first.shape == shape
     assert answer.shape == (2, 1, 15, 20)
     assert torch.equal(answer, torch.where(valid, all_valid, torch.zeros(())))

@@ -76,7 +76,7 @@ def test_a_folded_convolution_answers_like_the_convolution_and_its_norm(channels
         ("semantic-cd", TINY_SEMANTIC_CD, 1),  # where levels are joined: that convolution is not asked as a whole
         ("bisrnet", {}, 0),
         ("hrscd", {}, 0),
-        ("changemask", {}, 1),  # before a classifier that nobody asks
+        ("changemask", {}, 1),  # before an unused classifier
         ("ted", {}, 0),
         ("scannet", {}, 0),
         ("smnet", {}, 8),  # they come first in their blocks

@@ -1,4 +1,4 @@
-"""What answers when nobody says which model: the small network that comes with wasnow, through the whole engine.
+"""The default model in whole runs.
 
 How well it answers is measured elsewhere. Here a threshold of 0 stands for weights that find something: every pixel is
 a change then, and its classes are what is looked at.

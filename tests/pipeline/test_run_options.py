@@ -212,12 +212,12 @@ def test_a_class_threshold_below_the_common_one_causes_a_warning(tmp_path):
 def test_calibration_changes_confidence_and_threshold_but_not_the_map(tmp_path):
     paths = pair(tmp_path)
     plain = detect(*paths, model=Toy(threshold=0.7), output=tmp_path / "plain")
-    mended = detect(*paths, model=Calibrated(threshold=0.7), output=tmp_path / "mended")
-    np.testing.assert_array_equal(read(plain.change), read(mended.change))
+    calibrated = detect(*paths, model=Calibrated(threshold=0.7), output=tmp_path / "calibrated")
+    np.testing.assert_array_equal(read(plain.change), read(calibrated.change))
     logit = np.log(0.7 / 0.3)
-    assert mended.record.model.threshold == pytest.approx(1 / (1 + np.exp(-logit / 2)))
-    assert mended.record.model.threshold_from == "model default, calibrated"
-    before, after = (read(each.confidence)[0] / 254 for each in (plain, mended))
+    assert calibrated.record.model.threshold == pytest.approx(1 / (1 + np.exp(-logit / 2)))
+    assert calibrated.record.model.threshold_from == "model default, calibrated"
+    before, after = (read(each.confidence)[0] / 254 for each in (plain, calibrated))
     inner = (before > 0.05) & (before < 0.95)
     assert inner.any()
     expected = 1 / (1 + np.exp(-np.log(before[inner] / (1 - before[inner])) / 2))
@@ -234,13 +234,13 @@ def test_a_threshold_of_the_user_is_not_transformed(tmp_path):
 
 def test_the_report_gives_the_calibration_error(tmp_path, covered):
     paths = pair(tmp_path)
-    mended = detect(*paths, model=Calibrated(), output=tmp_path / "mended")
+    calibrated = detect(*paths, model=Calibrated(), output=tmp_path / "calibrated")
     other = detect(*paths, model=Calibrated(), classes="pond, house", output=tmp_path / "other")
-    assert "calibrated on val (12 pairs): change ECE 8.1 % → 1.2 %" in words_of(mended)
-    assert "the class words were others" not in words_of(mended)
+    assert "calibrated on val (12 pairs): change ECE 8.1 % → 1.2 %" in words_of(calibrated)
+    assert "the class words were others" not in words_of(calibrated)
     assert "the class words were others" in words_of(other)
     assert "not calibrated" in words_of(covered)
-    assert RunRecord.read(mended.folder).model.calibration.class_temperature == 1.5
+    assert RunRecord.read(calibrated.folder).model.calibration.class_temperature == 1.5
 
 
 def test_class_maps_need_classes(tmp_path):

@@ -1,4 +1,4 @@
-"""Detecting with a model that is told where things are: masks reach it as they lie on the ground, from wherever."""
+"""Runs of a model that takes prior masks, from any source and on any grid."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SMALL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class GuidedToy(Toy):
-    """Believes what it is told: changed where the mask of any word is another at the other date."""
+    """Predicts change where the masks of any word differ between the dates."""
 
     classes: tuple[str, ...] = ()
     words: tuple[str, ...] = ("building",)
@@ -253,7 +253,7 @@ def test_a_resumed_run_does_not_compute_masks_again(rasters, tmp_path, monkeypat
     assert result.complete
     assert not any("finding masks" in phase for phase in phases)
     assert open_priors(tmp_path / "out/.wasnow/priors").digest == made
-    # Dropped with the run that it belongs to, and then found anew.
+    # Removed with the run that it belongs to, and then made again.
     detect(*rasters, progress=lambda phase, done, total: phases.append(phase), overwrite=True, **options)
     assert any("finding masks" in phase for phase in phases)
 

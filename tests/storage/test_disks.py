@@ -92,7 +92,7 @@ plan.Tiling = lambda *a, **k: small(*a, **k, block_side=32)
 SAME = [name for name in writer.OUTPUTS if name not in ("run.json", "item.json", "report.html", "SHA256SUMS")]
 
 def attempt(output, meddle=lambda: None, progress=None):
-    # What became of a run in a fork: the error it ended with, as (class, message), or None.
+    # How a run in a fork ended: with an error, as (class, message), or None.
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -250,7 +250,7 @@ print(json.dumps(found))
     scope="module", params=["some", pytest.param("many", marks=pytest.mark.slow)], ids=["some points", "many points"]
 )
 def found(request, tmp_path_factory):
-    """All of it, once: by the kind of fault, what each attempt ended with and what became of it."""
+    """All attempts, run once: by kind of fault, how each attempt ended and how it was continued."""
     folder = tmp_path_factory.mktemp("disks")
     before, after = pair(folder, height=96, width=112)
     compiler, layer = shutil.which("cc") or shutil.which("gcc"), "none"

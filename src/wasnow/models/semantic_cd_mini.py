@@ -44,7 +44,7 @@ from wasnow.nn.terms import TermTable
 
 NAME = "semantic-cd-mini"
 WORDS = ("building", "road", "water", "vegetation", "bare ground")
-"""What it was trained on, and answers with unless it is asked for something else."""
+"""The class words of the training; the default of ``--classes``."""
 
 OTHER = "other"
 SAME_WORD = -8.0
@@ -263,7 +263,7 @@ class SemanticCDMini(Network):
 
         Args:
             before: ``(B, 3, H, W)``, red, green and blue in 0..1.
-            after: likewise.
+            after: the same for AFTER.
             valid: not looked at.
         """
         return self.answer(self.encode(before, after, valid), (before.shape[-2], before.shape[-1]))
@@ -444,7 +444,7 @@ def differing(before: Tensor, after: Tensor) -> Tensor:
 
     Args:
         before: ``(B, K, h, w)`` class logits.
-        after: likewise.
+        after: the same for AFTER.
 
     Returns:
         ``(B, 1, h, w)``, finite for all finite logits.

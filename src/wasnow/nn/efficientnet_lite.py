@@ -73,7 +73,7 @@ class Block(nn.Module):
         inside: channels that come in.
         out: channels that go out.
         kernel: of the depthwise convolution.
-        stride: likewise.
+        stride: of the depthwise convolution.
         wider: channels within, over ``inside``; 1 leaves the first convolution out.
     """
 

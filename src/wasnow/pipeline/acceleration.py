@@ -1,14 +1,13 @@
-"""The same network, sooner: what the engine puts between a model and its tiles.
+"""Faster execution of a network: folded norms on every device, OpenVINO on request.
 
     model ─ accelerated ─┬─ any device     ─> norms folded (`wasnow.nn.fused`)
                          └─ --device openvino ─> OpenVinoModel: compiled by OpenVINO for this processor
 
-`OpenVinoModel` is a `ChangeModel` like the one inside it. For each shape of tiles that it meets, torch.export writes
-the network down, OpenVINO compiles it, and the first answer is held against torch's own: a conversion that goes wrong
-shall be an error, not a map.
+`OpenVinoModel` is a `ChangeModel` around another one. For each tile shape, torch.export exports the network, OpenVINO
+compiles it, and the first output is compared with that of torch, so that a failed conversion is an error and not a map.
 
-OpenVINO tells its makers of every import where its companion package ``openvino-telemetry`` is installed. Here it does
-not get to see that package.
+OpenVINO reports each import to its vendor if the package ``openvino-telemetry`` is installed. Importing that package is
+prevented here.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ class OpenVinoModel:
         return self._network.card
 
     def bind(self, classes: Sequence[str]) -> OpenVinoModel:
-        """Other words, compiled anew when the first tile comes."""
+        """A model for other class words, compiled at its first tile."""
         return through_openvino(self._network.bind(classes), precision=self._precision)
 
     def __call__(self, before: Tensor, after: Tensor, valid: Tensor, priors: Tensor | None = None) -> ChangeLogits:
@@ -129,7 +128,7 @@ class OpenVinoModel:
     # ------------------------------------------------------------------------------------------------------ conversion
 
     def _run(self, what: str, function: Callable[..., Parts], inputs: Parts) -> Parts:
-        """Answer a batch with what is compiled for its shape, or for more of the same; compiled now, if need be."""
+        """Run the network compiled for this shape, or for a larger batch of it; compile it first if there is none."""
         batch = len(inputs[0])
         kind = (what, *(tuple(each.shape[1:]) for each in inputs))
         fits = [cast(int, size) for *known, size in self._compiled if tuple(known) == kind and cast(int, size) >= batch]

@@ -76,7 +76,7 @@ class PriorRequest:
         margin: overlap of the tiles to each side, pixels.
 
     Raises:
-        VocabularyError: there are no words, or invalid ones.
+        VocabularyError: words are missing or invalid.
     """
 
     words: tuple[str, ...]

@@ -289,7 +289,9 @@ def _take_encoder(model: nn.Module, path: Path, encoder: PublishedEncoder, publi
     found, left = encoder.ours(published, own)
     # PyTorch before 0.4.1 did not count batches, and the count is not used while the momentum is fixed.
     missing = {name for name in own if name not in found and name.endswith("num_batches_tracked")}
-    required = {name: one for name, one in own.items() if name not in missing and not name.startswith(encoder.anew)}
+    required = {
+        name: one for name, one in own.items() if name not in missing and not name.startswith(encoder.initialised)
+    }
     _same_shapes(required, found, path, encoder.advice(found))
     part.load_state_dict({**own, **found})
     loaded = f"{len(found)} tensors of {encoder.title} loaded, "

@@ -27,7 +27,7 @@ class PublishedEncoder:
         ours: from published tensors and those of the module, to tensors under the names of the module, and descriptions
             of what is left out. Unknown names stay unchanged, so that a comparison finds them.
         advice: what to do where these tensors, under our names, do not fit the module.
-        anew: name prefixes of the module that are not published, because they belong to the layers behind it.
+        initialised: name prefixes of the module that are not published, because they belong to the layers behind it.
     """
 
     title: str
@@ -36,7 +36,7 @@ class PublishedEncoder:
     models: tuple[str, ...]
     ours: Callable[[Weights, Weights], tuple[dict[str, Tensor], tuple[str, ...]]]
     advice: Callable[[Weights], str]
-    anew: tuple[str, ...] = ()
+    initialised: tuple[str, ...] = ()
 
 
 def encoder_in(names: Iterable[str]) -> PublishedEncoder | None:
@@ -170,7 +170,7 @@ ENCODERS: tuple[PublishedEncoder, ...] = (
         models=("mamba-scd",),
         ours=_of_vmamba,
         advice=_another_vmamba,
-        anew=("norms.",),
+        initialised=("norms.",),
     ),
     PublishedEncoder(
         title="SegFormer",
