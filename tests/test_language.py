@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 BANNED = (
@@ -66,6 +68,19 @@ def findings(*places):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             if PATTERN.search(line):
                 yield f"{name}:{number}: {line.strip()[:120]}"
+
+
+PLACES = ("src", "tests", "docs", "benchmarks", "*.md", "*.toml", "*.yml", ".github")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_ruled_out_phrase_is_used(place):
+    assert list(findings(place)) == []
+
+
+def test_a_ruled_out_phrase_is_found():
+    assert PATTERN.search("It says how surely a pixel changed.")
+    assert not PATTERN.search("The change probability of a pixel.")
 
 
 if __name__ == "__main__":

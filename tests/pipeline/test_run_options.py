@@ -117,7 +117,7 @@ def test_the_record_and_the_item_list_the_class_maps(covered):
 
 def test_the_report_shows_both_maps_with_a_legend(covered):
     text = words_of(covered)
-    assert "What all ground was, and is" in text
+    assert "Land cover before and after" in text
     for row in covered.record.landcover:
         assert sum(row.pixels) == 0 or f"{row.word} " in text
     assert covered.report.read_text().count('<figure class="cover"><img src="data:image/png') == 2
@@ -189,7 +189,7 @@ def test_a_class_threshold_only_removes_changes_from_or_to_that_class(tmp_path):
     gone = (before[2] > 0) & (after[2] == 0)
     assert (read(strict.confidence)[0][gone] <= 0.9 * 254 + 1).all()
     assert strict.record.model.class_thresholds == {"building": 0.9}
-    assert "threshold from or to building 0.9" in words_of(strict)
+    assert "class thresholds building 0.9" in words_of(strict)
     assert ChangeMap.open(strict.folder).record == strict.record
 
 
@@ -237,9 +237,9 @@ def test_the_report_gives_the_calibration_error(tmp_path, covered):
     calibrated = detect(*paths, model=Calibrated(), output=tmp_path / "calibrated")
     other = detect(*paths, model=Calibrated(), classes="pond, house", output=tmp_path / "other")
     assert "calibrated on val (12 pairs): change ECE 8.1 % → 1.2 %" in words_of(calibrated)
-    assert "the class words were others" not in words_of(calibrated)
-    assert "the class words were others" in words_of(other)
-    assert "not calibrated" in words_of(covered)
+    assert "with other class words" not in words_of(calibrated)
+    assert "with other class words" in words_of(other)
+    assert "uncalibrated" in words_of(covered)
     assert RunRecord.read(calibrated.folder).model.calibration.class_temperature == 1.5
 
 
