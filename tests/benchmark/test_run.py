@@ -76,6 +76,9 @@ def test_a_failed_row_does_not_stop_the_others_and_is_shown(tmp_path: Path):
         assert f'href="{link}"' in outcome.page.read_text()
         assert (tmp_path / link).exists()
 
+    assert record["reference"] == "tiny"
+    assert record["differences"].keys() == {"irmad"}
+    assert {"binary.f1", "binary.oa"} <= record["differences"]["irmad"].keys()
     # Again: finished trials are skipped and failed ones run again.
     before = written(tmp_path / "runs")
     again = run(tmp_path, "broken", "tiny", "irmad", seeds=(0, 1))

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from wasnow.benchmark.page import Example, Picture, benchmark_page
 from wasnow.benchmark.plan import Row
 from wasnow.benchmark.published import LATER, SEMANTIC_CD
 from wasnow.benchmark.table import SCORES, Table, as_csv, as_json, as_tex, bounds, formatted, table_row, tex
+from wasnow.evaluation.metrics import Difference
 
 FACTS: dict[str, Any] = {
     "data": {
@@ -209,3 +211,14 @@ def test_numbers_are_shown_in_the_unit_of_their_column():
         "2.5",
     ]
     assert formatted(SCORES[0], None) == "–"
+
+
+def test_paired_differences_are_in_the_page_the_json_and_the_latex():
+    difference = Difference(estimate=-0.0077, low=-0.02, high=-0.0001, p=0.042)
+    whole = replace(table(), differences={HOSTILE: {"stacked.sek": difference}})
+    page, text, found = benchmark_page(whole, [], []), as_tex(whole), json.loads(as_json(whole))
+    assert found["differences"][HOSTILE]["stacked.sek"]["p"] == 0.042
+    assert "-0.77<small>-2.00 to -0.01, p = 0.042</small>" in page
+    assert "$-0.77$" in text
+    assert "$-2.00$ to $-0.01$, $p=0.042$" in text
+    assert "<b onclick" not in page

@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from wasnow.models.registry import ModelEntry
 
 RESULT_NAME, COST_NAME, FAILURE_NAME = "result.json", "cost.json", "failure.txt"
+COUNTS_NAME = "counts.json"
+"""Counts of every image, for paired differences."""
+
 EXAMPLES_NAME, EVALUATION_NAME = "examples", "evaluation"
 FORMAT = 1
 COST_FORMAT = 2
@@ -169,6 +172,8 @@ def train_and_score(job: Job) -> None:
             for name, one in found.intervals.items()
         },
     }
+    counts = [{"name": one.name, **one.confusion.as_dict()} for one in found.per_image]
+    folder.write_text(COUNTS_NAME, json.dumps(counts) + "\n")
     folder.write_text(RESULT_NAME, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 

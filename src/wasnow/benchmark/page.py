@@ -16,7 +16,17 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from wasnow.benchmark.table import SCORES, Column, Table, TableRow, bounds, caption, formatted
+from wasnow.benchmark.table import (
+    SCORES,
+    Column,
+    Table,
+    TableRow,
+    bounds,
+    caption,
+    difference_cells,
+    difference_columns,
+    formatted,
+)
 
 Facts = Sequence[tuple[str, str]]
 
@@ -78,6 +88,8 @@ def benchmark_page(table: Table, examples: Sequence[Example], legend: Sequence[t
         examples=examples,
         legend=legend,
         published=(table.published, table.later),
+        difference_heads=[f"{one.group} {one.head}" for one in difference_columns(table)],
+        differences=_differences(table),
         style=Markup(_text("wasnow.output.report", "report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
@@ -97,6 +109,15 @@ def _cell(line: TableRow, column: Column) -> Cell:
         bounds(column, value.least, value.most) if column in SCORES else "",
         "",
     )
+
+
+def _differences(table: Table) -> list[tuple[str, list[tuple[str, str, str] | None]]]:
+    """Return name and cells of each row of the table of differences."""
+    columns = difference_columns(table)
+    return [
+        (name, [difference_cells(found[one.key]) if one.key in found else None for one in columns])
+        for name, found in table.differences.items()
+    ]
 
 
 def _runs(line: TableRow) -> list[tuple[str, str]]:

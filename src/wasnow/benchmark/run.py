@@ -29,6 +29,7 @@ from wasnow.benchmark.examples import RUNS_NAME, ExamplePairs
 from wasnow.benchmark.job import (
     COST_FORMAT,
     COST_NAME,
+    COUNTS_NAME,
     FAILURE_NAME,
     FORMAT,
     RESULT_NAME,
@@ -44,8 +45,9 @@ from wasnow.benchmark.pairs import Pairs
 from wasnow.benchmark.plan import CHANGE_ALONE, COMMON, Plan, Row, Trial, step_counts
 from wasnow.benchmark.process import run_in_process
 from wasnow.benchmark.published import LATER, SEMANTIC_CD
-from wasnow.benchmark.table import Table, as_csv, as_json, as_tex, table_row
+from wasnow.benchmark.table import Table, TableRow, as_csv, as_json, as_tex, table_row
 from wasnow.errors import CheckpointError, OutputError, ResumeRefused
+from wasnow.evaluation.metrics import Confusion, Difference, paired_bootstrap
 from wasnow.models import checkpoint
 from wasnow.models.loading import resolve_device
 from wasnow.models.registry import MODELS
@@ -206,13 +208,37 @@ class Benchmark:
                 if row.problem is None and (reason := self._reason(trial)) is not None
             ]
             lines.append(table_row(row, results, self._cost(row), failures))
-        table = Table(tuple(lines), self._facts(), SEMANTIC_CD, LATER)
+        table = Table(tuple(lines), self._facts(), SEMANTIC_CD, LATER, *self._differences(lines))
         folder = RunFolder(self.output)
         folder.write_text(JSON_NAME, as_json(table))
         folder.write_text(CSV_NAME, as_csv(table))
         folder.write_text(TEX_NAME, as_tex(table))
         folder.write_text(PAGE_NAME, benchmark_page(table, self._examples.examples(table), self._examples.legend()))
         return table
+
+    def _differences(self, lines: Sequence[TableRow]) -> tuple[str, dict[str, dict[str, Difference]]]:
+        """Return the name of the first finished row, and the differences of the others to it by name."""
+        counts = {line.name: seeds for line in lines if (seeds := self._counts(line.folders))}
+        found: dict[str, dict[str, Difference]] = {}
+        reference = next(iter(counts), "")
+        for name, others in counts.items():
+            first = counts[reference]
+            same = all([image for image, _ in one] == [image for image, _ in first[0]] for one in (*first, *others))
+            if name != reference and same and len(first[0]) > 1:
+                pair = ([[count for _, count in one] for one in method] for method in (first, others))
+                found[name] = paired_bootstrap(*pair)
+        return reference, found
+
+    def _counts(self, folders: Sequence[str]) -> list[list[tuple[str, Confusion]]]:
+        """Return name and counts of every image for each finished seed; empty if any seed has none."""
+        seeds = []
+        for folder in folders:
+            try:
+                text = (self.output / RUNS_NAME / folder / COUNTS_NAME).read_text(encoding="utf-8")
+                seeds.append([(one["name"], Confusion.from_dict(one)) for one in json.loads(text)])
+            except (OSError, ValueError, KeyError, TypeError):
+                return []
+        return seeds
 
     # --- one trial ------------------------------------------------------------------------------------------------
 

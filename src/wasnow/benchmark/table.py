@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from wasnow.benchmark.plan import Row
 from wasnow.benchmark.published import PublishedTable
+from wasnow.evaluation.metrics import Difference
 
 Status = Literal["finished", "failed", "not run"]
 
@@ -127,12 +128,16 @@ class Table:
         facts: data, budget, machine and versions as plain JSON values.
         published: figures of the main paper, shown separately.
         later: figures of later methods.
+        reference: the row that the others are compared with.
+        differences: paired differences of rows to the reference, by row and score.
     """
 
     lines: tuple[TableRow, ...]
     facts: Mapping[str, Any]
     published: PublishedTable
     later: PublishedTable
+    reference: str = ""
+    differences: Mapping[str, Mapping[str, Difference]] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -232,6 +237,10 @@ def as_json(table: Table) -> str:
     columns = [asdict(one) for one in table.columns]
     whole = {"format": 1, **table.facts, "columns": columns, "lines": lines, "published": asdict(table.published)}
     whole["published_later"] = asdict(table.later)
+    whole["reference"] = table.reference
+    whole["differences"] = {
+        row: {name: asdict(one) for name, one in found.items()} for row, found in table.differences.items()
+    }
     return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -308,10 +317,57 @@ def as_tex(table: Table) -> str:
             "\\end{tabular}}",
             "\\end{table*}",
             "",
+            *_differences_tex(table),
             *_published_tex(table.published),
             *_published_tex(table.later),
         ]
     )
+
+
+def difference_columns(table: Table) -> tuple[Column, ...]:
+    """Return the score columns of the table of differences."""
+    keys = {key for found in table.differences.values() for key in found}
+    return tuple(one for one in SCORES if one.key in keys and one.head != "OA")
+
+
+def difference_cells(one: Difference) -> tuple[str, str, str]:
+    """Return a difference in points of per cent, its interval and its p-value as text."""
+    return f"{100 * one.estimate:+.2f}", f"{100 * one.low:+.2f} to {100 * one.high:+.2f}", f"{one.p:.3f}"
+
+
+def _differences_tex(table: Table) -> list[str]:
+    """Return the lines of a LaTeX table of paired differences; none without differences."""
+    columns = difference_columns(table)
+    if not columns:
+        return []
+    rows = []
+    for name, found in table.differences.items():
+        cells = []
+        for column in columns:
+            if column.key not in found:
+                cells.append("--")
+                continue
+            value, between, p = difference_cells(found[column.key])
+            bound = " to ".join(f"${one}$" for one in between.split(" to "))
+            cells.append(f"\\shortstack{{${value}$\\\\{{\\tiny {bound}, $p={p}$}}}}")
+        rows.append(f"{tex(name)} & {' & '.join(cells)} \\\\")
+    heads = " & ".join(tex(f"{one.group} {one.head}") for one in columns)
+    caption_text = f"Differences to {table.reference} on the same pairs, in points of per cent"
+    return [
+        "\\begin{table*}",
+        "\\centering",
+        f"\\caption{{{tex(caption_text)}, with 95\\% intervals and p-values (paired bootstrap over pairs and seeds).}}",
+        "\\resizebox{\\textwidth}{!}{%",
+        f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
+        "\\toprule",
+        f"Method & {heads} \\\\",
+        "\\midrule",
+        *rows,
+        "\\bottomrule",
+        "\\end{tabular}}",
+        "\\end{table*}",
+        "",
+    ]
 
 
 def _published_tex(table: PublishedTable) -> list[str]:

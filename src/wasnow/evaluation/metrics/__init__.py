@@ -7,7 +7,7 @@
     margins     row sums, column sums and diagonal of a confusion matrix, and the equations on them
     scores      the scores as values
     counts      `Confusion`: the counts of one image or of many
-    bootstrap   confidence intervals over images
+    bootstrap   confidence intervals over images, and differences of two methods
 
 A map holds class codes as `Vocabulary.encode` writes them: 0 no change, 1..K the classes. The literature uses two
 protocols under the same names. They differ by many points; both are always computed and never mixed:
@@ -30,7 +30,7 @@ The package uses numpy only: no torch, no files.
 
 from __future__ import annotations
 
-from wasnow.evaluation.metrics.bootstrap import Interval, bootstrap
+from wasnow.evaluation.metrics.bootstrap import Difference, Interval, bootstrap, paired_bootstrap
 from wasnow.evaluation.metrics.counts import IGNORE, Confusion
 from wasnow.evaluation.metrics.scores import (
     BinaryScores,
@@ -49,11 +49,13 @@ __all__ = [
     "CodeScores",
     "Confusion",
     "DateScores",
+    "Difference",
     "Interval",
     "ProtocolScores",
     "Scores",
     "WordScores",
     "bootstrap",
+    "paired_bootstrap",
     "protocol_scores",
     "word_scores",
 ]

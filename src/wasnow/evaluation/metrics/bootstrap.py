@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,100 @@ def bootstrap(
         raise UsageError(f"{len(confusions)} image(s) cannot be resampled; give the counts of 2 images or more")
     if n < 1 or not 0 < level < 1:
         raise UsageError(f"bootstrap with n={n} and level={level} is invalid; use n >= 1 and 0 < level < 1")
+    rng = np.random.default_rng(seed)
+    images = len(confusions)
+    weights = np.full(images, 1 / images)
+    step = max(1, _RESAMPLE_CELLS // images)
+    draws = (rng.multinomial(images, weights, size=min(step, n - start)) for start in range(0, n, step))
+    resampled = _resampled(confusions, draws)
+    estimates = _views(Confusion.total(confusions)).headline()
+    return {name: _interval(float(estimates[name]), resampled[name], level) for name in estimates}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The difference of a score between two methods on the same images.
+
+    Attributes:
+        estimate: score of the second method minus score of the first, each the mean over its seeds.
+        low: lower bound.
+        high: upper bound.
+        p: two-sided p-value of no difference, 0..1: twice the smaller share of resamples on either side of 0.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_bootstrap(
+    first: Sequence[Sequence[Confusion]],
+    second: Sequence[Sequence[Confusion]],
+    *,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Difference]:
+    """Return the differences of the headline scores of two methods, by resampling images and seeds.
+
+    Each resample draws images with replacement, the same ones for both methods, and for each method as many of its
+    seeds with replacement (hierarchical bootstrap); the score of a method is the mean over the drawn seeds. So the
+    intervals include the variation of the test set and of the training.
+
+    Args:
+        first: for each seed of the first method, the counts of every image.
+        second: the same for the second method, with the same images in the same order.
+        n: number of resamples.
+        seed: random seed of the resampling.
+        level: coverage of the intervals, strictly between 0 and 1.
+
+    Returns:
+        Differences by dotted name, for scores that are defined for both methods on all images.
+
+    Raises:
+        UsageError: there are no seeds, fewer than 2 images, or different numbers of images.
+    """
+    counts = {len(one) for one in (*first, *second)}
+    if not first or not second or len(counts) != 1 or min(counts) < 2:
+        raise UsageError(
+            f"a paired bootstrap needs the same 2 or more images for every seed, not {sorted(counts)}; score again"
+        )
+    images = counts.pop()
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(images, np.full(images, 1 / images), size=n)
+    means, resampled = [], []
+    for method in (first, second):
+        scores = [_views(Confusion.total(one)).headline() for one in method]
+        means.append({name: np.mean([float(one[name]) for one in scores]) for name in scores[0]})
+        seeds = [_resampled(one, [draws]) for one in method]
+        chosen = rng.integers(len(method), size=(n, len(method)))
+        resampled.append(
+            {
+                name: np.stack([one[name] for one in seeds], 1)[np.arange(n)[:, None], chosen].mean(1)
+                for name in scores[0]
+            }
+        )
+    found = {}
+    for name in means[0]:
+        estimate = float(means[1][name] - means[0][name])
+        differences = resampled[1][name] - resampled[0][name]
+        defined = differences[~np.isnan(differences)]
+        if math.isnan(estimate) or not len(defined):
+            continue
+        interval = _interval(estimate, defined, level)
+        side = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+        found[name] = Difference(estimate, interval.low, interval.high, min(1.0, 2 * (side + 1) / (len(defined) + 1)))
+    return found
+
+
+def _resampled(confusions: Sequence[Confusion], draws: Iterable[NDArray[np.int64]]) -> dict[str, Floats]:
+    """Return the headline scores ``(n,)`` of resampled images.
+
+    Args:
+        confusions: one per image.
+        draws: chunks ``(m, images)``: how often each image is drawn in each resample.
+    """
     whole = _views(Confusion.total(confusions))
     views = ("binary", "before", "after", "from_to")
     # Code 0 comes first in every view; other codes are kept only if they occur.
@@ -70,20 +164,8 @@ def bootstrap(
     occur["before"] = occur["after"] = np.union1d(occur["before"], occur["after"])  # both dates are added
     occur["binary"] = np.arange(2)
     table = np.stack([_as_row(_views(one), occur) for one in confusions])
-
-    rng = np.random.default_rng(seed)
-    images = len(confusions)
-    weights = np.full(images, 1 / images)
-    step = max(1, _RESAMPLE_CELLS // images)
-    sums = np.concatenate(
-        [
-            rng.multinomial(images, weights, size=min(step, n - start)).astype(np.float64) @ table
-            for start in range(0, n, step)
-        ]
-    )
-    resampled = _from_rows(sums, occur, whole.classes).headline()
-    estimates = whole.headline()
-    return {name: _interval(float(estimates[name]), resampled[name], level) for name in estimates}
+    sums = np.concatenate([one.astype(np.float64) @ table for one in draws])
+    return _from_rows(sums, occur, whole.classes).headline()
 
 
 def _views(confusion: Confusion) -> Views:

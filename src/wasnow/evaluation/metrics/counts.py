@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,17 @@ class Confusion:
             InputError: shapes differ, or a map holds other codes.
         """
         return _count((predicted, predicted, labelled, labelled), 0, 1, ignore)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values for `from_dict`."""
+        plain = {name: getattr(self, name) for name in ("n_classes", "ignored", "unanswered")}
+        return plain | {"cells": self.cells.tolist(), "counts": self.counts.tolist()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Confusion:
+        """Return the counts that `as_dict` has written."""
+        cells, counts = (np.array(values[name], np.int64) for name in ("cells", "counts"))
+        return cls(values["n_classes"], cells, counts, values["ignored"], values["unanswered"])
 
     @classmethod
     def total(cls, confusions: Iterable[Confusion]) -> Confusion:
