@@ -52,10 +52,27 @@ EXIT_DIVERGED = 9
 EXIT_INTERRUPTED = 130
 
 
+_USER = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#'\"]*@")
+_QUERY = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s?'\"<>]*|/vsi[a-z0-9_]+)\?[^\s'\"<>]*[^\s'\"<>:;,.)]")
+
+
+def redacted(text: str) -> str:
+    """Replace user, password and query of every address in a text by ``***``; queries can be signatures.
+
+    Everything that is stored, printed or logged about an input goes through this function.
+    """
+    if "://" not in text and "/vsi" not in text:
+        return text
+    return _QUERY.sub(r"\1?***", _USER.sub(r"\1***@", text))
+
+
 class WasnowError(Exception):
     """Base class of all exceptions that wasnow raises on purpose."""
 
     exit_code: ClassVar[int] = EXIT_BUG
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redacted(each) if isinstance(each, str) else each for each in args))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By default, pickle calls the class with the finished message, which some constructors do not accept.

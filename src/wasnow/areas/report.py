@@ -25,7 +25,8 @@ from wasnow.areas.estimate import AreaEstimates, ClassEstimate
 from wasnow.areas.estimators import Estimate
 from wasnow.areas.intervals import Interval
 from wasnow.output.report.sheet import Sheet
-from wasnow.storage.atomic import output_errors, write_atomically
+from wasnow.storage.atomic import write_atomically
+from wasnow.storage.ownership import claim
 
 HTML, JSON, CSV, MATRIX, TEX = "areas.html", "areas.json", "areas.csv", "error_matrix.csv", "areas.tex"
 REPORT_FILES = (HTML, JSON, CSV, MATRIX, TEX)
@@ -39,10 +40,9 @@ def write_report(folder: Path, found: Assessment) -> None:
         found: what to report.
 
     Raises:
-        DiskFull, OutputError: a file cannot be written.
+        DiskFull, OutputError: a file cannot be written, or no earlier report made a file of its name.
     """
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, REPORT_FILES)
     writers: dict[str, Callable[[Assessment], str]] = {
         HTML: as_page, JSON: as_json, CSV: as_csv, MATRIX: matrix_csv, TEX: as_tex,
     }  # fmt: skip

@@ -48,6 +48,7 @@ from wasnow.errors import OutputError, UsageError
 from wasnow.output.change_map import ChangeMap
 from wasnow.storage.atomic import output_errors, write_atomically
 from wasnow.storage.hashing import file_sha256
+from wasnow.storage.ownership import claim
 
 Progress = Callable[[str, int, int], None]
 LABEL_FIELDS = (
@@ -219,8 +220,7 @@ def _write(folder: Path, result: ChangeMap, design: Design, drawn: list[IntArray
     x, y, lon, lat = _places(design, rows, cols)
     mapped = _map_labels(result, rows, cols)
     ids = np.arange(1, len(indices) + 1)
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, (DESIGN, POINTS, POINTS_CSV, KEY))
     _write_points(folder / POINTS, design, ids, rows, cols, x, y, lon, lat)
     columns = ("LON", "LAT", "PLOTID") if lon is not None else ("X", "Y", "PLOTID")
     first, second = (lon, lat) if lon is not None and lat is not None else (x, y)

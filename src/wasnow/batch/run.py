@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, Unpack, cast
 
 from wasnow.batch.stamp import Stamps
-from wasnow.batch.summary import PairOutcome, PairsSummary, SummaryWriter
+from wasnow.batch.summary import PAGE, SUMMARY, TABLE, PairOutcome, PairsSummary, SummaryWriter
 from wasnow.batch.table import PairRow, read_pairs
-from wasnow.errors import DiskFull, Interrupted, OutputError, WasnowError, WorkersLost
+from wasnow.errors import DiskFull, Interrupted, OutputError, WasnowError, WorkersLost, redacted
 from wasnow.models import loading
 from wasnow.models.contract import ChangeModel, SceneModel
 from wasnow.models.registry import DEFAULT
@@ -38,6 +38,7 @@ from wasnow.pipeline.options import OptionValues
 from wasnow.pipeline.progress import Progress, no_progress
 from wasnow.storage.atomic import append_line
 from wasnow.storage.journal import Workspace, workspace
+from wasnow.storage.ownership import STATE_FOLDER, check_claim, claim, is_record
 
 JOURNAL = "pairs.jsonl"
 
@@ -84,8 +85,12 @@ def detect_pairs(
     """
     rows = read_pairs(table, common=cast("dict[str, Any]", options))
     folder = Path(output)
+    summaries, listed = (SUMMARY, TABLE, PAGE), folder / STATE_FOLDER / JOURNAL
+    proven = summaries if listed.is_file() or is_record(folder / SUMMARY, "format", "pairs") else ()
+    check_claim(folder, summaries, proven=proven)
     with workspace(folder) as space:
         _check_folder(space, rows)
+        claim(folder, summaries, proven=proven)
         run = _ListRun(space, rows, model, classes, options, overwrite, tuple(command or ()), progress or no_progress)
         return run.run(fail_fast, each or (lambda outcome: None))
 
@@ -192,7 +197,7 @@ class _ListRun:
                 # A bug that affects one pair must not stop the others.
                 reason = f"this is a bug in wasnow: {kind}: {error}; run it alone with --debug and report it"
                 self._note_traceback(row, error)
-            return dataclasses.replace(outcome, state="failed", reason=" ".join(reason.split()), error=kind)
+            return dataclasses.replace(outcome, state="failed", reason=redacted(" ".join(reason.split())), error=kind)
 
     def _check_model(self) -> None:
         """Report a problem with the model of the whole list once, not for each pair.
@@ -240,14 +245,14 @@ class _ListRun:
         self._append({**dataclasses.asdict(outcome), "stamp": stamp, "at": time.time()})
 
     def _note_traceback(self, row: PairRow, error: Exception) -> None:
-        self._append({"bug": row.name, "traceback": "".join(traceback.format_exception(error))})
+        self._append({"bug": row.name, "traceback": redacted("".join(traceback.format_exception(error)))})
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         append_line(self.space.folder / JOURNAL, json.dumps(entry).encode(), durable=False)
 
 
 def _waiting(row: PairRow) -> PairOutcome:
-    return PairOutcome(row.row, row.name, row.before, row.after, model=row.model, key=row.key)
+    return PairOutcome(row.row, row.name, redacted(row.before), redacted(row.after), model=row.model, key=row.key)
 
 
 def _finished(outcome: PairOutcome, result: ChangeMap) -> PairOutcome:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from wasnow.batch.names import OWN_FILES, with_names
-from wasnow.errors import InputError, InvalidOption, PairsError, UsageError, did_you_mean
+from wasnow.errors import InputError, InvalidOption, PairsError, UsageError, did_you_mean, redacted
 from wasnow.pipeline.option_values import parse_list, with_split_thresholds
 from wasnow.pipeline.options import Options, OptionValues, fields, shown
 from wasnow.storage.names import folder_name_fault
@@ -60,7 +60,7 @@ class PairRow:
     @property
     def key(self) -> str:
         """A digest of all that the list says about the pair."""
-        asked = [self.before, self.after, self.model, self.classes, sorted(self.options.items())]
+        asked = [redacted(self.before), redacted(self.after), self.model, self.classes, sorted(self.options.items())]
         return hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()[:16]
 
 

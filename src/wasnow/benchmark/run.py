@@ -51,6 +51,7 @@ from wasnow.evaluation.metrics import Confusion, Difference, paired_bootstrap
 from wasnow.models import checkpoint
 from wasnow.models.loading import resolve_device
 from wasnow.models.registry import MODELS
+from wasnow.storage.ownership import claim, is_record
 from wasnow.training.run_folder import RUN_NAME, RunFolder, differences
 
 PAGE_NAME, CSV_NAME, TEX_NAME, JSON_NAME = "index.html", "table.csv", "table.tex", "table.json"
@@ -177,6 +178,9 @@ class Benchmark:
             Interrupted: Ctrl-C or SIGTERM; run it again to continue.
         """
         trials = list(self.plan.trials(only))
+        names = (PAGE_NAME, CSV_NAME, TEX_NAME, JSON_NAME, RUNS_NAME, PICTURES_NAME)
+        earlier = is_record(self.output / JSON_NAME, "columns", "lines", "published")
+        claim(self.output, names, proven=names if earlier else ())
         resolve_device(self._device)  # fail now rather than in every row
         if overwrite:
             self.clear(only)

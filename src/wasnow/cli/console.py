@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import typer
 
 from wasnow._system import ignore_foreign_data_paths, passive_thread_waiting, tolerate_unencodable_output
-from wasnow.errors import EXIT_BUG, EXIT_INTERRUPTED, InvalidOption, WasnowError
+from wasnow.errors import EXIT_BUG, EXIT_INTERRUPTED, InvalidOption, WasnowError, redacted
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -99,13 +99,13 @@ def prepare_process() -> None:
 def fail(message: str) -> None:
     """Print an error in one line on standard error."""
     typer.secho("wasnow: ", fg=typer.colors.RED, bold=True, nl=False, err=True)
-    typer.echo(" ".join(message.split()), err=True)
+    typer.echo(" ".join(redacted(message).split()), err=True)
 
 
 def warn(message: str) -> None:
     """Print a warning in one line on standard error."""
     typer.secho("warning: ", fg=typer.colors.YELLOW, nl=False, err=True)
-    typer.echo(" ".join(message.split()), err=True)
+    typer.echo(" ".join(redacted(message).split()), err=True)
 
 
 def print_json(value: Any) -> None:

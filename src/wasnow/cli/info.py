@@ -8,6 +8,7 @@ import typer
 
 from wasnow.cli.console import DEBUG, JSON, print_json, verb, warn
 from wasnow.cli.options import option_values, with_run_options
+from wasnow.errors import redacted
 from wasnow.models.registry import DEFAULT
 from wasnow.pipeline.options import MODEL
 
@@ -81,7 +82,7 @@ def _file_facts(*sources: RasterSource) -> dict[str, tuple[str, ...]]:
         grid = source.grid
         gsd = grid.gsd_m
         values = {
-            "file": source.path,
+            "file": redacted(source.path),
             "format": source.driver,
             "size": f"{grid.width} x {grid.height} px",
             "CRS": _crs(source),

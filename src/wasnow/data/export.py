@@ -23,9 +23,13 @@ from wasnow.data.layouts.described import FILE_NAME, NO_LABEL_WORD, UNCHANGED_WO
 from wasnow.data.samples import Samples
 from wasnow.errors import OutputError, UsageError
 from wasnow.storage.atomic import output_errors
+from wasnow.storage.ownership import claim
 from wasnow.vocabulary import NO_LABEL
 
 Progress = Callable[[str, int, int], None]
+
+AFTER_LABEL = "{split}/label2/{name}.png"
+"""Pattern of labels in the description; it tells an export from other datasets."""
 
 
 def export_second(
@@ -44,14 +48,14 @@ def export_second(
         folder: new, or empty.
         name: of the dataset, for its description.
         provenance: how the samples were made; written as comments at the top of the description.
-        overwrite: write into a folder that holds files; files of the same names are replaced.
+        overwrite: write into a folder that holds files; those of an earlier export are replaced.
         progress: called with ``"export"``, samples written, and their number.
 
     Returns:
         The path of the description, ``folder/dataset.yaml``.
 
     Raises:
-        OutputError: the folder is not empty, or cannot be written.
+        OutputError: the folder is not empty, cannot be written, or holds other files under the names of the export.
         UsageError: samples without classes, or with different classes.
     """
     vocabularies = {samples.vocabulary for samples in splits.values()}
@@ -61,6 +65,7 @@ def export_second(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
         raise OutputError(f"{folder} is not empty. Choose a new folder, or pass --overwrite")
     described = folder / FILE_NAME
+    claim(folder, (FILE_NAME, *splits), proven=(FILE_NAME, *splits) if _is_export(described) else ())
     with output_errors(folder):
         described.unlink(missing_ok=True)
         for split in splits:
@@ -93,7 +98,7 @@ def export_second(
         "before": "{split}/im1/{name}.png",
         "after": "{split}/im2/{name}.png",
         "before_label": "{split}/label1/{name}.png",
-        "after_label": "{split}/label2/{name}.png",
+        "after_label": AFTER_LABEL,
         "classes": list(words),
         "values": values,
     }
@@ -102,3 +107,12 @@ def export_second(
     with output_errors(described):
         described.write_text(text, encoding="utf-8")
     return described
+
+
+def _is_export(path: Path) -> bool:
+    """Whether a description is that of an earlier export."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and content.get("after_label") == AFTER_LABEL

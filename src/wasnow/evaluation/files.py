@@ -8,9 +8,10 @@ import json
 import os
 from pathlib import Path
 
-from wasnow.errors import OutputError
 from wasnow.evaluation.outcome import Evaluation
 from wasnow.evaluation.page import confusion_page
+from wasnow.storage.atomic import write_atomically
+from wasnow.storage.ownership import claim, is_record
 
 SCORES_NAME, ROWS_NAME, PAGE_NAME = "scores.json", "scores.csv", "confusion.html"
 
@@ -19,22 +20,19 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> 
     """Write the three files into a folder and return their paths.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or contains files of these names that no evaluation made.
     """
     texts = {
         SCORES_NAME: json.dumps(evaluation.as_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         ROWS_NAME: _csv(evaluation),
         PAGE_NAME: confusion_page(evaluation),
     }
-    paths = []
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            paths.append(Path(folder) / name)
-            paths[-1].write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder with -o") from None
-    return tuple(paths)
+    place = Path(folder)
+    earlier = is_record(place / SCORES_NAME, "model", "protocols", "scores")
+    claim(place, tuple(texts), proven=tuple(texts) if earlier else ())
+    for name, text in texts.items():
+        write_atomically(place / name, text.encode())
+    return tuple(place / name for name in texts)
 
 
 def _csv(evaluation: Evaluation) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import wasnow
+from wasnow.errors import redacted
 from wasnow.output.areas import PixelAreas, TransitionTable
 from wasnow.output.facts import RunFacts
 from wasnow.output.record import (
@@ -91,13 +92,13 @@ def build_record(
         status=status,
         started=facts.started.isoformat(timespec="seconds"),
         finished=utc_now(),
-        command=facts.command,
+        command=tuple(map(redacted, facts.command)),
         environment=dict(facts.environment),
         before=_input_record(facts.pair.before, facts.inputs[0], facts.dates[0], facts.stretches[0]),
         after=_input_record(facts.pair.after, facts.inputs[1], facts.dates[1], facts.stretches[1]),
         grid=_grid_record(result),
         working_grid=_grid_record(facts.pair.working),
-        options=dict(facts.options),
+        options={name: _redacted_value(value) for name, value in facts.options.items()},
         model=facts.model,
         shift=ShiftRecord(**dataclasses.asdict(facts.shift)) if facts.shift is not None else None,
         transitions=transitions,
@@ -114,10 +115,18 @@ def build_record(
         features=_features_record(facts.feature_cache, blocks),
         priors=facts.priors,
         executor=facts.executor,
-        warnings=facts.warnings,
+        warnings=tuple(map(redacted, facts.warnings)),
         timings_s=rounded_timings(timings),
         outputs=tuple(outputs),
     )
+
+
+def _redacted_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, list | tuple):
+        return type(value)(map(_redacted_value, value))
+    return value
 
 
 def file_sum(path: Path) -> FileSum:
@@ -185,7 +194,7 @@ def _input_record(
 ) -> InputRecord:
     source = placed.source
     return InputRecord(
-        path=source.path,
+        path=redacted(source.path),
         files=files,
         driver=source.driver,
         grid=_grid_record(source.grid),

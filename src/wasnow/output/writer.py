@@ -26,6 +26,7 @@ import wasnow
 from wasnow.output.areas import PixelAreas, TransitionTable
 from wasnow.output.build_record import CodeCounts, build_record, file_sum, rounded_timings, utc_now
 from wasnow.output.facts import RunFacts
+from wasnow.output.folder import claim_outputs
 from wasnow.output.input_pictures import input_picture
 from wasnow.output.layout import (
     ATTRIBUTES,
@@ -139,6 +140,7 @@ def write_results(facts: RunFacts, space: Workspace, progress: Progress, timings
         record.write(space.finals / RECORD_NAME)
         write_item(space.finals, record)
         _write_sums(space.finals, record)
+        claim_outputs(space.output, outputs)
         # While results are replaced, the folder must not have a record of the old ones.
         (space.output / RECORD_NAME).unlink(missing_ok=True)
     space.publish(list(outputs))

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 import wasnow
-from wasnow.errors import RasterUnreadable
+from wasnow.errors import RasterUnreadable, redacted
 from wasnow.output.record import FileSum
 from wasnow.pipeline.options import Options
 from wasnow.pipeline.plan import Plan
 from wasnow.pipeline.progress import Progress
 from wasnow.storage.checksums import checked_sha256
 from wasnow.storage.hashing import file_sha256
+from wasnow.storage.sidecars import SUFFIX, essential_sha256
 
 NOT_IDENTITY = (
     "device",
@@ -54,7 +55,7 @@ def input_sums(plan: Plan, progress: Progress) -> InputSums:
             local = path.is_file()
             of_source.append(
                 FileSum(
-                    name=path.name if local else name,
+                    name=path.name if local else redacted(name),
                     size=path.stat().st_size if local else None,
                     sha256=checked_sha256(path) if local else None,
                 )
@@ -94,7 +95,8 @@ def check_inputs_unchanged(plan: Plan, states: Mapping[str, tuple[int, int, int]
     }
     after = input_states(plan)
     for name, state in states.items():
-        if after.get(name) == state:
+        # A viewer may store statistics in a sidecar at any time.
+        if after.get(name) == state or name.endswith(SUFFIX):
             continue
         path = Path(name)
         if not path.is_file() or file_sha256(path) != digests[name]:
@@ -119,6 +121,9 @@ def same_run(found: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool
 
 def _without_version(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: value for name, value in found.items() if name != "wasnow"}
+    for date in ("before", "after"):
+        # Earlier versions listed sidecars that hold only statistics.
+        values[date] = {name: digest for name, digest in (values.get(date) or {}).items() if not name.endswith(SUFFIX)}
     values["option"] = json.loads(json.dumps({**defaults, **values["option"]}))
     if isinstance(values.get("model"), str):
         values["model"] = re.sub(r" of wasnow \S+$", "", values["model"])
@@ -134,14 +139,16 @@ def identity(plan: Plan, inputs: InputSums, priors: dict[str, Any] | None) -> di
         priors: the origin of the prior masks; None for a model that takes none.
     """
     options = {name: value for name, value in plan.options.model_dump().items() if name not in NOT_IDENTITY}
+    # The signature of an address may differ in the command that resumes the run.
+    options["align"] = redacted(plan.options.align)
     options["class_thresholds"] = dict(plan.class_thresholds)
     # Predictions from cached features are rounded, so a run with a cache is another run, wherever the cache is.
     options["keep_features"] = plan.options.keep_features is not None
     calibration = plan.calibration
     return {
         "wasnow": wasnow.__version__,
-        "before": {each.name: each.sha256 or each.size for each in inputs[0]},
-        "after": {each.name: each.sha256 or each.size for each in inputs[1]},
+        "before": _input_identity(plan.pair.before.source.files, inputs[0]),
+        "after": _input_identity(plan.pair.after.source.files, inputs[1]),
         "model": model_fingerprint(plan),
         "classes": list(plan.words),
         "calibration": [calibration.change_temperature, calibration.class_temperature] if calibration else None,
@@ -150,6 +157,17 @@ def identity(plan: Plan, inputs: InputSums, priors: dict[str, Any] | None) -> di
         "tile": plan.tiling.tile,
         "margin": plan.tiling.margin,
     }
+
+
+def _input_identity(paths: Sequence[str], files: Sequence[FileSum]) -> dict[str, str | int | None]:
+    """Return digest (or size) by file name; statistics that a viewer stored beside an input are left out."""
+    found: dict[str, str | int | None] = {}
+    for path, each in zip(paths, files, strict=True):
+        digest: str | int | None = each.sha256 or each.size
+        if each.name.endswith(SUFFIX) and each.sha256 is not None and (digest := essential_sha256(Path(path))) is None:
+            continue
+        found[each.name] = digest
+    return found
 
 
 def model_fingerprint(plan: Plan) -> str:

@@ -22,7 +22,14 @@ from wasnow.errors import Interrupted, OutputError
 from wasnow.models.registry import MODELS
 from wasnow.output.change_map import ChangeMap
 from wasnow.output.facts import OutlineOptions, RunFacts
-from wasnow.output.folder import finished_record, remove_results
+from wasnow.output.folder import (
+    check_outputs,
+    claim_outputs,
+    finished_record,
+    polygons_edited,
+    refuse_lost_edits,
+    remove_results,
+)
 from wasnow.output.layout import CHANGE, RECORD_NAME
 from wasnow.output.record import ModelRecord, PriorsRecord, RunRecord
 from wasnow.output.writer import write_results
@@ -74,6 +81,7 @@ def run(
     source = mask_source(plan)
     started = datetime.now(UTC)
     states = input_states(plan)
+    check_outputs(output, landcover=plan.options.landcover, inputs=states)
     start = time.perf_counter()
     origin = source.origin if source is not None else None
     known: InputSums | None = None
@@ -89,16 +97,22 @@ def run(
             for date, files in zip(DATES, inputs, strict=True):
                 plan.priors.check(date, files[0].sha256)
         timings.add_since("checksums", start)
-        if overwrite:
-            space.clear()
-            remove_results(output)
-        elif space.plan is None and (output / CHANGE).exists():
-            raise OutputError(f"{output} contains a {CHANGE} of no run in this folder; choose another folder")
         wanted = identity(plan, inputs, origin)
+        kept: tuple[str, ...] = ()
+        if overwrite:
+            kept = remove_results(output)
+            space.clear()
+        elif space.plan is None and (output / CHANGE).exists():
+            raise OutputError(
+                f"{output} contains the {CHANGE} of another run; choose another folder, or pass --overwrite"
+            )
         # Again under the lock: another process may have finished the run meanwhile.
         if (finished := finished_record(output)) is not None and _is_finished(output, finished, wanted):
             return ChangeMap(output, finished, reused=True)
+        if space.plan is None:
+            claim_outputs(output, ())
         resumed = space.begin(wanted)
+        refuse_lost_edits(output)
         space.expect(len(plan.tiling))
         space.prepare()
         space.forget_failed()
@@ -119,7 +133,7 @@ def run(
                 spec = _run_spec(plan, surveyed, priors, store)
                 notes = _compute_blocks(space, executor, spec, store, progress, timings)
             check_inputs_unchanged(plan, states, inputs)
-            facts = _run_facts(plan, surveyed, source, store, executor, inputs, started, command, notes)
+            facts = _run_facts(plan, surveyed, source, store, executor, inputs, started, command, (*kept, *notes))
             record = write_results(facts, space, progress, timings.seconds)
         except KeyboardInterrupt:
             raise Interrupted(
@@ -134,12 +148,15 @@ def run(
 def _is_finished(output: Path, record: RunRecord, wanted: dict[str, Any]) -> bool:
     """Whether a folder contains the finished results of this run, made by any version of wasnow.
 
-    Flagged blocks of a partial result are tried again, but only by the version that made it.
+    Flagged blocks of a partial result are tried again, but only by the version that made it, and not if a person edited
+    its polygons.
     """
     found = Workspace(output).plan
     if not same_run(found, wanted):
         return False
-    return record.status == "complete" or found is None or found.get("wasnow") != wanted["wasnow"]
+    if record.status == "complete" or found is None or found.get("wasnow") != wanted["wasnow"]:
+        return True
+    return polygons_edited(output) is not None
 
 
 def _feature_store(plan: Plan) -> FeatureStore | None:

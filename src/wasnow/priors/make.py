@@ -23,7 +23,7 @@ import wasnow
 from wasnow.data.dataset import Dataset
 from wasnow.data.images import header, read_picture, reading
 from wasnow.data.samples import Entry
-from wasnow.errors import InputError, Interrupted, OutputError, VocabularyError
+from wasnow.errors import InputError, Interrupted, OutputError, VocabularyError, redacted
 from wasnow.priors.cache import CachedMasker, PriorCache
 from wasnow.priors.files import MaskFiles
 from wasnow.priors.manifest import DATES, MANIFEST, DateRecord, Manifest, WordRecord
@@ -35,6 +35,7 @@ from wasnow.priors.tiles import MARGIN, TILE, MaskCounts, find_tiled
 from wasnow.raster.grid import Grid
 from wasnow.raster.tiles import Window
 from wasnow.storage.hashing import file_sha256
+from wasnow.storage.ownership import check_claim
 from wasnow.vocabulary import Vocabulary
 
 Progress = Callable[[str, int, int], None]
@@ -125,6 +126,8 @@ def make_pair(
         RgbRaster.of(path, bands, stretch, assume_crs=assume_crs, allow_indirect=allow_indirect)
         for path in (before, after)
     ]
+    names = (MANIFEST, *(f"{date}.tif" for date in DATES))
+    check_claim(output, names, proven=names, inputs=[before, after])
     with _claimed(output), _interruptible():
         masker = _cached_masker(request)
         covered, dates, pixels = {}, {}, 0
@@ -143,7 +146,7 @@ def make_pair(
             covered[date] = _coverage(request, mask_pixels, counts.valid_pixels, counts.objects if masker else None)
             main = Path(raster.source.files[0])
             dates[date] = DateRecord(
-                path=os.fspath((before, after)[index]), sha256=file_sha256(main) if main.is_file() else None
+                path=redacted(os.fspath((before, after)[index])), sha256=file_sha256(main) if main.is_file() else None
             )
             pixels += raster.source.grid.width * raster.source.grid.height
         manifest = _manifest(request, masker, "pair", covered, dates=dates)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wasnow.errors import InputError
 from wasnow.raster.pair import PairReader, PairWindow, Reason
 from wasnow.raster.tiles import Window
 
@@ -110,7 +109,7 @@ def survey(
     skip_unreadable: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Survey:
-    """Survey a pair.
+    """Survey a pair; without a pixel that is valid at both dates, the samples are empty.
 
     Args:
         reader: the open pair.
@@ -119,7 +118,6 @@ def survey(
         progress: called with (squares done, number of squares).
 
     Raises:
-        InputError: no sampled pixel is valid at both dates, and not all pixels were read.
         RasterUnreadable: a file is damaged.
     """
     height, width = reader.pair.working.shape
@@ -128,15 +126,20 @@ def survey(
     most = max(1, KEPT_BYTES // (4 * bands))
     # Every k-th valid pixel of each square: fixed in advance, so that the selection is deterministic.
     keep_every = max(1, math.ceil(sum(window.size for window in windows) / most))
+    # Read only if no pixel of the sampled squares is valid at both dates.
+    sampled = set(windows)
+    others = (window for window in sample_windows(height, width, height * width) if window not in sampled)
     before: list[Samples] = []
     after: list[Samples] = []
     candidates: list[tuple[Future[float], Window]] = []
     read_px = valid_px = 0
     # Textures are computed while the next square is read, and shifts in parallel; the order is kept.
     with ThreadPoolExecutor(2, thread_name_prefix="wasnow-survey") as pool:
-        for done, window in enumerate(windows):
+        for done, window in enumerate((*windows, *others)):
+            if done >= len(windows) and valid_px:
+                break
             if progress is not None:
-                progress(done, len(windows))
+                progress(min(done, len(windows)), len(windows))
             pair_window = reader.read_around_damage(window)[0] if skip_unreadable else reader.read(window)
             read_px += window.size
             valid = pair_window.valid
@@ -151,10 +154,6 @@ def survey(
                 candidates.append((pool.submit(_texture, pair_window), window))
                 # Wait for earlier textures, so that only a few squares are in memory.
                 candidates[max(0, len(candidates) - 4)][0].result()
-        if valid_px == 0 and read_px < height * width:
-            raise InputError(
-                f"no pixel is valid at both dates ({read_px} read); check nodata, masks and overlap with wasnow info"
-            )
         ranked = sorted(
             ((texture.result(), window) for texture, window in candidates), key=lambda candidate: -candidate[0]
         )

@@ -28,11 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wasnow.errors import OutputError, ResumeRefused
+from wasnow.errors import OutputError, ResumeRefused, redacted
 from wasnow.storage.atomic import append_line, output_errors, sync_file, sync_folder, write_atomically
 from wasnow.storage.lock import Holder, current_holder, locked_folder
+from wasnow.storage.ownership import STATE_FOLDER
 
-WORKSPACE = ".wasnow"
+WORKSPACE = STATE_FOLDER
 PLAN, SURVEY, JOURNAL, TOTAL = "plan.json", "survey.json", "journal.jsonl", "total.json"
 
 Arrays = dict[str, NDArray[Any]]
@@ -143,6 +144,8 @@ class Workspace:
         Raises:
             DiskFull, OutputError: it cannot be written; blocks finished before stay.
         """
+        if record.error is not None:
+            record = record.model_copy(update={"error": redacted(record.error)})
         crc = 0
         if arrays:
             data = _packed(arrays)

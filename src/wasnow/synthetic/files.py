@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wasnow.storage.atomic import atomic_path
+from wasnow.storage.ownership import claim
 from wasnow.synthetic.camera import Acquisition
 from wasnow.synthetic.classes import CLASSES
 from wasnow.synthetic.scene import Scene
@@ -44,10 +45,12 @@ def write_scene(scene: Scene, folder: str | os.PathLike[str]) -> ScenePaths:
 
     Raises:
         OSError: the folder cannot be written.
+        OutputError: it contains files of these names that were not written here.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = ScenePaths(*(folder / f"{name}.tif" for name in ("before", "after", "truth_before", "truth_after")))
+    files = [f"{name}.tif" for name in ("before", "after", "truth_before", "truth_after")]
+    claim(folder, files)
+    paths = ScenePaths(*(folder / name for name in files))
     vocabulary = Vocabulary(CLASSES)
     colors = {code: (*vocabulary.color(code), 255) for code in range(1, len(CLASSES) + 1)}
     names = {f"class_{code}": word for code, word in enumerate(CLASSES, start=1)}

@@ -33,9 +33,11 @@ from wasnow.models.checkpoint import BEST, LAST
 from wasnow.models.sealed import read_sealed, write_sealed
 from wasnow.storage.atomic import output_errors, write_atomically
 from wasnow.storage.lock import locked_folder
+from wasnow.storage.ownership import STATE_FOLDER, check_claim, claim, is_record
 
 STATE_FORMAT = 2
 KEPT = 2
+TENSORBOARD_NAME = "tensorboard"
 RUN_NAME, LOG_NAME, VALIDATIONS_NAME, REPORT_NAME = "run.json", "log.csv", "validations.csv", "report.html"
 FEATURES_NAME = "features"
 
@@ -83,9 +85,14 @@ class RunFolder:
 
         Raises:
             OutputLocked: another run is writing to it.
-            OutputError: the folder cannot be created.
+            OutputError: the folder cannot be created, or contains files of these names that no training run made.
         """
-        with locked_folder(self.path / ".wasnow", self.path):
+        files = (RUN_NAME, BEST, LAST, LOG_NAME, VALIDATIONS_NAME, REPORT_NAME, TENSORBOARD_NAME)
+        names = (*files, *(inner.name for inner in (self.states, self.pictures, self.features)))
+        proven = names if is_record(self.path / RUN_NAME, "identity", "data_fingerprint") else ()
+        check_claim(self.path, names, proven=proven)
+        with locked_folder(self.path / STATE_FOLDER, self.path):
+            claim(self.path, names, proven=proven)
             yield
 
     @property
@@ -134,7 +141,7 @@ class RunFolder:
         for path in self.path.glob("stage-*.safetensors"):
             if path.stem.removeprefix("stage-").isdigit():
                 path.unlink()
-        for inner in (self.states, self.pictures, self.features, self.path / "tensorboard"):
+        for inner in (self.states, self.pictures, self.features, self.path / TENSORBOARD_NAME):
             shutil.rmtree(inner, ignore_errors=True)
 
     def write_text(self, name: str, text: str) -> None:
