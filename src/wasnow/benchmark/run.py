@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from wasnow import __version__
-from wasnow.benchmark.examples import RUNS_NAME, ExamplePairs
+from wasnow.benchmark.examples import PICTURES_NAME, RUNS_NAME, ExamplePairs
 from wasnow.benchmark.job import (
     COST_FORMAT,
     COST_NAME,

@@ -204,6 +204,7 @@ def _input_record(
         nodata=source.nodata,
         mask=source.mask,
         date=date,
+        date_doubt=source.date_doubt if date == source.date else None,
         alignment=placed.placement.describe(),
         overview=source.overview,
         stretch=stretch.pairs() if stretch is not None else None,

@@ -6,6 +6,7 @@ ellipsoid (None without georeference).
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +17,13 @@ from wasnow.output.layout import RECORD_NAME
 from wasnow.storage.journal import BlockRecord
 
 FORMAT = 1
+"""Increased when a field changes its meaning; new fields with a default keep the format."""
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Values that later versions add to a format have a default here and are ignored where they are unknown."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class FileSum(_Strict):
@@ -53,6 +57,7 @@ class InputRecord(_Strict):
     nodata: tuple[float | None, ...] = Field(description="NaN is written as the string 'nan' in JSON")
     mask: str = Field(description="source of the valid pixels: nodata, alpha, mask, none")
     date: str | None
+    date_doubt: str | None = Field(default=None, description="why the date may not be that of the acquisition")
     alignment: str = Field(description="how it is resampled to the working grid, in words")
     overview: int | None = Field(description="decimation of the overview that was read; None for full resolution")
     stretch: tuple[tuple[float, float], ...] | None = Field(description="per band (low, high) for display scaling")
@@ -227,7 +232,12 @@ class RunRecord(_Strict):
         """
         path = Path(folder) / RECORD_NAME
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            if (newer := _newer_format(text)) is not None:
+                raise InputError(
+                    f"{path} has format {newer}, this version of wasnow reads formats up to {FORMAT}; upgrade wasnow"
+                )
+            return cls.model_validate_json(text)
         except FileNotFoundError:
             raise InputError(
                 f"{folder} is not a finished result folder: it has no {RECORD_NAME}; run wasnow detect"
@@ -240,3 +250,12 @@ class RunRecord(_Strict):
             raise InputError(
                 f"{path} is not a record that this version can read ({first}); run wasnow detect again"
             ) from None
+
+
+def _newer_format(text: str) -> int | None:
+    """Return the format of a record that a later version wrote; None for a known format or no record at all."""
+    try:
+        number = json.loads(text)["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return number if isinstance(number, int) and not isinstance(number, bool) and number > FORMAT else None

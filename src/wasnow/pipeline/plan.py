@@ -160,6 +160,11 @@ def make_plan(
     warnings += scale_warnings
     result = working if options.grid == "working" else target
     dates = (options.date_before or chosen[0].date, options.date_after or chosen[1].date)
+    for source, given, option in zip(
+        chosen, (options.date_before, options.date_after), ("before", "after"), strict=True
+    ):
+        if given is None and source.date_doubt is not None:
+            warnings.append(f"{source.path}: {source.date_doubt}; give the acquisition date with --date-{option}")
     if dates[0] is not None and dates[1] is not None and dates[0][: len(dates[1])] > dates[1][: len(dates[0])]:
         warnings.append(f"before is dated {dates[0]}, after {dates[1]}: are the two files swapped?")
     reference = None

@@ -19,6 +19,7 @@ from rasterio.errors import RasterioError
 
 from wasnow.errors import BandsUnclear, RasterUnreadable, RasterUnsuitable
 from wasnow.raster import trust
+from wasnow.raster.dates import file_date
 from wasnow.raster.gaps import Gap
 from wasnow.raster.gdal import open_failure, open_raster, require_regular_file
 from wasnow.raster.georeference import georeference
@@ -55,6 +56,7 @@ class RasterSource:
         palette: RGBA 0..255 of each index value; None without a palette.
         orientation: EXIF orientation 1..8 that is undone on reading (1: upright as stored).
         date: acquisition date in ISO form, from the file's tags; None if unknown.
+        date_doubt: why the date may be wrong, or why a tag was ignored; None without doubt.
         files: the file and its side files.
         has_transform: whether the file has an affine transform.
         overview: decimation that readers open; None for full resolution.
@@ -99,6 +101,7 @@ class RasterSource:
     gaps: tuple[Gap, ...] = ()
     display: bool = False
     nodata_given: bool = False
+    date_doubt: str | None = None
 
     @property
     def conversion(self) -> Conversion:
@@ -251,6 +254,7 @@ def _describe(path: str, raster: Any, *, assume_crs: str | None, allow_indirect:
     crs, transform, has_transform = georeference(path, raster, assume_crs)
     height, width = (raster.width, raster.height) if orientation >= 5 else (raster.height, raster.width)
     names = ("red", "green", "blue") if palette is not None else tuple(_band_name(raster, band) for band in bands)
+    dated = file_date({**raster.tags(), **raster.tags(ns="IMAGERY")})
     return RasterSource(
         path=path,
         driver=raster.driver,
@@ -265,7 +269,8 @@ def _describe(path: str, raster: Any, *, assume_crs: str | None, allow_indirect:
         overviews=_common_overviews(raster),
         palette=palette,
         orientation=orientation,
-        date=_date(raster),
+        date=dated.date,
+        date_doubt=dated.doubt,
         files=tuple(raster.files) or (path,),
         has_transform=has_transform,
         stored_shape=(raster.height, raster.width),
@@ -338,14 +343,3 @@ def _mask_rule(raster: Any, alpha: list[int]) -> MaskRule:
 def _common_overviews(raster: Any) -> tuple[int, ...]:
     sets = [tuple(raster.overviews(band)) for band in range(1, raster.count + 1)]
     return sets[0] if all(each == sets[0] for each in sets) else ()
-
-
-def _date(raster: Any) -> str | None:
-    """Return the acquisition date in ISO form from the file's tags; None without one."""
-    tags = {**raster.tags(), **raster.tags(ns="IMAGERY")}
-    for key in ("ACQUISITIONDATETIME", "TIFFTAG_DATETIME", "EXIF_DateTimeOriginal", "EXIF_DateTime"):
-        text = str(tags.get(key, "")).strip()
-        day = text[:10].replace(":", "-").replace("/", "-")
-        if len(day) == 10 and day.count("-") == 2 and day.replace("-", "").isdigit() and day > "1800":
-            return day
-    return None

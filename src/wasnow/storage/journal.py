@@ -43,7 +43,7 @@ BlockOutcome = Literal["done", "empty", "failed"]
 class BlockRecord(BaseModel):
     """The outcome of one block of the result grid."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     block: int
     row: int

@@ -102,4 +102,8 @@ def _write(
         else:
             raster.write_colormap(1, colors)
             raster.set_band_description(1, "class")
-        raster.update_tags(TIFFTAG_DATETIME=f"{look.date:%Y:%m:%d} 11:30:00", **tags)
+        raster.update_tags(
+            TIFFTAG_DATETIME=f"{look.date:%Y:%m:%d} 11:30:00",
+            ACQUISITIONDATETIME=f"{look.date:%Y-%m-%d} 11:30:00",
+            **tags,
+        )

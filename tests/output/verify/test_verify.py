@@ -558,3 +558,45 @@ def test_rasters_without_crs_are_verified_without_library_warnings(tmp_path, rec
     detect(*paths, output=tmp_path / "out", model=Toy())
     assert verify(tmp_path / "out").sound
     assert [str(one.message) for one in recwarn if "geo" in str(one.message).lower()] == []
+
+
+# --- while a run is writing -------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_starting_is_unfinished(tmp_path):
+    with workspace(tmp_path / "out"):
+        (finding,) = verify(tmp_path / "out").findings
+    assert (finding.file, finding.state) == ("run.json", "unfinished")
+    assert "is running: verify again when it has finished" in finding.detail
+
+
+def test_results_that_are_being_replaced_are_unfinished_at_every_step(tmp_path):
+    before, after = pair(tmp_path, height=60, width=80)
+    out = tmp_path / "out"
+    detect(before, after, output=out, model=Toy(tile=32))
+    seen = []
+
+    def look(phase, done, total):
+        seen.append({each.state for each in verify(out).findings})
+
+    detect(before, after, output=out, model=Toy(tile=32), overwrite=True, progress=look)
+    assert len(seen) > 8
+    assert set().union(*seen) == {"unfinished"}
+    assert verify(out).sound
+
+
+@pytest.mark.parametrize("removed", [0, 1, 2, 3])
+def test_files_that_vanish_while_they_are_verified_are_no_error(out, monkeypatch, removed):
+    from wasnow.output.verify import folder as module
+
+    with workspace(out):
+        checks = ["check_files", "check_rasters", "check_polygons", "check_texts"]
+        real = getattr(module, checks[removed])
+
+        def vanishing(*given):
+            for name in ("change.tif", "changes.gpkg", "item.json", "run.json"):
+                (out / name).unlink(missing_ok=True)
+            return real(*given)
+
+        monkeypatch.setattr(module, checks[removed], vanishing)
+        assert {each.state for each in verify(out).findings} == {"unfinished"}

@@ -168,12 +168,20 @@ def _when(record: RunRecord) -> tuple[datetime | None, datetime | None, datetime
 
 
 def _unknown_dates(record: RunRecord) -> dict[str, Any]:
-    """Return a remark on ``datetime`` if a date is unknown, and the date that is known."""
+    """Return remarks on dates that are unknown or doubtful, and the date that is known."""
     spans = _spans(record)
+    doubts = {
+        f"wasnow:{name}_date_doubt": source.date_doubt
+        for name, source in (("before", record.before), ("after", record.after))
+        if source.date_doubt is not None
+    }
     unknown = " and ".join(name for name, span in zip(("before", "after"), spans, strict=True) if span is None)
     if not unknown:
-        return {}
-    found: dict[str, Any] = {"wasnow:datetime_is": f"time of processing: the date of {unknown} is not known"}
+        return doubts
+    found: dict[str, Any] = {
+        **doubts,
+        "wasnow:datetime_is": f"time of processing: the date of {unknown} is not known",
+    }
     for name, source, span in zip(("before", "after"), (record.before, record.after), spans, strict=True):
         if span is not None:
             found[f"wasnow:{name}_date"] = source.date

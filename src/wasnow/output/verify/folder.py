@@ -71,7 +71,7 @@ def _verify_run(folder: Path, inputs: bool, progress: Progress) -> Verdict:
         verdict = None
     writer = current_writer(folder) or writer
     replaced = record_before != _identity(folder / RECORD_NAME)
-    if verdict is not None and not verdict.findings:
+    if verdict is not None and not verdict.findings and not replaced:
         return verdict
     if writer is not None:
         return Verdict(folder, (), (Finding(RECORD_NAME, "unfinished", _run_state(folder)),))
