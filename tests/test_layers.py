@@ -59,7 +59,7 @@ ALLOWED = {
         "output",
     },
     "batch": {"errors", "vocabulary", "storage", "output", "models", "pipeline"},
-    "evaluation": {"errors", "vocabulary", "synthetic", "output", "models"},
+    "evaluation": {"errors", "vocabulary", "storage", "synthetic", "output", "models"},
     "training": {
         "errors",
         "_system",
@@ -75,6 +75,7 @@ ALLOWED = {
     "benchmark": {
         "errors",
         "vocabulary",
+        "storage",
         "output",
         "models",
         "data",
