@@ -264,7 +264,7 @@ def test_the_commands_print_margins_first_and_write_a_report(result, tmp_path):
     run = RUNNER.invoke(app, ["areas", folder, "-o", str(report), "--map", str(result.folder)])
     assert run.exit_code == 0, run.output
     assert "overall accuracy 100.0%" in run.output
-    assert sorted(each.name for each in report.iterdir()) == sorted(REPORT_FILES)
+    assert sorted(each.name for each in report.glob("[!.]*")) == sorted(REPORT_FILES)
     facts = json.loads((report / "areas.json").read_text())
     assert facts["transitions"]["overall_accuracy"]["value"] == pytest.approx(1)
     run = RUNNER.invoke(app, ["areas", folder, "-o", str(report), "--json"])

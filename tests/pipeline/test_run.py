@@ -306,7 +306,7 @@ def test_results_of_no_run_in_this_folder_are_not_overwritten(tmp_path):
     paths = pair(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "change.tif").write_text("precious")
-    with pytest.raises(OutputError, match="of no run in this folder"):
+    with pytest.raises(OutputError, match="which no run of wasnow made there"):
         detect(*paths, output=tmp_path / "out", model=Toy())
     assert (tmp_path / "out" / "change.tif").read_text() == "precious"
 

@@ -1,4 +1,4 @@
-"""The journal holds what was finished, survives torn lines and lost files, and lets one writer in."""
+"""The journal keeps finished blocks, survives torn lines and lost files, and allows one writer."""
 
 import errno
 import json
@@ -43,14 +43,14 @@ def reopened(output, check):
         return check(space)
 
 
-def test_what_was_added_is_there_after_reopening(tmp_path):
+def test_added_blocks_exist_after_reopening(tmp_path):
     filled(tmp_path)
     arrays = reopened(tmp_path, lambda space: [space.load(block) for block in sorted(space.done)])
     assert [int(each["codes"][0, 0, 0]) for each in arrays] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30, 80])
-def test_a_torn_last_line_costs_only_its_own_block(tmp_path, cut):
+def test_a_torn_last_line_loses_only_its_own_block(tmp_path, cut):
     path = filled(tmp_path) / ".wasnow" / "journal.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
 
@@ -71,7 +71,7 @@ def test_a_lost_or_changed_block_file_is_computed_again(tmp_path):
     assert reopened(tmp_path, lambda space: sorted(space.done)) == [2]
 
 
-def test_a_block_changed_behind_our_back_is_never_used(tmp_path):
+def test_a_block_that_changes_while_the_workspace_is_open_is_not_used(tmp_path):
     filled(tmp_path)
 
     def check(space):
@@ -102,25 +102,25 @@ def test_another_plan_is_refused_with_every_difference_named(tmp_path):
     assert "--overwrite" in message
 
 
-def test_differences_show_what_came_and_went():
+def test_differences_include_added_and_removed_values():
     assert differences({"a": 1}, {"b": 2}) == ["a was 1, is now null", "b was null, is now 2"]
 
 
-def test_floats_are_remembered_bit_for_bit(tmp_path):
+def test_floats_are_stored_bit_for_bit(tmp_path):
     values = np.random.default_rng(0).standard_normal(100) * 1e-7
     with workspace(tmp_path) as space:
         space.remember("survey", {"values": values.tolist()})
         np.testing.assert_array_equal(space.recall("survey")["values"], values)
 
 
-def test_half_written_memory_counts_as_none(tmp_path):
+def test_a_damaged_value_counts_as_missing(tmp_path):
     with workspace(tmp_path) as space:
         space.remember("survey", {"values": [1]})
         (space.folder / "survey.json").write_text('{"values": [1')
         assert space.recall("survey") is None
 
 
-def test_a_second_writer_is_told_who_holds_the_folder(tmp_path):
+def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path):
     code = (
         "import sys; from pathlib import Path; from wasnow.storage.journal import workspace\n"
         "with workspace(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
@@ -137,8 +137,8 @@ def test_a_second_writer_is_told_who_holds_the_folder(tmp_path):
         assert json.loads((space.folder / "holder.json").read_text())["pid"] != other.pid
 
 
-def test_a_lock_that_outlives_its_holder_is_told_apart(tmp_path, monkeypatch):
-    """As a process that the holder started may keep it, or the server of a network disk that missed its end."""
+def test_a_lock_that_outlives_its_holder_is_reported_as_such(tmp_path, monkeypatch):
+    """A child process of the holder, or a network disk, may keep the lock."""
     left_by(tmp_path, socket.gethostname(), pid=2**22 + 1)
 
     def held(self, **options):
@@ -150,7 +150,7 @@ def test_a_lock_that_outlives_its_holder_is_told_apart(tmp_path, monkeypatch):
 
 
 def left_by(output, host, pid=4242, age_s=0.0):
-    """What a killed run on another machine leaves."""
+    """Create the files that a killed run on another machine leaves."""
     with workspace(output):
         pass
     path = output / ".wasnow" / "holder.json"
@@ -160,7 +160,7 @@ def left_by(output, host, pid=4242, age_s=0.0):
     return path
 
 
-def test_a_holder_that_died_on_this_machine_is_no_hindrance(tmp_path):
+def test_a_dead_holder_on_this_machine_does_not_block_the_folder(tmp_path):
     left_by(tmp_path, socket.gethostname(), pid=2**22 + 1)
     started = time.monotonic()
     with workspace(tmp_path) as space:
@@ -168,7 +168,7 @@ def test_a_holder_that_died_on_this_machine_is_no_hindrance(tmp_path):
     assert time.monotonic() - started < 5
 
 
-def test_a_holder_on_another_machine_that_still_signs_is_named(tmp_path, monkeypatch):
+def test_a_running_holder_on_another_machine_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "WATCH_S", 30.0)
     path = left_by(tmp_path, "node7")
     over = threading.Event()
@@ -188,14 +188,14 @@ def test_a_holder_on_another_machine_that_still_signs_is_named(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("age_s", [0.0, 1e4])
-def test_a_holder_on_another_machine_that_signs_no_more_is_dead(tmp_path, monkeypatch, age_s):
+def test_a_holder_on_another_machine_without_heartbeat_counts_as_dead(tmp_path, monkeypatch, age_s):
     monkeypatch.setattr(lock, "WATCH_S", 0.3 if age_s == 0 else 1e6)
     left_by(tmp_path, "node7", age_s=age_s)
     with workspace(tmp_path) as space:
         assert json.loads((space.folder / "holder.json").read_text())["pid"] == os.getpid()
 
 
-def test_a_writer_signs_while_it_writes_and_no_longer(tmp_path, monkeypatch):
+def test_a_writer_has_a_heartbeat_while_it_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "HEARTBEAT_S", 0.02)
     with workspace(tmp_path) as space:
         path = space.folder / "holder.json"
@@ -209,7 +209,7 @@ def test_a_writer_signs_while_it_writes_and_no_longer(tmp_path, monkeypatch):
     assert current_writer(tmp_path) is None
 
 
-def test_a_disk_without_locks_is_refused_and_not_trusted(tmp_path, monkeypatch):
+def test_a_disk_without_locks_is_refused(tmp_path, monkeypatch):
     def no_locks(self, **options):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -218,7 +218,7 @@ def test_a_disk_without_locks_is_refused_and_not_trusted(tmp_path, monkeypatch):
         pass
 
 
-def test_how_far_a_run_is_can_be_read_from_outside(tmp_path):
+def test_the_progress_of_a_run_can_be_read_by_other_processes(tmp_path):
     filled(tmp_path, blocks=3)
     assert finished_blocks(tmp_path) == (3, None)
     with workspace(tmp_path) as space:
@@ -232,13 +232,13 @@ def test_how_far_a_run_is_can_be_read_from_outside(tmp_path):
     assert finished_blocks(tmp_path) == (0, None)
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+def test_a_file_instead_of_the_folder_is_refused(tmp_path):
     (tmp_path / "out").write_text("x")
     with pytest.raises(OutputError, match="is a file"), workspace(tmp_path / "out"):
         pass
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
     target = tmp_path / "x.json"
     target.write_bytes(b"old")
 

@@ -238,10 +238,12 @@ class RunRecord(_Strict):
                     f"{path} has format {newer}, this version of wasnow reads formats up to {FORMAT}; upgrade wasnow"
                 )
             return cls.model_validate_json(text)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"{folder} is not a finished result folder: it has no {RECORD_NAME}; run wasnow detect"
             ) from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
         except (ValidationError, UnicodeDecodeError) as error:
             if isinstance(error, ValidationError):
                 first = f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
