@@ -6,13 +6,14 @@ machine or its network. The redirects of an address are therefore resolved first
 
 from __future__ import annotations
 
+import base64
 import http.client
 import ipaddress
 import socket
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from wasnow.errors import RasterUnreadable, RasterUnsuitable
 
@@ -48,9 +49,8 @@ def resolve_redirects(path: str, *, allow_other_hosts: bool = False) -> str:
 
 def _redirect_of(path: str, address: str) -> str | None:
     """Return where an address redirects to, or None."""
-    request = urllib.request.Request(address, headers={"Range": "bytes=0-0", "User-Agent": "wasnow"})
     try:
-        with urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT_S):
+        with urllib.request.build_opener(_NoRedirects).open(_request(address), timeout=TIMEOUT_S):
             return None
     except urllib.error.HTTPError as error:
         location = error.headers.get("Location")
@@ -60,6 +60,17 @@ def _redirect_of(path: str, address: str) -> str | None:
         raise RasterUnreadable(
             path, f"the server does not respond ({' '.join(str(error).split())})", "Check the address and the network"
         ) from None
+
+
+def _request(address: str) -> urllib.request.Request:
+    """Return a request for the first byte; urllib does not accept a user and password in the address itself."""
+    headers = {"Range": "bytes=0-0", "User-Agent": "wasnow"}
+    parts = urlsplit(address)
+    if parts.username is not None:
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode('ascii')}"
+        address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return urllib.request.Request(address, headers=headers)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
