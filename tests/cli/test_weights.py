@@ -41,7 +41,7 @@ def folder(tmp_path):
     return tmp_path / "theirs"
 
 
-def test_an_empty_cache_lists_what_can_be_fetched(app, tmp_path):
+def test_an_empty_cache_lists_the_weights_that_can_be_downloaded(app, tmp_path):
     result = run.invoke(app, ["weights"])
     assert result.exit_code == 0
     for words in ("remoteclip-vit-l-14", "chendelong/RemoteCLIP", "unknown", str(tmp_path / "cache")):
@@ -51,7 +51,7 @@ def test_an_empty_cache_lists_what_can_be_fetched(app, tmp_path):
     assert "openai-vit-b-16" in told["can_be_fetched"]
 
 
-def test_weights_from_a_folder_are_told_of_and_listed(app, folder):
+def test_weights_from_a_folder_are_reported_and_listed(app, folder):
     result = run.invoke(app, ["weights", "get", "--from", str(folder), "--name", "mine"])
     assert result.exit_code == 0
     assert "ViT 8 wide, 1 blocks, patches of 4 px, images of 8 px; quickgelu" in result.stdout
@@ -79,7 +79,7 @@ def test_quiet_prints_nothing_and_json_one_object(app, folder):
         (["get", "--from", "nowhere.pt"], 3, "nowhere.pt: no such file or folder"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_its_exit_code(app, arguments, code, words):
+def test_errors_are_one_line_with_an_exit_code(app, arguments, code, words):
     result = run.invoke(app, ["weights", *arguments])
     assert result.exit_code == code
     assert words in result.stderr

@@ -10,7 +10,7 @@ from wasnow.models.sscd_l import SSCDL
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 500))
-def test_attention_taken_in_parts_is_the_equation(places, others, at_once):
+def test_attention_in_parts_equals_the_equation(places, others, at_once):
     torch.manual_seed(places)
     query, key, value = torch.randn(2, places, 3), torch.randn(2, others, 3), torch.randn(2, others, 5)
     whole = torch.softmax(query @ key.transpose(1, 2), dim=-1) @ value
@@ -18,7 +18,7 @@ def test_attention_taken_in_parts_is_the_equation(places, others, at_once):
 
 
 @torch.inference_mode()
-def test_reasoning_within_a_date_is_its_equation_place_by_place():
+def test_reasoning_within_a_date_equals_its_equation():
     torch.manual_seed(0)
     reason = SpatialReasoning(16)
     reason.gamma.fill_(0.7)
@@ -32,7 +32,7 @@ def test_reasoning_within_a_date_is_its_equation_place_by_place():
 
 
 @torch.inference_mode()
-def test_reasoning_across_asks_with_one_date_and_is_answered_by_the_other():
+def test_cross_reasoning_queries_one_date_and_reads_the_other():
     torch.manual_seed(0)
     cross = CrossReasoning(16)
     cross.gamma_before.fill_(0.5)
@@ -57,7 +57,7 @@ def both():
 
 
 @torch.inference_mode()
-def test_a_new_network_is_sscd_l(both):
+def test_a_new_network_equals_sscd_l(both):
     plain, reasoning = both
     before, after = torch.rand(2, 1, 3, 32, 48)
     one, two = plain(before, after), reasoning(before, after)
@@ -66,7 +66,7 @@ def test_a_new_network_is_sscd_l(both):
     assert torch.equal(one.after, two.after)
 
 
-def test_reasoning_adds_what_its_projections_weigh(both):
+def test_reasoning_adds_its_weighted_attention(both):
     plain, reasoning = both
     projections = 2 * (128 * 16 + 16) + 128 * 128 + 128
     assert reasoning.card.parameters - plain.card.parameters == 4 * projections + 4  # and as many gammas

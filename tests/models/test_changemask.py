@@ -43,7 +43,7 @@ def test_its_maps_have_half_the_size_of_the_ones_before_rounded_up(size, rows, c
 
 
 @torch.inference_mode()
-def test_a_block_weighs_its_channels_by_their_mean():
+def test_a_block_weights_its_channels_by_their_mean():
     torch.manual_seed(0)
     block = Block(4, 4, 3, 1, 6).eval()
     x = torch.randn(1, 4, 5, 5)
@@ -57,7 +57,7 @@ def test_a_block_weighs_its_channels_by_their_mean():
     assert torch.allclose(none, block._bn2(torch.zeros(1, 4, 5, 5)), atol=1e-5)
 
 
-def test_blocks_are_left_out_in_training_alone_and_keep_their_mean():
+def test_blocks_are_skipped_in_training_only_and_keep_their_mean():
     torch.manual_seed(0)
     block = Block(4, 4, 3, 1, 6, drop=0.25)
     inner = torch.ones(4000, 4, 1, 1)
@@ -73,13 +73,13 @@ def test_blocks_are_left_out_in_training_alone_and_keep_their_mean():
 
 @torch.inference_mode()
 @pytest.mark.parametrize("size", [(64, 32), (37, 9)])
-def test_its_decoder_comes_back_to_the_size_of_the_image(size):
+def test_its_decoder_returns_to_the_size_of_the_image(size):
     maps = EfficientNetB0().eval()(torch.rand(1, 3, *size))
     assert Decoder().eval()(maps, size).shape == (1, 16, *size)
 
 
 @torch.inference_mode()
-def test_it_has_no_channel_for_unchanged_and_classes_of_a_date_know_nothing_of_the_other():
+def test_it_has_no_unchanged_channel_and_independent_classes_per_date():
     torch.manual_seed(0)
     network = ChangeMask(("a", "b")).eval()
     before, after, other = torch.rand(3, 1, 3, 32, 32)

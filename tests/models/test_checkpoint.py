@@ -47,7 +47,7 @@ def rewritten(path: Path, **changes: Any) -> None:
     write_sealed(path, tensors, {**header, **changes})
 
 
-def test_a_model_comes_back_with_its_words_options_and_weights(tmp_path: Path):
+def test_a_checkpoint_restores_words_options_and_weights(tmp_path: Path):
     model = saved(tmp_path / "a.safetensors")
     again = load(tmp_path / "a.safetensors")
     assert isinstance(again, Tiny)
@@ -57,7 +57,7 @@ def test_a_model_comes_back_with_its_words_options_and_weights(tmp_path: Path):
     assert all(torch.equal(one, again.state_dict()[name]) for name, one in model.state_dict().items())
 
 
-def test_the_header_tells_scores_and_where_weights_come_from(tmp_path: Path):
+def test_the_header_has_scores_and_provenance(tmp_path: Path):
     saved(tmp_path / "a.safetensors")
     header = read_header(tmp_path / "a.safetensors")
     assert header.scores == {"val": {"stacked.sek": 0.25, "from_to.sek": None}}
@@ -71,7 +71,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: Path):
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
-def test_a_run_folder_means_its_best_checkpoint_and_else_its_last(tmp_path: Path):
+def test_a_run_folder_means_its_best_checkpoint_or_else_its_last(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"neither best\.safetensors nor last\.safetensors"):
         load(tmp_path)
     saved(tmp_path / "last.safetensors")
@@ -95,7 +95,7 @@ def test_every_flipped_byte_of_the_weights_and_of_the_header_is_noticed(tmp_path
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.99])
-def test_a_file_that_was_cut_short_is_refused(share: float, tmp_path: Path):
+def test_a_truncated_checkpoint_is_rejected(share: float, tmp_path: Path):
     saved(tmp_path / "a.safetensors")
     content = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "b.safetensors").write_bytes(content[: int(share * len(content))])
@@ -103,7 +103,7 @@ def test_a_file_that_was_cut_short_is_refused(share: float, tmp_path: Path):
         load(tmp_path / "b.safetensors")
 
 
-def test_pickles_are_refused_unread(tmp_path: Path):
+def test_pickles_are_rejected_without_reading_them(tmp_path: Path):
     class Bomb:
         def __reduce__(self):
             return (pytest.fail, ("the pickle was run",))
@@ -135,7 +135,7 @@ def test_a_header_that_is_not_valid_names_the_field(tmp_path: Path):
         load(path)
 
 
-def test_files_of_others_are_refused_with_advice(tmp_path: Path):
+def test_other_safetensors_files_are_rejected_with_advice(tmp_path: Path):
     save_file({"w": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="without a wasnow header; convert published weights with wasnow convert"):
         load(tmp_path / "other.safetensors")
@@ -146,7 +146,7 @@ def test_files_of_others_are_refused_with_advice(tmp_path: Path):
         load(tmp_path / "state.safetensors")
 
 
-def test_weights_that_do_not_fit_their_model_are_refused(tmp_path: Path):
+def test_weights_that_do_not_fit_their_model_are_rejected(tmp_path: Path):
     path = tmp_path / "a.safetensors"
     saved(path)
     rewritten(path, model={"name": "tiny", "options": {"width": 8}, "classes": ["lake", "house"]})
@@ -160,7 +160,7 @@ def test_weights_that_do_not_fit_their_model_are_refused(tmp_path: Path):
         load(path)
 
 
-def test_a_method_without_weights_makes_no_checkpoint(tmp_path: Path):
+def test_a_method_without_weights_cannot_be_saved(tmp_path: Path):
     with pytest.raises(UsageError, match="only networks have checkpoints"):
         save(tmp_path / "a.safetensors", build("irmad"), provenance=MADE_HERE)  # type: ignore[arg-type]
 
@@ -199,7 +199,7 @@ def test_every_kind_of_number_and_tied_weights_survive(tmp_path: Path):
         assert again[name].dtype == tensor.dtype
 
 
-def test_the_card_says_what_a_person_asks_of_a_model(tmp_path: Path):
+def test_the_card_has_origin_training_data_and_scores(tmp_path: Path):
     saved(tmp_path / "a.safetensors")
     card = describe(tmp_path / "a.safetensors")
     assert card["model"]["classes"] == "lake, house"
@@ -208,7 +208,7 @@ def test_the_card_says_what_a_person_asks_of_a_model(tmp_path: Path):
     json.dumps(card)
 
 
-def test_what_a_checkpoint_says_of_itself_is_kept_told_and_survives_calibration(tmp_path: Path):
+def test_the_text_about_a_checkpoint_is_stored_shown_and_survives_calibration(tmp_path: Path):
     path = tmp_path / "a.safetensors"
     saved(path)
     assert load(path).card.weights.about is None
@@ -233,14 +233,14 @@ def test_the_card_keeps_long_options_short(tmp_path: Path):
     assert not {"option none", "option empty"} & set(lines)
 
 
-def test_loading_draws_no_first_weights(tmp_path: Path):
+def test_loading_draws_no_initial_weights(tmp_path: Path):
     saved(tmp_path / "a.safetensors")
     before = torch.get_rng_state()
     load(tmp_path / "a.safetensors")
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_others_may_read_what_they_may_read_of_any_file(tmp_path: Path):
+def test_a_checkpoint_has_default_file_permissions(tmp_path: Path):
     saved(tmp_path / "a.safetensors")
     (tmp_path / "ordinary").touch()
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "ordinary").stat().st_mode

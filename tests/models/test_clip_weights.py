@@ -87,7 +87,7 @@ def close(ours, theirs):
 
 @torch.no_grad()
 @pytest.mark.parametrize("fixture", FIXTURES)
-def test_converted_weights_answer_what_open_clip_answered(fixture, tmp_path):
+def test_converted_weights_give_the_outputs_of_open_clip(fixture, tmp_path):
     made = download.get("tiny", file=save_open_clip(tmp_path / fixture, fixture))
     clip = store.load("tiny")
     spec, expected = load_fixture(FOLDER, fixture)
@@ -103,7 +103,7 @@ def test_converted_weights_answer_what_open_clip_answered(fixture, tmp_path):
 
 
 @torch.no_grad()
-def test_the_two_activations_answer_differently_with_the_same_weights(tmp_path):
+def test_the_two_activations_give_different_outputs(tmp_path):
     file = save_open_clip(tmp_path / "theirs")
     answers = []
     for activation in ("gelu", "quickgelu"):
@@ -115,7 +115,7 @@ def test_the_two_activations_answer_differently_with_the_same_weights(tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
 @pytest.mark.parametrize("safe", [True, False])
-def test_a_folder_as_transformers_writes_it_answers_what_transformers_answers(activation, safe, tmp_path):
+def test_a_folder_written_by_transformers_gives_the_outputs_of_transformers(activation, safe, tmp_path):
     model, folder = hugging_face(activation), tmp_path / "folder"
     model.save_pretrained(folder)
     if not safe:
@@ -130,7 +130,7 @@ def test_a_folder_as_transformers_writes_it_answers_what_transformers_answers(ac
     assert made.config.text_heads == 4
 
 
-def test_every_number_arrives_and_none_is_added(tmp_path):
+def test_every_weight_is_converted_and_none_is_added(tmp_path):
     download.get("tiny", file=save_open_clip(tmp_path / "theirs"))
     tensors, _ = sealed.read_sealed(store.find("tiny"))
     ours = torch.cat([each.flatten() for each in tensors.values()]).sort().values
@@ -167,7 +167,7 @@ WRAPPINGS = {
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-def test_what_others_wrap_around_weights_is_taken_off(wrapping, tmp_path):
+def test_wrappers_around_weights_are_removed(wrapping, tmp_path):
     made = download.get("tiny", file=save_open_clip(tmp_path / "theirs", wrap=WRAPPINGS[wrapping]))
     ours = store.load("tiny").state_dict()
     exact = {
@@ -220,7 +220,7 @@ def usual_widths():
     return state
 
 
-def test_an_activation_that_nobody_says_is_asked_for(tmp_path):
+def test_an_unknown_activation_is_required_from_the_user(tmp_path):
     torch.save(usual_widths(), tmp_path / "theirs.pt")
     with pytest.raises(UsageError, match=r"pass --activation gelu .* or --activation quickgelu"):
         download.get("mine", file=tmp_path / "theirs.pt")
@@ -229,7 +229,7 @@ def test_an_activation_that_nobody_says_is_asked_for(tmp_path):
     assert (made.config.activation, made.config.image_heads, made.config.text_heads) == ("gelu", 6, 6)
 
 
-def test_heads_that_nobody_says_are_asked_for(tmp_path):
+def test_an_unknown_number_of_heads_requires_a_description(tmp_path):
     torch.save(their_weights(), tmp_path / "theirs.pt")
     with pytest.raises(
         CheckpointError, match=r"number of attention heads of its image tower of width 64 .* open_clip_config"
@@ -237,12 +237,12 @@ def test_heads_that_nobody_says_are_asked_for(tmp_path):
         download.get("mine", file=tmp_path / "theirs.pt", activation="gelu")
 
 
-def test_an_unknown_activation_is_refused_with_the_nearest():
+def test_an_unknown_activation_is_rejected_with_a_suggestion():
     with pytest.raises(UsageError, match="did you mean 'quickgelu'"):
         download.get("remoteclip-vit-l-14", activation="quick_gelu")
 
 
-def test_towers_of_different_activations_are_refused(tmp_path):
+def test_towers_with_different_activations_are_rejected(tmp_path):
     hugging_face().save_pretrained(tmp_path / "folder")
     held = json.loads((tmp_path / "folder" / "config.json").read_text())
     held["vision_config"]["hidden_act"] = "gelu"
@@ -294,7 +294,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_a_wrong_file_is_refused_with_the_first_difference(fault, tmp_path):
+def test_a_wrong_file_is_rejected_with_the_first_difference(fault, tmp_path):
     wrap, words = WRONG[fault]
     with pytest.raises(CheckpointError, match=words) as caught:
         download.get("tiny", file=save_open_clip(tmp_path / "theirs", wrap=wrap))
@@ -302,7 +302,7 @@ def test_a_wrong_file_is_refused_with_the_first_difference(fault, tmp_path):
     assert store.stored() == []
 
 
-def test_the_image_tower_of_transformers_alone_is_refused(tmp_path):
+def test_the_image_tower_of_transformers_alone_is_rejected(tmp_path):
     hugging_face().vision_model.save_pretrained(tmp_path / "folder")
     file = tmp_path / "folder" / "model.safetensors"
     save_file({f"vision_model.{name}": each for name, each in hugging_face().vision_model.state_dict().items()}, file)
@@ -311,7 +311,7 @@ def test_the_image_tower_of_transformers_alone_is_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_torchscript_archive_is_refused_with_a_way_on(tmp_path):
+def test_a_torchscript_archive_is_rejected_with_advice(tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "ViT-L-14.pt")
     with pytest.raises(CheckpointError, match=r"a TorchScript archive.*wasnow weights get openai-vit-l-14"):
         download.get(file=tmp_path / "ViT-L-14.pt", activation="quickgelu")
@@ -322,14 +322,14 @@ class Evil:
         return (print, ("run",))
 
 
-def test_a_pickle_that_would_run_something_is_refused(tmp_path, capsys):
+def test_a_pickle_with_code_is_rejected(tmp_path, capsys):
     torch.save({**their_weights(), "x": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(CheckpointError, match="could run code"):
         download.get(file=tmp_path / "evil.pt")
     assert "run" not in capsys.readouterr().out
 
 
-def test_a_file_cut_short_a_missing_one_and_an_empty_folder_are_refused(tmp_path):
+def test_a_truncated_file_a_missing_one_and_an_empty_folder_are_rejected(tmp_path):
     file = save_open_clip(tmp_path / "theirs")
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="truncated"):
@@ -361,12 +361,12 @@ def test_weights_are_found_by_name_and_by_path(tmp_path):
         ("some/where.safetensors", "no such file; check the path"),
     ],
 )
-def test_absent_weights_say_which_command_brings_them(asked, words):
+def test_missing_weights_name_the_command_that_gets_them(asked, words):
     with pytest.raises(CheckpointError, match=words):
         store.find(asked)
 
 
-def test_weights_as_others_publish_them_are_not_taken_for_converted_ones(tmp_path):
+def test_published_weights_are_not_mistaken_for_converted_ones(tmp_path):
     file = save_open_clip(tmp_path / "theirs")
     with pytest.raises(CheckpointError, match=r"convert them once with wasnow weights get --from"):
         store.find(file)
@@ -376,13 +376,13 @@ def test_weights_as_others_publish_them_are_not_taken_for_converted_ones(tmp_pat
             store.find(path)
 
 
-def test_a_trained_model_is_not_taken_for_weights(tmp_path):
+def test_a_trained_model_is_not_mistaken_for_clip_weights(tmp_path):
     sealed.write_sealed(tmp_path / "best.safetensors", {"x": torch.zeros(1)}, {"format": 1})
     with pytest.raises(CheckpointError, match="a trained model instead of CLIP weights"):
         store.find(tmp_path / "best.safetensors")
 
 
-def test_damage_in_the_cache_is_seen_when_loading(tmp_path):
+def test_damage_in_the_cache_is_detected_on_loading(tmp_path):
     made = download.get("tiny", file=save_open_clip(tmp_path / "theirs"))
     held = bytearray(made.path.read_bytes())
     held[-100] ^= 1
@@ -391,7 +391,7 @@ def test_damage_in_the_cache_is_seen_when_loading(tmp_path):
         store.load("tiny")
 
 
-def test_a_name_is_not_given_to_other_weights_unless_asked(tmp_path):
+def test_a_name_is_reused_for_other_weights_only_with_overwrite(tmp_path):
     file = save_open_clip(tmp_path / "theirs")
     made = download.get("tiny", file=file)
     assert download.get("tiny", file=file) == made
@@ -403,7 +403,7 @@ def test_a_name_is_not_given_to_other_weights_unless_asked(tmp_path):
     assert download.get("tiny", file=other, overwrite=True).config.activation == "quickgelu"
 
 
-def test_weights_are_called_after_their_file_where_no_name_is_given(tmp_path):
+def test_weights_without_a_name_are_named_after_their_file(tmp_path):
     file = save_open_clip(tmp_path / "theirs").rename(tmp_path / "theirs" / "My Own CLIP (2).pt")
     assert download.get(file=file).name == "my-own-clip-2"
     with pytest.raises(UsageError, match="not a valid name"):
@@ -437,7 +437,7 @@ def publish(monkeypatch, published, **changes):
     monkeypatch.setattr(known, "KNOWN", {**known.KNOWN, "known": dataclasses.replace(published, **changes)})
 
 
-def test_known_weights_are_fetched_once_checked_and_converted(hub, tmp_path):
+def test_known_weights_are_downloaded_once_checked_and_converted(hub, tmp_path):
     asked, published, _ = hub
     made = download.get("known")
     assert asked == [("someone/clip", "file.pt", "c0ffee0")]
@@ -450,7 +450,7 @@ def test_known_weights_are_fetched_once_checked_and_converted(hub, tmp_path):
     assert [str(path) for path in left] == ["weights/known.safetensors"]
 
 
-def test_a_file_of_ones_own_is_checked_against_what_was_published(hub, tmp_path):
+def test_a_local_file_is_checked_against_the_published_digest(hub, tmp_path):
     asked, _, file = hub
     made = download.get("known", file=file)
     assert made.verified
@@ -460,7 +460,7 @@ def test_a_file_of_ones_own_is_checked_against_what_was_published(hub, tmp_path)
         download.get("known", file=file, overwrite=True)
 
 
-def test_a_published_file_is_recognised_whatever_it_is_called(hub, tmp_path):
+def test_a_published_file_is_recognised_under_any_name(hub, tmp_path):
     _, published, file = hub
     shutil.copy(file, tmp_path / "x.pt")
     made = download.get(file=tmp_path / "x.pt")
@@ -471,14 +471,14 @@ def test_a_published_file_is_recognised_whatever_it_is_called(hub, tmp_path):
     ("changes", "words"),
     [({"size": 7}, "instead of the published 7"), ({"sha256": "0" * 64}, r"instead of the published 0{16}")],
 )
-def test_a_download_that_is_not_the_published_file_is_thrown_away(hub, monkeypatch, tmp_path, changes, words):
+def test_a_download_that_differs_from_the_published_file_is_deleted(hub, monkeypatch, tmp_path, changes, words):
     publish(monkeypatch, hub[1], **changes)
     with pytest.raises(CheckpointError, match=words):
         download.get("known")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-def test_without_a_published_digest_the_one_that_came_is_recorded_and_called_unverified(hub, monkeypatch):
+def test_without_a_published_digest_weights_are_recorded_as_unverified(hub, monkeypatch):
     digest = hub[1].sha256
     publish(monkeypatch, hub[1], size=None, sha256=None)
     made = download.get("known")
@@ -517,7 +517,7 @@ def test_a_download_that_fails_is_one_line_and_leaves_nothing_in_the_cache(hub, 
     assert store.stored() == []
 
 
-def test_a_real_client_without_a_network_says_so(monkeypatch):
+def test_a_download_without_a_network_is_reported(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(download, "_check_room", lambda *_: None)
     with pytest.raises(
@@ -526,7 +526,7 @@ def test_a_real_client_without_a_network_says_so(monkeypatch):
         download.get("remoteclip-vit-b-32")
 
 
-def test_too_small_a_disk_is_seen_before_the_download(hub, monkeypatch):
+def test_a_full_disk_is_detected_before_the_download(hub, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("usage", "free")(hub[1].size))
     with pytest.raises(DiskFull, match="are required while converting"):
         download.get("known")
@@ -540,7 +540,7 @@ def test_an_unknown_name_lists_the_known_ones():
         download.get()
 
 
-def test_what_is_known_of_published_weights_is_well_formed():
+def test_the_list_of_known_weights_is_well_formed():
     for name, one in KNOWN.items():
         assert one.sha256 is None or (len(one.sha256) == 64 and set(one.sha256) <= set("0123456789abcdef")), name
         assert one.revision is None or len(one.revision) == 40, name

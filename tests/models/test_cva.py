@@ -74,7 +74,7 @@ def test_a_planted_change_is_found(changed):
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.5, 0.99])
-def test_noise_alone_is_hardly_ever_change_also_where_bands_share_it(shared):
+def test_noise_alone_is_rarely_change_even_if_bands_share_it(shared):
     before, after, _ = scene(changed=0.0, shared=shared, pixels=40_000)
     fitted = CVA().fit(stream(before, after))
     assert changed_by(fitted, before, after).mean() < 1e-3
@@ -103,7 +103,7 @@ def test_swapping_the_dates_gives_the_same_map():
     torch.testing.assert_close(logits(forth, before, after), logits(back, after, before), rtol=1e-3, atol=1e-3)
 
 
-def test_the_fit_does_not_depend_on_how_the_stream_is_cut():
+def test_the_fit_does_not_depend_on_the_chunks_of_the_stream():
     before, after, _ = scene()
     whole, parts = (CVA().fit(stream(before, after, n)).difference for n in (1, 13))
     np.testing.assert_allclose(whole.before_axes, parts.before_axes, rtol=1e-8, atol=1e-14)
@@ -118,12 +118,12 @@ def test_a_constant_band_is_left_out():
     torch.testing.assert_close(logits(more, *wider), logits(plain, before, after), rtol=1e-3, atol=1e-3)
 
 
-def test_two_flat_images_have_no_change():
+def test_two_constant_images_have_no_change():
     before, after = np.full((100, 2), 10.0, np.float32), np.full((100, 2), 20.0, np.float32)
     assert not changed_by(CVA().fit(stream(before, after)), before, after).any()
 
 
-def test_unequal_bands_are_refused_with_advice():
+def test_unequal_bands_are_rejected_with_advice():
     before, after, _ = scene(pixels=500)
     with pytest.raises(BandsUnclear, match=r"before has 3 bands and after 2, .* or use --model irmad"):
         CVA().fit(stream(before, after[:, :2]))
@@ -156,14 +156,14 @@ def test_it_keeps_the_contract():
 
 
 @pytest.mark.parametrize("wrong", [{"probability": "p"}, {"false_alarm": 1.0}])
-def test_options_out_of_range_are_refused_by_name(wrong):
+def test_options_out_of_range_are_rejected_by_name(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         CVA(**wrong)
 
 
 @pytest.mark.real
 @pytest.mark.skipif(not TAIZHOU.exists(), reason="needs the development imagery")
-def test_taizhou_stays_as_good_as_it_was():
+def test_accuracy_on_taizhou_does_not_drop():
     import rasterio
 
     def read(name):

@@ -24,7 +24,7 @@ def test_its_encoder_halves_five_times_rounding_down(size, rows, cols):
 
 
 @torch.inference_mode()
-def test_its_decoder_goes_back_up_through_all_of_them():
+def test_its_decoder_uses_all_levels():
     maps = Encoder(3).eval()(torch.rand(1, 3, 47, 33))
     assert Decoder(1, 4).eval()(maps).shape == (1, 4, 47, 33)
 
@@ -46,7 +46,7 @@ def test_doubling_makes_each_place_four():
 
 
 @torch.inference_mode()
-def test_classes_of_a_date_do_not_depend_on_the_other_and_change_places_with_it(network):
+def test_classes_of_a_date_are_independent_of_the_other_and_swap_with_it(network):
     before, after, other = torch.rand(3, 1, 3, 32, 32)
     one, two, back = network(before, after), network(before, other), network(after, before)
     assert torch.equal(one.before, two.before)
@@ -56,7 +56,7 @@ def test_classes_of_a_date_do_not_depend_on_the_other_and_change_places_with_it(
 
 
 @torch.inference_mode()
-def test_change_is_told_what_the_two_land_covers_differ_in(network):
+def test_the_change_decoder_gets_the_difference_of_land_cover_features(network):
     before, after = torch.rand(2, 1, 3, 32, 32)
     told = {}
     handle = network.change_decoder.register_forward_pre_hook(lambda _, given: told.update(maps=given[0]))
@@ -69,7 +69,7 @@ def test_change_is_told_what_the_two_land_covers_differ_in(network):
 
 
 @torch.inference_mode()
-def test_an_image_too_small_is_answered_as_if_its_edge_went_on(network):
+def test_a_small_image_is_padded_by_its_edge(network):
     small = torch.rand(2, 1, 3, 8, 20)
     large = functional.pad(small.flatten(0, 1), (0, 12, 0, 24), mode="replicate").unflatten(0, (2, 1))
     one, two = network(*small), network(*large)

@@ -31,7 +31,7 @@ def small(**options) -> MambaSCD:
 
 
 @torch.inference_mode()
-def test_four_scans_see_a_map_by_rows_by_columns_and_both_from_the_end():
+def test_four_scans_read_a_map_by_rows_by_columns_and_both_reversed():
     torch.manual_seed(0)
     part = Scan2d(6)
     for each in (part.A_logs, part.Ds):
@@ -55,7 +55,7 @@ def test_four_scans_see_a_map_by_rows_by_columns_and_both_from_the_end():
 
 
 @torch.inference_mode()
-def test_every_place_of_a_new_encoder_hears_of_every_other():
+def test_every_place_of_a_new_encoder_depends_on_every_other():
     torch.manual_seed(0)
     part = Scan2d(4).eval()
     x = torch.randn(1, 5, 7, 4)
@@ -67,7 +67,7 @@ def test_every_place_of_a_new_encoder_hears_of_every_other():
 
 
 @pytest.mark.parametrize(("size", "millions"), [("small", 50.4), ("base", 89.0)])
-def test_sizes_weigh_about_what_vmamba_published(size, millions):
+def test_sizes_have_about_the_published_number_of_parameters(size, millions):
     """Their count has a norm and a classifier of 1000 classes, and no norms of the maps; and it is rounded."""
     with torch.device("meta"):
         encoder = VMamba(PRESETS[size])
@@ -86,14 +86,14 @@ def test_maps_are_an_eighth_and_so_on_of_any_size_rounded_up(height, width):
         assert each.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_new_memories_last_between_ten_and_a_thousand_steps():
+def test_initial_states_decay_over_ten_to_a_thousand_steps():
     torch.manual_seed(0)
     duration = nn.functional.softplus(Scan2d(64).dt_projs_bias.detach())
     assert 0.001 <= duration.min() < 0.0013
     assert 0.08 < duration.max() <= 0.1001
 
 
-def test_paths_are_left_out_for_whole_images_and_the_mean_stays():
+def test_drop_path_skips_whole_images_and_keeps_the_mean():
     torch.manual_seed(0)
     part, ones = DropPath(0.25), torch.ones(4000, 2, 2)
     dropped = part.train()(ones)
@@ -112,7 +112,7 @@ def test_paths_are_left_out_for_whole_images_and_the_mean_stays():
         ({"drop_path": 1.0}, "at least 0 and below 1"),
     ],
 )
-def test_an_encoder_that_cannot_be_is_refused(wrong, message):
+def test_an_invalid_encoder_is_rejected(wrong, message):
     with pytest.raises(UsageError, match=message):
         MambaSCD(encoder=wrong)
 
@@ -121,7 +121,7 @@ def test_an_encoder_that_cannot_be_is_refused(wrong, message):
 
 
 @torch.inference_mode()
-def test_a_pair_is_seen_stacked_woven_and_side_by_side():
+def test_a_pair_is_scanned_stacked_woven_and_side_by_side():
     class Seen(nn.Module):
         def forward(self, x):
             self.x = x
@@ -143,7 +143,7 @@ def test_a_pair_is_seen_stacked_woven_and_side_by_side():
 
 
 @torch.inference_mode()
-def test_the_scan_changes_the_speed_and_not_the_answer():
+def test_the_scan_does_not_change_the_prediction():
     pair = torch.rand(2, 1, 3, 40, 56)
     fast, slow = small(), small(scan="sequential")
     assert fast.config() == slow.config()
@@ -152,13 +152,13 @@ def test_the_scan_changes_the_speed_and_not_the_answer():
         assert torch.allclose(mine, theirs, atol=1e-5 * float(theirs.abs().max()))
 
 
-def test_a_scan_of_no_such_name_is_refused():
+def test_an_unknown_scan_is_rejected():
     with pytest.raises(UsageError, match="did you mean 'chunked'"):
         small(scan="chunk")
 
 
 @torch.inference_mode()
-def test_all_batch_norms_fold_away():
+def test_all_batch_norms_are_folded():
     network = small()
     network.train()(*torch.rand(2, 2, 3, 64, 64))
     folded = fused(network.eval())
@@ -169,7 +169,7 @@ def test_all_batch_norms_fold_away():
     assert torch.allclose(folded(*pair).change, wanted, atol=1e-4 * float(wanted.abs().max()))
 
 
-def test_halves_and_gradients_are_counted_in_training_under_autocast():
+def test_training_under_autocast_keeps_float32_states():
     network = small().train()
     with torch.autocast("cpu", torch.bfloat16):
         answer = network(*torch.rand(2, 2, 3, 64, 64))
@@ -194,7 +194,7 @@ def of_2025(name: str) -> str:
     return re.sub(r"trans_layer_(\d)\.", lambda found: f"transition_layers.{3 - int(found[1])}.", name)
 
 
-def test_both_generations_of_published_names_lead_to_the_same_places():
+def test_both_generations_of_published_names_map_to_the_same_parameters():
     names = UPSTREAMS["mamba-scd-tiny"].names
     theirs = [name for name, _ in description("mambascd_tiny")["manifest"]]
     places = [ours_of(name, names) for name in theirs]
@@ -206,7 +206,7 @@ def test_both_generations_of_published_names_lead_to_the_same_places():
 
 
 @pytest.mark.parametrize("size", PRESETS)
-def test_published_weights_of_another_size_are_refused(size):
+def test_published_weights_of_another_size_are_rejected(size):
     upstream = UPSTREAMS[f"mamba-scd-{size}"]
     assert upstream.network == "mamba-scd"
     with torch.device("meta"):
@@ -218,6 +218,6 @@ def test_published_weights_of_another_size_are_refused(size):
         fit(Path("theirs.pth"), network, stem, upstream.names, called=f"mamba-scd-{size}")
 
 
-def test_published_classes_stand_in_the_order_of_their_labels():
+def test_published_classes_are_in_the_order_of_their_labels():
     encoding = next(each for each in ENCODINGS.values() if each.name == "second-e2")
     assert [encoding.words[encoding.codes[code] - 1] for code in range(1, 7)] == list(PUBLISHED_WORDS)

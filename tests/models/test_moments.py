@@ -18,7 +18,7 @@ def cut(values, weights, cuts):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), offset=st.floats(-1e4, 1e4), cuts=st.lists(st.integers(0, 200), max_size=6))
-def test_any_cut_of_the_stream_gives_the_moments_of_the_whole(seed, offset, cuts):
+def test_moments_do_not_depend_on_the_chunks_of_the_stream(seed, offset, cuts):
     rng = np.random.default_rng(seed)
     values, weights = rng.normal(offset, 1.0, (200, 3)), rng.random(200)
     moments = WeightedMoments(3)
@@ -38,7 +38,7 @@ def test_small_variance_on_a_large_offset_keeps_its_digits():
     assert moments.covariance[0, 0] == pytest.approx(1.0, rel=1e-9)
 
 
-def test_no_weights_weigh_one():
+def test_missing_weights_count_as_one():
     values = np.random.default_rng(0).normal(size=(50, 2))
     plain, ones = WeightedMoments(2), WeightedMoments(2)
     plain.add(values)
@@ -46,7 +46,7 @@ def test_no_weights_weigh_one():
     np.testing.assert_allclose(plain.covariance, ones.covariance, rtol=1e-13)
 
 
-def test_a_chunk_without_weight_is_counted_but_moves_nothing():
+def test_a_chunk_with_zero_weight_is_counted_and_changes_no_moment():
     moments = WeightedMoments(2)
     moments.add(np.full((4, 2), 9.0), np.zeros(4))
     moments.add(np.array([[1.0, 2.0], [3.0, 4.0]]))
@@ -54,7 +54,7 @@ def test_a_chunk_without_weight_is_counted_but_moves_nothing():
     assert moments.mean.tolist() == [2.0, 3.0]
 
 
-def test_the_histogram_counts_everything_once_and_close_to_where_it_lies():
+def test_the_histogram_counts_every_value_once_in_a_near_bin():
     values = np.exp(np.random.default_rng(1).uniform(np.log(1e-3), np.log(1e6), 5000))
     histogram = LogHistogram()
     for piece in np.array_split(values, 3):
@@ -65,7 +65,7 @@ def test_the_histogram_counts_everything_once_and_close_to_where_it_lies():
     assert np.abs(seen - np.sort(np.log(values))).max() <= width * 0.5000001
 
 
-def test_what_lies_outside_the_histogram_is_in_its_outermost_bins():
+def test_values_outside_the_histogram_are_in_its_outermost_bins():
     histogram = LogHistogram()
     histogram.add(np.array([0.0, 1e-30, 1e30]))
     assert (histogram.counts[0], histogram.counts[-1]) == (2, 1)

@@ -59,7 +59,7 @@ def ask(model, priors=None, **size):
         ({"priors": "none"}, ()),
     ],
 )
-def test_it_says_whose_masks_it_wants(options, wanted):
+def test_its_card_names_the_words_of_its_prior_masks(options, wanted):
     model = SAMCD(**{**SMALL, **options})
     assert model.card.wants_priors == wanted
     assert isinstance(model, ChangeModel)
@@ -98,7 +98,7 @@ def test_inside_local_features_differ_only_where_a_mask_of_either_date_is():
     assert (local[:, :, 8:] == 0).all()
 
 
-def test_where_empty_masks_give_nothing_the_change_is_that_of_the_global_features_alone():
+def test_with_empty_zero_and_empty_masks_change_comes_from_global_features():
     model, deaf = network(empty="zero"), network(empty="zero")
     for fuse in deaf.fuse:
         torch.nn.init.zeros_(fuse[0].weight[:, fuse[0].out_channels :].detach())
@@ -107,7 +107,7 @@ def test_where_empty_masks_give_nothing_the_change_is_that_of_the_global_feature
     assert not torch.allclose(ask(model, masks()).change, ask(deaf).change)
 
 
-def test_bits_bytes_and_floats_mean_the_same():
+def test_masks_of_bits_bytes_and_floats_are_equivalent():
     model = network(["building", "road"])
     answers = [ask(model, masks(2).to(kind)) for kind in (torch.bool, torch.uint8, torch.float32, torch.float64)]
     for answer in answers[1:]:
@@ -116,7 +116,7 @@ def test_bits_bytes_and_floats_mean_the_same():
 
 
 @pytest.mark.parametrize(("height", "width"), [(33, 50), (31, 65), (8, 8)])
-def test_odd_sizes_take_their_priors_along(height, width):
+def test_odd_sizes_work_with_priors(height, width):
     model = network(["building", "road"])
     size = {"height": height, "width": width, "batch": 1}
     answer = ask(model, torch.rand(1, 2, 2, height, width), **size)
@@ -124,7 +124,7 @@ def test_odd_sizes_take_their_priors_along(height, width):
     assert answer.before.shape == answer.after.shape == (1, 2, height, width)
 
 
-def test_an_image_grown_by_its_last_row_and_column_is_answered_as_before():
+def test_padding_by_the_last_row_and_column_does_not_change_the_prediction():
     model, prior = network(), masks(height=50, width=40)
     before, after = pair(50, 40)
     whole = [functional.pad(each, (0, 24, 0, 14), mode="replicate") for each in (before, after)]
@@ -135,12 +135,12 @@ def test_an_image_grown_by_its_last_row_and_column_is_answered_as_before():
 
 @pytest.mark.parametrize("shape", [(2, 1, 1, 64, 64), (2, 2, 2, 64, 64), (2, 2, 64, 64), (2, 2, 1, 32, 64)])
 @pytest.mark.parametrize("priors", ["attention", "channel"])
-def test_priors_of_another_shape_are_refused_with_what_is_wanted(shape, priors):
+def test_priors_of_another_shape_are_rejected_with_the_required_shape(shape, priors):
     with pytest.raises(InputError, match=r"instead of \(2, 2, 1, 64, 64\): .*the words building; make them"):
         ask(network(priors=priors), torch.zeros(shape))
 
 
-def test_an_image_of_a_batch_knows_nothing_of_the_priors_of_the_others():
+def test_priors_of_one_image_do_not_affect_the_others():
     model, prior = network(), masks()
     other = prior.clone()
     other[1] = False
@@ -148,7 +148,7 @@ def test_an_image_of_a_batch_knows_nothing_of_the_priors_of_the_others():
     assert not torch.allclose(ask(model, prior).change[1], ask(model, other).change[1])
 
 
-def test_exchanged_dates_and_priors_give_the_same_change_and_exchanged_classes():
+def test_swapped_dates_and_priors_give_the_same_change_and_swapped_classes():
     model, prior, (before, after) = network(["building", "road"]), masks(2), pair()
     with torch.no_grad():
         there, back = model(before, after, None, prior), model(after, before, None, prior.flip(1))
@@ -177,7 +177,7 @@ def test_the_order_of_words_does_not_matter_to_the_change(fusion):
 
 
 @pytest.mark.parametrize("fusion", ["max", "sum"])
-def test_a_word_more_that_is_nowhere_changes_nothing_where_empty_masks_give_nothing(fusion):
+def test_a_further_word_with_empty_masks_changes_nothing_if_empty_is_zero(fusion):
     one = network(words=["building"], fusion=fusion, empty="zero")
     two = SAMCD(words=["building", "road"], fusion=fusion, empty="zero", **SMALL).eval()
     two.load_state_dict(one.state_dict())
@@ -193,7 +193,7 @@ def test_one_word_is_fused_the_same_either_way():
 # ------------------------------------------------------------------------------------------------------------ classes
 
 
-def test_without_classes_it_answers_with_change_alone_and_with_classes_with_the_same_change():
+def test_classes_do_not_affect_the_change():
     plain = network(words=["building", "road"])
     named = SAMCD(["building", "road"], **SMALL).eval()
     named.load_state_dict(plain.state_dict(), strict=False)
@@ -202,7 +202,7 @@ def test_without_classes_it_answers_with_change_alone_and_with_classes_with_the_
     assert torch.equal(ask(named, masks(2)).change, ask(plain, masks(2)).change)
 
 
-def test_a_mask_speaks_for_its_own_class_at_its_own_date_and_place():
+def test_a_mask_affects_only_its_own_class_date_and_place():
     model = network(["water", "building", "road"], words=["Building"])
     silent = network(["water", "building", "road"], words=["Building"])
     for each in (model, silent):
@@ -219,7 +219,7 @@ def test_a_mask_speaks_for_its_own_class_at_its_own_date_and_place():
     assert model.mask_weight > 0.5
 
 
-def test_local_features_speak_for_the_class_of_their_word_and_no_other():
+def test_local_features_affect_only_the_class_of_their_word():
     model, deaf = (network(["water", "building"], words=["building"]) for _ in range(2))
     torch.nn.init.zeros_(deaf.word_decoder.logits.weight)
     with torch.no_grad():
@@ -229,7 +229,7 @@ def test_local_features_speak_for_the_class_of_their_word_and_no_other():
     assert difference[:, 1].std() > 0
 
 
-def test_the_classes_of_an_image_without_masks_are_those_seen():
+def test_without_masks_classes_come_from_the_image_alone():
     model = network(["building", "road"])
     sight = network(["building", "road"])
     torch.nn.init.zeros_(sight.get_buffer("class_of_word"))
@@ -237,7 +237,7 @@ def test_the_classes_of_an_image_without_masks_are_those_seen():
     assert not torch.allclose(ask(model, masks(2)).before, ask(sight, masks(2)).before)
 
 
-def test_words_with_their_classes_can_be_put_in_any_order():
+def test_permuted_words_and_classes_give_the_same_prediction():
     one = network(["building", "road", "water"])
     order = [2, 0, 1]
     other = SAMCD([one.classes[i] for i in order], **SMALL).eval()
@@ -253,7 +253,7 @@ def test_words_with_their_classes_can_be_put_in_any_order():
 # ----------------------------------------------------------------------------------------------------------- controls
 
 
-def test_a_new_network_with_masks_as_channels_begins_as_one_that_has_none():
+def test_a_new_network_with_mask_channels_equals_one_without():
     torch.manual_seed(0)
     channel = SAMCD(priors="channel", **SMALL).eval()
     plain = SAMCD(priors="none", **SMALL).eval()
@@ -275,7 +275,7 @@ def test_masks_as_channels_are_channels_of_the_image():
     assert not torch.allclose(ask(model, masks(2)).change, ask(model).change)
 
 
-def test_without_masks_there_is_no_attention_and_priors_are_not_looked_at():
+def test_without_priors_there_is_no_attention_and_masks_are_ignored():
     model = network(priors="none")
     assert not [name for name, _ in model.named_parameters() if "attention." in name and not name.startswith("encoder")]
     assert torch.equal(ask(model, masks()).change, ask(model).change)
@@ -286,7 +286,7 @@ def test_without_masks_there_is_no_attention_and_priors_are_not_looked_at():
 
 @pytest.mark.parametrize("local", ["everywhere", "inside"])
 @pytest.mark.parametrize("empty", ["global", "zero"])
-def test_with_priors_gradients_reach_everything(empty, local):
+def test_with_priors_every_parameter_gets_a_gradient(empty, local):
     model = network(["water", "building"], empty=empty, local=local)
     codes = torch.randint(0, 3, (2, 2, 64, 64), generator=torch.Generator().manual_seed(3))
     joint_loss(
@@ -308,7 +308,7 @@ def test_empty_and_full_priors_train_without_nan_in_bfloat16(empty, fill):
     assert all(each.grad.isfinite().all() for each in model.parameters())
 
 
-def test_nothing_is_left_to_chance_outside_training():
+def test_predictions_outside_training_are_deterministic():
     model = network(words=["building"], dropout=0.5)
     assert torch.equal(ask(model, masks()).change, ask(model, masks()).change)
     model.train()
@@ -335,7 +335,7 @@ def changed_apart(priors):
     return (change[changed].mean() - change[~changed].mean()).item()
 
 
-def test_masks_as_channels_teach_it_what_images_of_noise_cannot_tell():
+def test_mask_channels_can_be_learned_from():
     assert changed_apart("channel") > 1
     assert abs(changed_apart("none")) < 0.3
 
@@ -343,7 +343,7 @@ def test_masks_as_channels_teach_it_what_images_of_noise_cannot_tell():
 # ----------------------------------------------------------------------------------------------------------- options
 
 
-def test_with_its_norms_folded_it_answers_the_same():
+def test_folded_norms_do_not_change_the_prediction():
     model = network(["building", "road"])
     for norm in model.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
@@ -382,7 +382,7 @@ def test_its_options_build_it_again(options):
     assert {n: x.shape for n, x in again.state_dict().items()} == {n: x.shape for n, x in model.state_dict().items()}
 
 
-def test_it_is_made_as_the_method_says_unless_told_otherwise():
+def test_the_defaults_follow_the_published_method():
     with torch.device("meta"):
         model = SAMCD()
     assert model.config()["encoder"] == "mit-b1"
@@ -391,7 +391,7 @@ def test_it_is_made_as_the_method_says_unless_told_otherwise():
     assert model.decoder.join[0].in_channels == 4 * 256
 
 
-def test_a_finer_grid_of_keys_tells_smaller_pieces_of_a_mask_apart():
+def test_a_finer_grid_of_keys_resolves_smaller_parts_of_a_mask():
     here, there = torch.zeros(2, 2, 2, 1, 64, 64, dtype=torch.bool)
     here[..., :8, :8], there[..., 20:28, 20:28] = True, True
     coarse, fine = network(), network(reductions=[4, 2, 1, 1])
@@ -399,7 +399,7 @@ def test_a_finer_grid_of_keys_tells_smaller_pieces_of_a_mask_apart():
     assert not torch.allclose(ask(fine, here).change, ask(fine, there).change)
 
 
-def test_it_binds_to_its_own_classes_and_to_none_where_it_has_none():
+def test_it_binds_only_its_own_classes_or_none():
     plain, named = SAMCD(**SMALL), SAMCD(["water", "road"], **SMALL)
     assert plain.bind([]) is plain
     assert named.bind(["Water", "road"]) is named
@@ -424,6 +424,6 @@ def test_it_binds_to_its_own_classes_and_to_none_where_it_has_none():
         ({"words": ["building", "Building"]}, VocabularyError, "given twice"),
     ],
 )
-def test_options_that_cannot_be_are_refused_with_advice(options, error, advice):
+def test_invalid_options_are_rejected_with_advice(options, error, advice):
     with pytest.raises(error, match=advice):
         SAMCD(**{**SMALL, **options})

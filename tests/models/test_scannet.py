@@ -24,7 +24,7 @@ def seen(query, key, value, place, heads):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("size", SIZES)
-def test_columns_see_themselves_alone(size):
+def test_columns_attend_only_to_themselves(size):
     torch.manual_seed(0)
     columns = Columns(8, 2)
     query, key, value = torch.randn(3, 2, 8, *size)
@@ -55,7 +55,7 @@ def reach(module, size, place):
 
 
 @torch.inference_mode()
-def test_one_block_reaches_a_row_and_a_column_and_two_reach_everything():
+def test_one_block_covers_a_row_and_a_column_and_two_cover_everything():
     torch.manual_seed(0)
     first, second = (Block(16, 4).double() for _ in range(2))
     cross = torch.zeros(5, 6, dtype=torch.bool)
@@ -75,7 +75,7 @@ def test_it_is_ted_with_two_blocks_between():
 
 
 @torch.inference_mode()
-def test_no_parameter_depends_on_the_size_that_it_serves():
+def test_no_parameter_depends_on_the_image_size():
     torch.manual_seed(0)
     scan = Scan().eval()
     for size in ((3, 9), (16, 16)):

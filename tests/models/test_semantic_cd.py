@@ -52,7 +52,7 @@ def ask(model, *pair):
 # ------------------------------------------------------------------------------------------------------ words
 
 
-def test_another_order_of_words_is_the_same_answer_in_that_order(model):
+def test_permuted_words_permute_the_prediction(model):
     order = [2, 0, 3, 1]
     one, other = ask(model), ask(model.bind([WORDS[i] for i in order]))
     assert torch.equal(one.change, other.change)
@@ -60,7 +60,7 @@ def test_another_order_of_words_is_the_same_answer_in_that_order(model):
         assert gap(here, there[:, order]) < 1e-12
 
 
-def test_a_word_more_leaves_the_logits_of_the_others_as_they_are(model):
+def test_a_further_word_does_not_change_the_logits_of_the_others(model):
     longer = "a remarkably long name of something that is not to be seen here"
     one, other = ask(model), ask(model.bind([longer, *WORDS, "dragon"]))
     assert torch.equal(one.change, other.change)
@@ -82,7 +82,7 @@ def test_binding_shares_the_weights_and_leaves_the_model_as_it_was(model):
     assert model.bind(WORDS) is model
 
 
-def test_a_hundred_words_are_answered_in_parts_that_do_not_show(model):
+def test_a_hundred_words_in_parts_give_the_same_logits(model):
     words = [*WORDS, *(f"thing number {i}" for i in range(96))]
     assert gap(ask(model.bind(words)).before[:, :4], ask(model).before) < 1e-12
 
@@ -120,7 +120,7 @@ def text(model, features, word):
 
 
 @pytest.mark.parametrize("context", [4, 16, 64, 256])
-def test_the_shared_prefix_answers_as_whole_sequences_do(context):
+def test_the_shared_prefix_equals_whole_sequences(context):
     model = made(context=context)
     features = torch.cat(model.encode(*images(batch=2)))
     with torch.no_grad():
@@ -147,12 +147,12 @@ def test_synonyms_and_templates_come_back_from_a_checkpoint(tmp_path):
         (["a " * 60 + "tall building"], "tokens long and 59 fit"),
     ],
 )
-def test_words_that_cannot_be_are_refused(model, words, message):
+def test_invalid_words_are_rejected(model, words, message):
     with pytest.raises(VocabularyError, match=message):
         model.bind(words)
 
 
-def test_words_of_any_script_and_255_of_them_are_answered(model):
+def test_words_of_any_script_and_up_to_255_work(model):
     answer = ask(model.bind(["здание", "建筑物", "مبنى", "🌊", "naïve café"]))
     assert torch.isfinite(answer.before).all()
     many = model.bind([f"word {i}" for i in range(255)])
@@ -210,14 +210,14 @@ def test_only_the_words_need_the_answer_again(model):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 50), (96, 32), (8, 8)])
-def test_any_size_is_answered(model, size):
+def test_any_size_works(model, size):
     answer = ask(model, *images(*size))
     assert answer.change.shape == (1, 1, *size)
     assert answer.before.shape == (1, 4, *size)
     assert answer.unchanged_channel is False
 
 
-def test_rows_that_are_padded_do_not_shift_the_others():
+def test_padded_rows_do_not_shift_the_others():
     """What lies at multiples of the stride is answered where it is, with or without some rows more below."""
     model = made(filters="none", prompter="none", classes=WORDS)
     before, after = images(64, 64)
@@ -256,7 +256,7 @@ def test_every_ablation_answers_and_builds_again_from_its_own_words(options):
 
 
 @pytest.mark.parametrize("options", [{"vocabulary": "fixed"}, {"prompter": "none"}])
-def test_a_fixed_vocabulary_refuses_other_words(options):
+def test_a_fixed_vocabulary_rejects_other_words(options):
     with pytest.raises(VocabularyError, match="semantic-cd was trained with the classes water, building"):
         made(**options).bind(["dragon"])
 
@@ -272,12 +272,12 @@ def test_a_fixed_vocabulary_refuses_other_words(options):
         ({"templates": ["an aerial photo"]}, "no place for the word"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(UsageError, match=message):
         made(**options)
 
 
-def test_the_image_writes_the_context(model):
+def test_the_context_depends_on_the_image(model):
     features = torch.cat(model.encode(*images(batch=2)))
     written = model.prompter(features)
     assert written.shape == (4, 16, 24)
@@ -293,7 +293,7 @@ def test_costs_are_cosines_times_the_scale():
     assert costs.abs().max() <= 1
 
 
-def test_forgetting_between_blocks_gives_the_same_gradients():
+def test_gradient_checkpointing_gives_the_same_gradients():
     grown = []
     for forgets in (False, True):
         model = made().train()

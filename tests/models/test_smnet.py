@@ -10,14 +10,14 @@ import wasnow.models.smnet as module
 from wasnow.models.smnet import COARSER, WIDTHS, Attention, Decoder, Encoder, Fusion, PreActivated, SMNet
 
 
-def test_it_says_first_that_it_is_a_reconstruction():
+def test_its_summary_says_that_it_is_a_reconstruction():
     assert module.__doc__.splitlines()[0].startswith("SMNet, a reconstruction")
     assert "reconstruction" in SMNet(("a",)).card.summary
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("size", "coarser"), [((6, 4), 2), ((5, 3), 2), ((3, 4), 1), ((2, 2), 8)])
-def test_attention_asks_the_means_of_a_coarser_grid(size, coarser):
+def test_attention_reads_the_means_of_a_coarser_grid(size, coarser):
     torch.manual_seed(0)
     attention = Attention(8, 2, coarser)
     x = torch.randn(1, 8, *size)
@@ -39,14 +39,14 @@ def test_attention_asks_the_means_of_a_coarser_grid(size, coarser):
 
 
 @torch.inference_mode()
-def test_all_grids_of_keys_are_that_of_the_coarsest_level():
+def test_all_grids_of_keys_equal_that_of_the_coarsest_level():
     for width, coarser, level in zip(WIDTHS, COARSER, Encoder().eval()(torch.rand(1, 3, 96, 64)), strict=True):
         assert level.shape[1] == width
         assert tuple(side // coarser for side in level.shape[-2:]) == (3, 2)
 
 
 @torch.inference_mode()
-def test_a_pre_activated_block_that_adds_nothing_passes_its_input_on_untouched():
+def test_a_pre_activated_block_with_zero_weights_returns_its_input():
     block = PreActivated(4, 4).eval()
     block.conv2.weight.zero_()
     x = torch.randn(1, 4, 5, 5)  # below 0 too: nothing stands after the sum
@@ -54,7 +54,7 @@ def test_a_pre_activated_block_that_adds_nothing_passes_its_input_on_untouched()
 
 
 @torch.inference_mode()
-def test_fusion_parts_what_changed_from_what_did_not_and_forgets_the_order_of_dates():
+def test_fusion_separates_foreground_and_background_and_is_symmetric():
     torch.manual_seed(0)
     fusion = Fusion(6).eval()
     one, other = torch.randn(2, 2, 6, 5, 7)
@@ -82,7 +82,7 @@ def test_alike_dates_leave_no_trace_of_what_is_there():
 
 @torch.inference_mode()
 @pytest.mark.parametrize("size", [(64, 32), (33, 70)])
-def test_a_decoder_answers_at_the_size_of_the_image(size):
+def test_a_decoder_returns_logits_at_the_size_of_the_image(size):
     maps = Encoder().eval()(torch.rand(1, 3, *size))
     assert Decoder(5).eval()(maps, size).shape == (1, 5, *size)
 

@@ -16,7 +16,7 @@ def network():
     return SSCDL().eval()
 
 
-def test_it_answers_with_the_classes_of_second_unless_told_otherwise(network):
+def test_the_default_classes_are_those_of_second(network):
     assert network.card.classes == SECOND_WORDS
     assert network.classes_before.out_channels == 7
 
@@ -32,12 +32,12 @@ def test_its_backbone_is_resnet34_as_published():
     [((1, 2, 2, 2), (16, 8, 4, 2)), ((1, 2, 1, 1), (16, 8, 8, 8))],
     ids=["published", "kept large"],
 )
-def test_its_stages_have_the_strides_that_are_asked_for(strides, sides):
+def test_its_stages_have_the_requested_strides(strides, sides):
     stages = ResNet34(strides)(torch.zeros(1, 3, 64, 64))
     assert [(each.shape[1], each.shape[2]) for each in stages] == list(zip((64, 128, 256, 512), sides, strict=True))
 
 
-def test_a_block_without_a_projection_passes_on_what_it_cannot_improve():
+def test_a_block_with_zero_weights_returns_its_input():
     block = BasicBlock(4, 4).eval()
     torch.nn.init.zeros_(block.conv2.weight)
     x = torch.rand(1, 4, 5, 5)
@@ -59,7 +59,7 @@ def test_weights_of_imagenet_fit_the_backbone_without_their_classifier(network, 
     assert all(torch.equal(each, theirs[name]) for name, each in mine.encoder.resnet.state_dict().items())
 
 
-def test_weights_of_another_resnet_are_refused_by_their_first_difference(tmp_path):
+def test_weights_of_another_resnet_are_rejected_by_their_first_difference(tmp_path):
     shallow = {name: each for name, each in ResNet34().state_dict().items() if not name.startswith("layer1.2")}
     torch.save(shallow, tmp_path / "resnet18.pth")
     with pytest.raises(CheckpointError, match=r"has no layer1\.2\.conv1\.weight \(64, 64, 3, 3\), which ResNet-34"):
@@ -87,6 +87,6 @@ def test_normalisation_is_the_published_arithmetic_on_bytes(name):
     assert not normalise.state_dict()
 
 
-def test_an_unknown_normalisation_is_refused_with_the_nearest():
+def test_an_unknown_normalisation_is_rejected_with_a_suggestion():
     with pytest.raises(UsageError, match="did you mean 'second'"):
         Normalise("secnd")

@@ -47,7 +47,7 @@ def test_a_decoder_drops_the_row_and_column_that_rounding_up_added():
 
 
 @torch.inference_mode()
-def test_the_map_of_a_date_does_not_depend_on_the_other_date():
+def test_maps_of_the_dates_are_independent():
     torch.manual_seed(2)
     maps = ThreeMaps().eval()
     before, after, other = torch.rand(3, 1, 3, 32, 32)

@@ -186,7 +186,7 @@ def test_the_text_tower_is_that_of_transformers(both):
 
 
 @torch.no_grad()
-def test_what_stands_behind_eos_changes_nothing():
+def test_tokens_after_eos_change_nothing():
     text = random_clip().text
     ids = tokenize(WORDS, 20)
     other = torch.where(ids == 0, torch.randint(1, 40000, ids.shape), ids)
@@ -239,7 +239,7 @@ def drawn(seed, batch, length, lasts, dtype=torch.float64):
     length=st.integers(1, 9),
     lasts=st.lists(st.integers(0, 6), min_size=1, max_size=6),
 )
-def test_suffixes_behind_a_shared_prefix_are_what_the_whole_texts_are(seed, batch, length, lasts):
+def test_suffixes_after_a_shared_prefix_equal_whole_texts(seed, batch, length, lasts):
     text = random_clip().text
     prefix, tails, last = drawn(seed, batch, length, lasts)
     with torch.no_grad():
@@ -277,7 +277,7 @@ def test_gradients_reach_prefix_and_suffix_as_through_the_whole_texts(checkpoint
 
 
 @torch.no_grad()
-def test_plain_words_behind_a_shared_beginning_are_what_transformers_makes_of_them(both):
+def test_words_after_a_shared_prefix_equal_those_of_transformers(both):
     ours, theirs = both
     ids = tokenize([f"aerial photo of {word}" for word in WORDS])
     shared = 4  # SOS, aerial, photo, of
@@ -290,7 +290,7 @@ def test_plain_words_behind_a_shared_beginning_are_what_transformers_makes_of_th
 
 
 @torch.no_grad()
-def test_no_text_sees_another_nor_what_is_behind_its_end():
+def test_texts_are_independent_and_ignore_tokens_after_eos():
     text = random_clip().text
     prefix, tails, last = drawn(3, 2, 4, [2, 5, 1])
     known = text.prefix(prefix)
@@ -315,7 +315,7 @@ def test_the_presets_have_as_many_parameters_as_the_published_models(name, milli
     assert sum(one.numel() for one in clip.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
 
 
-def test_a_clip_built_without_memory_is_whole_once_it_has_weights():
+def test_a_clip_built_on_the_meta_device_is_complete_after_loading():
     full = random_clip(dtype=torch.float32)
     with torch.device("meta"):
         empty = Clip(TINY)
@@ -340,12 +340,12 @@ def test_a_description_survives_json():
         ({"widht": 3}, "unknown CLIP setting 'widht'"),
     ],
 )
-def test_a_description_of_no_network_is_refused(change, words):
+def test_an_invalid_description_is_rejected(change, words):
     with pytest.raises(UsageError, match=words):
         ClipConfig.from_dict({**TINY.dict(), **change})
 
 
-def test_a_description_that_lacks_something_says_what():
+def test_an_incomplete_description_names_the_missing_field():
     values = TINY.dict()
     del values["patch"], values["embed"]
     with pytest.raises(UsageError, match="lacks patch, embed"):

@@ -24,7 +24,7 @@ def test_ids_are_those_of_open_clip(fixture):
 
 
 @given(st.lists(PRINTABLE, min_size=1, max_size=4))
-def test_a_row_is_its_tokens_between_two_marks_and_then_zeros(words):
+def test_a_row_is_sos_tokens_eos_and_zeros(words):
     ids = tokenize(words)
     assert ids.shape == (len(words), POSITIONS)
     assert ids.dtype == torch.int64
@@ -35,12 +35,12 @@ def test_a_row_is_its_tokens_between_two_marks_and_then_zeros(words):
 
 
 @given(PRINTABLE)
-def test_a_row_of_fewer_places_is_the_beginning_of_a_longer_one(word):
+def test_a_shorter_row_is_the_beginning_of_a_longer_one(word):
     needed = len(word_tokens(word)) + 2
     assert torch.equal(tokenize([word], needed)[0], tokenize([word])[0, :needed])
 
 
-def test_case_white_space_and_how_accents_are_stored_change_nothing():
+def test_case_white_space_and_accent_encoding_make_no_difference():
     for text in ("Low Vegetation", "  low \t vegetation ", "LOW VEGETATION"):
         assert word_tokens(text) == word_tokens("low vegetation")
     assert word_tokens(unicodedata.normalize("NFD", "forêt")) == word_tokens("forêt")
@@ -52,19 +52,19 @@ def test_words_of_any_script_have_tokens():
     assert word_tokens("") == []
 
 
-def test_a_word_that_does_not_fit_is_refused_with_both_numbers():
+def test_a_word_that_does_not_fit_is_rejected_with_both_numbers():
     with pytest.raises(VocabularyError, match=r"'low vegetation' is 2 tokens long and 1 fit; use a shorter"):
         tokenize(["water", "low vegetation"], 3)
     with pytest.raises(VocabularyError, match=r"\.\.\.' is 100 tokens long and 75 fit"):
         tokenize(["tree " * 100])
 
 
-def test_a_word_that_spells_out_the_end_of_texts_is_refused():
+def test_a_word_with_the_end_marker_is_rejected():
     with pytest.raises(VocabularyError, match="contains a marker"):
         tokenize(["water <end_of_text>"])
 
 
-def test_tokens_need_no_file_of_a_model_and_no_network():
+def test_tokens_need_no_model_file_and_no_network():
     code = (
         "import socket, sys\n"
         "def refuse(*_, **__): raise AssertionError('network')\n"

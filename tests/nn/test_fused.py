@@ -52,7 +52,7 @@ def close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
     st.booleans(),
     st.integers(0, 2**31),
 )
-def test_a_folded_convolution_answers_like_the_convolution_and_its_norm(channels, kernel, bias, affine, seed):
+def test_a_folded_convolution_equals_the_convolution_and_its_norm(channels, kernel, bias, affine, seed):
     inside, out, groups = channels
     torch.manual_seed(seed)
     pair = nn.Sequential(
@@ -84,7 +84,7 @@ def test_a_folded_convolution_answers_like_the_convolution_and_its_norm(channels
     ],
 )
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_our_networks_keep_their_answers_and_lose_their_norms(name, options, left, layout):
+def test_folded_networks_keep_their_predictions_and_have_no_norms(name, options, left, layout):
     torch.manual_seed(0)
     model = lived(registry.build(name, **options)).eval()
     one = fused(model, layout=layout)
@@ -107,7 +107,7 @@ def test_a_transposed_convolution_is_folded_unless_it_works_in_groups(groups, se
         torch.testing.assert_close(one(x), pair(x), rtol=1e-4, atol=1e-5)
 
 
-def test_a_convolution_without_a_norm_is_laid_out_alike():
+def test_a_convolution_without_a_norm_gets_the_same_memory_format():
     alone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
     one = fused(alone)
     assert one[0].weight.is_contiguous(memory_format=torch.channels_last)
@@ -128,7 +128,7 @@ def test_words_can_be_bound_before_and_after():
                 assert close(found, one)
 
 
-def test_looking_and_answering_stay_two_steps():
+def test_encoding_and_prediction_stay_separate_steps():
     """What features are kept of is the folded network too."""
     model = lived(SemanticCDMini()).eval()
     before, after = images(1, 3, 64, 64)
@@ -138,7 +138,7 @@ def test_looking_and_answering_stay_two_steps():
         assert all(torch.equal(a, b) for a, b in zip(parts(apart), parts(one(before, after)), strict=True))
 
 
-def test_the_network_itself_stays_as_it_was():
+def test_the_network_itself_is_unchanged():
     model = lived(SemanticCDMini()).train()
     kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     names = [name for name, _ in model.named_modules()]
@@ -149,7 +149,7 @@ def test_the_network_itself_stays_as_it_was():
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
 
 
-def test_what_is_not_folded_is_shared():
+def test_unfolded_modules_are_shared():
     model = SemanticCDMini().eval()
     one = fused(model)
     assert one.terms.embeddings.data_ptr() == model.terms.embeddings.data_ptr()
@@ -157,7 +157,7 @@ def test_what_is_not_folded_is_shared():
     assert one.scale is model.scale
 
 
-def test_a_module_that_is_there_twice_is_there_twice_in_the_copy():
+def test_a_shared_module_is_shared_in_the_copy():
     twice = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))
     one = fused(nn.ModuleList([twice, twice]).eval())
     assert one[0] is one[1]
@@ -173,7 +173,7 @@ def test_a_norm_of_each_batch_stays_a_norm():
         torch.testing.assert_close(one(x), pair(x))
 
 
-def test_a_block_that_goes_its_own_way_is_left_alone():
+def test_a_subclass_with_its_own_forward_is_not_folded():
     class Own(Block):
         def forward(self, x):
             return self._bn2(self._project_conv(self._bn1(self._bn0(self._expand_conv(x)))))
@@ -186,7 +186,7 @@ def test_a_block_that_goes_its_own_way_is_left_alone():
         torch.testing.assert_close(one(x), own(x))
 
 
-def test_somebody_who_listens_to_a_norm_goes_on_hearing_it():
+def test_hooks_of_a_norm_still_run():
     pair = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3)).eval()
     heard = []
     pair[1].register_forward_hook(lambda *_: heard.append(1))

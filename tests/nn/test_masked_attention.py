@@ -105,7 +105,7 @@ def test_empty_and_full_masks_are_never_nan(empty, fill, kind):
 
 
 @torch.no_grad()
-def test_an_empty_mask_reads_everything_or_gives_nothing():
+def test_an_empty_mask_reads_everything_or_gives_zero():
     features, masks = scene()
     nothing, everything = torch.zeros_like(masks), torch.ones_like(masks)
     module, zero = attention(empty="global"), attention(empty="zero")
@@ -116,7 +116,7 @@ def test_an_empty_mask_reads_everything_or_gives_nothing():
 
 @torch.no_grad()
 @pytest.mark.parametrize("reduction", [1, 2, 4])
-def test_what_a_mask_leaves_out_moves_nothing_elsewhere(reduction):
+def test_masked_places_do_not_affect_other_places(reduction):
     module, (features, _) = attention(reduction), scene()
     masks = torch.zeros(2, 1, SIDE, SIDE, dtype=torch.bool)
     masks[..., :4, :4] = True
@@ -130,7 +130,7 @@ def test_what_a_mask_leaves_out_moves_nothing_elsewhere(reduction):
 
 
 @pytest.mark.parametrize("reduction", [1, 2, 4])
-def test_what_a_mask_leaves_out_gets_a_gradient_of_exactly_zero_from_elsewhere(reduction):
+def test_masked_places_get_exactly_zero_gradient_from_other_places(reduction):
     module, (features, _) = attention(reduction), scene()
     masks = torch.zeros(2, 1, SIDE, SIDE, dtype=torch.bool)
     masks[..., :4, :4] = True
@@ -150,7 +150,7 @@ def test_a_key_is_read_whole_where_any_of_its_places_is_of_interest():
 
 
 @torch.no_grad()
-def test_an_image_of_a_batch_knows_nothing_of_the_others():
+def test_images_of_a_batch_are_independent():
     module, (features, masks) = attention(), scene(batch=3)
     together = module(features, masks)
     for i in range(3):
@@ -181,7 +181,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("reduction", [1, 2])
-def test_no_table_of_scores_is_ever_made(reduction):
+def test_no_table_of_scores_is_allocated(reduction):
     side = 48
     module = MaskedAttention(WIDTH, HEADS, reduction)
     features = torch.randn(1, WIDTH, side, side, requires_grad=True)
@@ -200,7 +200,7 @@ def test_pooling_a_mask_is_its_maximum(rows, cols, by, seed):
 
 
 @pytest.mark.parametrize(("features", "masks"), [((8, 8), (8, 4)), ((6, 8), (6, 8))])
-def test_sizes_that_do_not_fit_are_refused(features, masks):
+def test_incompatible_sizes_are_rejected(features, masks):
     module = MaskedAttention(WIDTH, HEADS, 4)
     with pytest.raises(ValueError, match="one size, a multiple of 4"):
         module(torch.zeros(1, WIDTH, *features), torch.zeros(1, 1, *masks, dtype=torch.bool))

@@ -28,7 +28,7 @@ ACTIVATIONS = {
     st.sampled_from([1, 2]),
     st.tuples(st.integers(1, 3), st.integers(5, 20), st.integers(5, 20)),
 )
-def test_one_pass_gives_the_numbers_of_two(activation, channels, kernel, bias, layout, stride, shape):
+def test_one_pass_gives_the_values_of_two(activation, channels, kernel, bias, layout, stride, shape):
     inside, out, groups = channels
     side, dilation = kernel
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def network() -> nn.Sequential:
     ).eval()  # fmt: skip
 
 
-def test_activations_go_with_their_convolutions(passes):
+def test_activations_are_folded_into_their_convolutions(passes):
     plain = network()
     one = fused(plain)
     x = torch.rand(1, 3, 9, 7)
@@ -82,7 +82,7 @@ def test_activations_go_with_their_convolutions(passes):
     assert [type(part).__name__ for part in one if type(part) is not nn.Identity] == ["OnePassConv"] * 3
 
 
-def test_what_needs_a_gradient_goes_the_plain_way(passes):
+def test_gradients_use_the_plain_implementation(passes):
     one = fused(network())
     x = torch.rand(1, 3, 9, 7, requires_grad=True)
     one(x).sum().backward()
@@ -90,7 +90,7 @@ def test_what_needs_a_gradient_goes_the_plain_way(passes):
     assert passes == []
 
 
-def test_a_network_that_is_written_down_holds_torchs_own_convolutions(passes):
+def test_an_exported_network_has_torchs_own_convolutions(passes):
     one = fused(network())
     x = torch.rand(1, 3, 9, 7)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_a_network_that_is_written_down_holds_torchs_own_convolutions(passes):
         torch.testing.assert_close(written.module()(x), one(x))
 
 
-def test_another_kind_of_number_goes_the_plain_way(passes):
+def test_other_number_types_use_the_plain_implementation(passes):
     one = fused(network().double())
     with torch.inference_mode():
         assert one(torch.rand(1, 3, 9, 7, dtype=torch.float64)).dtype == torch.float64
@@ -118,7 +118,7 @@ def test_bfloat16_is_bfloat16_as_with_two_passes():
     torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.02)
 
 
-def test_without_onednn_everything_goes_the_plain_way(passes, monkeypatch):
+def test_without_onednn_everything_uses_the_plain_implementation(passes, monkeypatch):
     monkeypatch.setattr(one_pass, "_operator", lambda: None)
     plain = network()
     x = torch.rand(1, 3, 9, 7)
@@ -126,7 +126,7 @@ def test_without_onednn_everything_goes_the_plain_way(passes, monkeypatch):
         torch.testing.assert_close(fused(plain)(x), plain(x))
 
 
-def test_somebody_who_listens_to_a_convolution_or_an_activation_goes_on_hearing_it():
+def test_hooks_of_a_convolution_or_an_activation_still_run():
     plain, heard = network(), []
     plain[2].register_forward_hook(lambda *_: heard.append("activation"))
     plain[3].register_forward_hook(lambda *_: heard.append("convolution"))
@@ -135,7 +135,7 @@ def test_somebody_who_listens_to_a_convolution_or_an_activation_goes_on_hearing_
     assert heard == ["activation", "convolution"]
 
 
-def test_an_activation_that_nobody_knows_stays():
+def test_an_unsupported_activation_stays():
     assert kind_of(nn.Softplus()) is None
     kept = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softplus()).eval()
     x = torch.rand(1, 3, 5, 5)
@@ -144,7 +144,7 @@ def test_an_activation_that_nobody_knows_stays():
 
 
 @pytest.mark.parametrize("padding", ["same", 1])
-def test_padding_that_is_more_than_zeros_goes_the_plain_way(padding, passes):
+def test_other_padding_than_zeros_uses_the_plain_implementation(padding, passes):
     mode = "zeros" if padding == "same" else "reflect"
     plain = nn.Sequential(nn.Conv2d(3, 4, 3, padding=padding, padding_mode=mode), nn.ReLU()).eval()
     x = torch.rand(1, 3, 6, 6)
@@ -154,7 +154,7 @@ def test_padding_that_is_more_than_zeros_goes_the_plain_way(padding, passes):
 
 
 @pytest.mark.parametrize("fault", [lambda *_: torch.zeros(1, 1, 1, 2), lambda *_: 1 / 0, lambda: None])
-def test_an_operator_that_is_no_longer_what_it_was_is_not_used(fault, monkeypatch):
+def test_an_operator_with_another_behaviour_is_not_used(fault, monkeypatch):
     def broken(*arguments):
         try:
             return fault(*arguments)

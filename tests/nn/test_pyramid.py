@@ -23,7 +23,7 @@ def test_its_norm_is_layer_norm_over_channels():
     assert torch.allclose(norm(x), expected, atol=1e-12)
 
 
-def test_places_of_a_level_see_only_places_near_them():
+def test_places_of_a_level_depend_only_on_near_places():
     torch.manual_seed(0)
     fpn = SimpleFPN(4, 4)
     x = torch.randn(1, 4, 8, 8)
@@ -34,7 +34,7 @@ def test_places_of_a_level_see_only_places_near_them():
         assert torch.equal(level[..., -1, -1], other[..., -1, -1])
 
 
-def test_the_head_answers_at_the_finest_level():
+def test_the_head_returns_logits_at_the_finest_level():
     levels = SimpleFPN(6, 8)(torch.randn(2, 6, 4, 4))
     assert LevelHead(8, 12, 3)(levels).shape == (2, 3, 16, 16)
     assert LevelHead(8, 12, 1, norm=LayerNorm2d)(levels).shape == (2, 1, 16, 16)

