@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import wasnow
 from wasnow import errors
 from wasnow.cli import app
 from wasnow.cli.rio import wasnow as rio_wasnow
@@ -235,6 +236,12 @@ def test_the_defaults_of_detect_are_those_of_the_program():
             assert written in ("none", "the model's", "by colour", "the file's own"), name
         else:
             assert written == ("off" if real is False else f"{real:g}" if isinstance(real, float) else str(real)), name
+
+
+def test_the_reference_lists_every_public_name():
+    listed = set(re.findall(r"^::: wasnow\.(\w+)$", text_of(DOCS / "reference.md"), re.MULTILINE))
+    described_with_errors = {name for name in wasnow.__all__ if hasattr(errors, name)}
+    assert listed - {"errors"} == set(wasnow.__all__) - described_with_errors - {"__version__"}
 
 
 def test_every_file_of_a_result_folder_is_described():

@@ -47,7 +47,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 bug, 2 usage, 3 bad input, 4 output, 5 finished with flagged parts, "
-    "6 verify found faults, 7 some pairs failed, 130 interrupted.",
+    "6 verify found faults, 7 some pairs failed, 8 no memory, network or workers, 9 training diverged, "
+    "130 interrupted.",
 )
 
 
