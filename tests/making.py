@@ -1,4 +1,4 @@
-"""Small rasters and small models for tests: made here, never taken from anywhere."""
+"""Small synthetic rasters and small models for tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UTM = Affine(2.0, 0, 500_000, 0, -2.0, 5_500_000)
 
 
 def needs_real(folder: str) -> Path:
-    """The development imagery, or a skip that says why."""
+    """Return a folder of the development imagery, or skip the test with the reason."""
     if not (REAL / folder).exists():
         pytest.skip(f"the development imagery ({folder}) is not on this machine; it is not part of the project")
     return REAL / folder
@@ -34,7 +34,7 @@ def needs_real(folder: str) -> Path:
 def write_raster(
     path: Path, values: NDArray[Any], *, crs: str | None = "EPSG:32632", transform: Affine | None = UTM, **profile: Any
 ) -> Path:
-    """A GeoTIFF (or another driver) holding ``(bands, rows, cols)``."""
+    """Write ``(bands, rows, cols)`` as a GeoTIFF, or with another driver."""
     options = {"driver": "GTiff", **profile}
     if crs is not None:
         options["crs"] = crs
@@ -48,7 +48,7 @@ def write_raster(
 
 
 def textured(seed: int, height: int, width: int, bands: int = 3) -> NDArray[np.float32]:
-    """Smooth blobs with edges, 40..215: enough structure for filters, shifts and statistics."""
+    """Return ``(bands, height, width)`` of smooth blobs with edges, 40..215: texture for filters and shifts."""
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(seed)
@@ -59,7 +59,7 @@ def textured(seed: int, height: int, width: int, bands: int = 3) -> NDArray[np.f
 
 
 def pair(folder: Path, *, height: int = 96, width: int = 128, seed: int = 0, **profile: Any) -> tuple[Path, Path]:
-    """Two 8-bit RGB rasters; the second has a bright square that the first has not, and a little noise."""
+    """Write two 8-bit RGB rasters; the second has an additional bright square and some noise."""
     rng = np.random.default_rng(seed + 1000)
     before = textured(seed, height, width)
     after = before + rng.normal(0, 2, before.shape)
@@ -75,7 +75,7 @@ UNKNOWN, FINGERPRINTED = WeightsInfo(), WeightsInfo(fingerprint="toy 1")
 
 @dataclass(frozen=True)
 class Toy:
-    """A convolutional model with classes: seeded, tiny, with a known receptive field of ``radius`` pixels."""
+    """A tiny seeded convolutional model with classes and a known receptive field of ``radius`` pixels."""
 
     classes: tuple[str, ...] = ("water", "building", "field")
     gsd_m: float | None = None
@@ -148,12 +148,12 @@ TINY_SEMANTIC_CD: dict[str, Any] = {
     "context": 16,
     "filter_grid": (4, 4),
 }
-"""Options of a Semantic-CD that is made and asked in milliseconds."""
+"""Options of a Semantic-CD that runs in milliseconds."""
 
 
 @dataclass(frozen=True)
 class ToyEncoding(Toy):
-    """A `Toy` that looks at the images once and answers any words from what it saw; counts the tiles it looked at."""
+    """A `Toy` that is a `FeatureModel`; counts the encoded tiles."""
 
     weights: WeightsInfo = FINGERPRINTED
     seen: list[int] = field(default_factory=list, compare=False)
@@ -175,7 +175,7 @@ class ToyEncoding(Toy):
         assert first.dtype == torch.float32
         assert set(width.ravel().tolist()) == {size[1]}
         change = 40 * (first - second).abs().mean(1, keepdim=True) - 2
-        # A word means the same whatever the others are.
+        # The logits of a word do not depend on the other words.
         seeds = [np.random.default_rng(list(word.encode())) for word in self.classes]
         mix = torch.from_numpy(np.stack([rng.standard_normal((3, 1, 1)) for rng in seeds]).astype(np.float32)) * 8
         return ChangeLogits(change, *(torch.nn.functional.conv2d(each - 0.5, mix) for each in (first, second)))

@@ -1,4 +1,4 @@
-"""What the process asks of its C library and its threads, seen from the system's side."""
+"""Process settings: heap, threads."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only GNU's C library can be asked")
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
 ROUNDS = """
 import contextlib, json, resource, sys
@@ -20,7 +20,7 @@ def resident():
     with open("/proc/self/statm") as file: return int(file.read().split()[1]) * resource.getpagesize() // 1024
 
 def one_round():
-    maps = [np.ones(size * 125_000) for size in (4, 48, 8, 2, 40)]   # MB; above 32 the system is asked each time
+    maps = [np.ones(size * 125_000) for size in (4, 48, 8, 2, 40)]   # MB; glibc maps arrays above 32 MB anew each time
     del maps[1]
     maps.append(np.ones(36 * 125_000))
 
@@ -35,7 +35,7 @@ print(json.dumps(report))
 
 
 def rounds(how: str, **more: str) -> dict:
-    """Twenty rounds of arrays made and dropped, in a process of their own."""
+    """Allocate and free arrays in twenty rounds in a separate process; return its report."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     done = subprocess.run(
         [sys.executable, "-c", ROUNDS, how], env={**clean, **more}, capture_output=True, text=True, check=True
@@ -49,24 +49,24 @@ def kept() -> dict:
 
 
 @glibc
-def test_what_is_freed_stays_with_the_process(kept):
+def test_freed_memory_stays_in_the_process(kept):
     assert kept["had"]
     assert kept["inside_kb"] > rounds("plain")["inside_kb"] + 40_000
 
 
 @glibc
-def test_kept_memory_does_not_grow_with_the_length_of_the_run(kept):
+def test_the_retained_heap_does_not_grow_with_the_length_of_the_run(kept):
     assert kept["peak_kb"] < kept["first_kb"] * 1.1
 
 
 @glibc
-def test_it_goes_back_to_the_system_at_the_end(kept):
+def test_the_heap_is_returned_to_the_system_at_the_end(kept):
     assert kept["after_kb"] < kept["inside_kb"] - 40_000
 
 
 @glibc
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
-def test_what_the_user_has_set_stays(name):
+def test_variables_of_the_user_are_respected(name):
     value = "131072" if name.startswith("MALLOC") else "glibc.malloc.trim_threshold=131072"
     assert rounds("kept", **{name: value})["had"] is False
 
@@ -88,14 +88,14 @@ with retained_heap(), torch.inference_mode():
 """
 
 
-def test_the_shipped_network_needs_no_more_for_many_tiles_than_for_two():
+def test_the_default_network_needs_no_more_memory_for_many_tiles_than_for_two():
     done = subprocess.run([sys.executable, "-c", TILES], capture_output=True, text=True, check=True)
     two, eight = map(int, done.stdout.split())
     assert eight < two * 1.05
     assert eight < 2000
 
 
-def test_elsewhere_nothing_happens(monkeypatch):
+def test_nothing_happens_with_another_c_library(monkeypatch):
     from wasnow import _system
 
     monkeypatch.setattr(_system, "_glibc", lambda: None)
@@ -105,11 +105,11 @@ def test_elsewhere_nothing_happens(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP prints its settings")
 @pytest.mark.parametrize("own", [None, "active"])
-def test_threads_sleep_while_they_wait_unless_the_user_wants_it_otherwise(own):
+def test_waiting_threads_sleep_unless_the_user_sets_another_policy(own):
     code = "from wasnow._system import passive_thread_waiting\npassive_thread_waiting()\nimport torch"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-    told = {**clean, "OMP_DISPLAY_ENV": "true", **({} if own is None else {"OMP_WAIT_POLICY": own})}
-    done = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True, check=True)
+    environment = {**clean, "OMP_DISPLAY_ENV": "true", **({} if own is None else {"OMP_WAIT_POLICY": own})}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     if "OMP_WAIT_POLICY" not in done.stderr:
         pytest.skip("this torch brings another OpenMP")
     assert ("'ACTIVE'" if own else "'PASSIVE'") in done.stderr

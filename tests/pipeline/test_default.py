@@ -1,7 +1,6 @@
 """The default model in whole runs.
 
-How well it answers is measured elsewhere. Here a threshold of 0 stands for weights that find something: every pixel is
-a change then, and its classes are what is looked at.
+Its accuracy is measured elsewhere. A threshold of 0 makes every pixel a change here, so that all class codes occur.
 """
 
 import json
@@ -118,24 +117,24 @@ def test_the_class_other_appears_in_rasters_tables_and_polygons(paths, tmp_path)
 def test_a_replaced_phrase_is_reported_in_warnings_record_and_report(paths, tmp_path):
     result = detect(*paths, output=tmp_path / "out", classes="yellowish brick hut, water")
     (remark,) = [warning for warning in result.record.warnings if "yellowish brick hut" in warning]
-    assert "taken as" in remark
-    assert "yellowish brick hut" in result.report.read_text().split("none of the", 1)[0].rsplit("<li>", 1)[1]
+    assert "is not among the" in remark
+    assert "yellowish brick hut" in result.report.read_text().split("is not among", 1)[0].rsplit("<li>", 1)[1]
     code, told = one_line(["info", *paths, "--classes", "yellowish brick hut, water"])
     assert code == 0
-    assert "taken as" in told
+    assert "is not among the" in told
     assert "yellowish brick hut, water, other" in " ".join(told.split())
 
 
 def test_remarks_also_appear_for_a_network_that_is_already_bound(paths):
     bound = loading.load(DEFAULT).bind(["yellowish brick hut", "water"])
     planned = make_plan(*paths, model=bound)
-    assert any("taken as" in warning for warning in planned.warnings)
+    assert any("is not among the" in warning for warning in planned.warnings)
     assert planned.other_words
 
 
 def test_known_words_cause_no_remark(own, two):
     for result in (own, two):
-        assert not any("taken as" in warning for warning in result.record.warnings)
+        assert not any("is not among the" in warning for warning in result.record.warnings)
 
 
 @pytest.mark.parametrize(
@@ -437,7 +436,7 @@ def test_the_demo_prints_transitions_and_that_its_scores_are_synthetic(tmp_path,
     assert "The scene is synthetic" in told
     assert "precision 0." in told
     assert (" → " in told) == ("Fscd" in told) == (words == CLASSES)
-    assert ("knows no classes" in told) == (not words)
+    assert ("has no classes" in told) == (not words)
 
 
 def test_the_demo_gives_perfect_scores_for_the_reference_data(tmp_path):
