@@ -442,3 +442,8 @@ def test_an_incomplete_command_is_refused(tmp_path, arguments, message):
     done = command(*arguments, "-o", tmp_path / "out")
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+def test_a_list_of_pairs_that_is_a_device_is_rejected_without_reading_it():
+    with pytest.raises(InputError, match="not a regular file"):
+        read_pairs("/dev/zero")

@@ -70,7 +70,7 @@ def test_beijing_jpegs_without_crs_are_compared_by_pixel_with_a_shift_warning(tm
     folder = needs_real("beijing-construction")
     result = detect(folder / "beijing_A_1.jpg", folder / "beijing_A_2.jpg", output=tmp_path / "out", model="irmad")
     assert result.record.grid.crs is None
-    assert any("off before" in warning for warning in result.record.warnings)
+    assert any("is displaced by" in warning for warning in result.record.warnings)
     with rasterio.open(folder / "beijing_A_gt.jpg") as raster:
         truth = raster.read(1) > 127
     found = transitions(result) == 1

@@ -25,6 +25,7 @@ from wasnow.batch.names import OWN_FILES, with_names
 from wasnow.errors import InputError, InvalidOption, PairsError, UsageError, did_you_mean, redacted
 from wasnow.pipeline.option_values import parse_list, with_split_thresholds
 from wasnow.pipeline.options import Options, OptionValues, fields, shown
+from wasnow.storage.content import special_file
 from wasnow.storage.names import folder_name_fault
 from wasnow.vocabulary import Vocabulary
 
@@ -135,6 +136,8 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[Any]]]]:
 
 
 def _text(path: Path) -> str:
+    if (kind := special_file(path)) is not None:
+        raise InputError(f"{path} is {kind}, not a regular file; --pairs takes a CSV file")
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise InputError(
