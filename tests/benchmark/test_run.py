@@ -265,3 +265,11 @@ def test_examples_are_spread_over_the_pairs(count: int, wanted: int):
     assert all(0 <= place < count for place in places)
     gaps = {second - first for first, second in pairwise(places)}
     assert max(gaps, default=0) - min(gaps, default=0) <= 1
+
+
+def test_files_of_other_origin_are_not_replaced(tmp_path: Path):
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(OutputError, match=r"contains index\.html, which no run of wasnow made"):
+        run(tmp_path, "tiny")
+    assert (tmp_path / "index.html").read_text() == "mine"
+    assert not (tmp_path / "table.json").exists()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from training.tiny import Blobs, Tiny, TinyChange
 from wasnow.data.samples import Sample
-from wasnow.errors import InputError, UsageError, VocabularyError
+from wasnow.errors import InputError, OutputError, UsageError, VocabularyError
 from wasnow.evaluation import change_labels, evaluate, evaluation_mode, labels, predict, write_evaluation
 from wasnow.evaluation.metrics import Confusion, bootstrap
 from wasnow.evaluation.rows import summary_rows
@@ -207,6 +207,18 @@ def test_the_written_files_agree_with_the_scores(tmp_path: Path):
     assert page.count('<svg class="matrix"') == 5
     assert "water → building" in page
     assert f"{100 * found.scores.from_to.sek:.2f}" in page
+
+
+def test_an_evaluation_does_not_replace_files_of_other_origin(tmp_path: Path):
+    found = evaluate(Reader(), Readable(), resamples=0)
+    (tmp_path / "confusion.html").write_text("mine")
+    with pytest.raises(OutputError, match=r"contains confusion\.html, which no run of wasnow made"):
+        write_evaluation(found, tmp_path)
+    assert (tmp_path / "confusion.html").read_text() == "mine"
+    assert not (tmp_path / "scores.json").exists()
+    (tmp_path / "confusion.html").unlink()
+    write_evaluation(found, tmp_path)
+    write_evaluation(found, tmp_path)
 
 
 def test_class_words_are_escaped_on_the_page(tmp_path: Path):
