@@ -1,14 +1,16 @@
 """Semantic-CD, small: the parts of the paper on a tower of three million parameters, for a machine without a GPU.
 
-    before ─ blocks ─┬─ filter ─┬─ blocks ─ ... ─> pyramid ─> f1 ─┬─ change decoder ─> c ────────────────┐
-    after  ─ the same┴────┬─────┴─ blocks ─ ... ─> pyramid ─> f2 ─┤                                      ├─> change
-                          └ 3 filters, between blocks             │                                      │
-    words ─ table of terms ─ W ─> t ─ cos(f, t) ─ class decoder ──┴─> classes before p1, after p2 ─> q ──┘
+    before ─ tower ─> pyramid ─> f1 ─┬─ change decoder ─> c ────────────────┐
+    after  ─ tower ─> pyramid ─> f2 ─┤                                      ├─> change
+                                     │                                      │
+    words ─ table of terms ─ W ─> t ─ cos(f, t) ─ class decoder ─> p1, p2 ─> q ┘
 
-What is Semantic-CD (Zhu et al. 2025, arXiv 2501.06808) in it: one tower for both dates with bi-temporal filters between
-its blocks, a cost volume of cosines between places and words, a class decoder with weights that all words share, a
-change decoder that sees both dates. What is not: the tower is EfficientNet-Lite0 and trained along, the texts are those
-of a sentence encoder, kept as a table (`wasnow.nn.terms`), and a matrix W that is learned takes them to the features.
+From Semantic-CD (Zhu et al. 2025, arXiv 2501.06808) come a cost volume of cosines between places and words, a class
+decoder with weights that all words share, and a change decoder that sees both dates. The tower is EfficientNet-Lite0 and
+trained along; the texts are those of a sentence encoder, kept as a table (`wasnow.nn.terms`), and a learned matrix W takes
+them to the features. The paper's bi-temporal filters are left out: their gates see a whole tile, so the answer for a pixel
+depended on where tiles fall, and an ablation found no gain (docs/experiments.md). Every date is therefore encoded alone,
+and the answer is the same in either order of the dates.
 
 **Change in the words that were asked for.** The change decoder knows no words. Two dates have the same word with the
 probability sum_k p1[k] p2[k], so q = 1 - that is the chance that the words differ, and both must agree:
@@ -25,7 +27,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +37,7 @@ from wasnow.errors import UsageError, VocabularyError, did_you_mean
 from wasnow.models.contract import ChangeLogits, ModelCard, checked_classes, phrasings_of
 from wasnow.models.network import Network
 from wasnow.models.registry import MODELS
-from wasnow.nn.efficientnet_lite import BLOCKS, OUTPUTS, WIDTHS, EfficientNetLite0
-from wasnow.nn.filters import BiTemporalFilter
+from wasnow.nn.efficientnet_lite import OUTPUTS, WIDTHS, EfficientNetLite0
 from wasnow.nn.normalise import Normalise
 from wasnow.nn.one_pass import convolved
 from wasnow.nn.term_phrasings import PHRASINGS
@@ -73,15 +74,16 @@ class SemanticCDMini(Network):
     Args:
         classes: the words. ``"building|house|rooftop"`` is the class "building" in three phrasings, whose texts are
             averaged.
-        filters: numbers of the blocks, 0 to 15, that a filter follows; empty: none.
-        filter_grid: (rows, cols) that the filters' gates are stored for; 256 pixels at stride 8 by default.
         cost_volume: whether classes are read off the cosines with words; False: from features alone, for the words
             of training only.
         change: ``both`` as above; ``decoder``: the change decoder alone; ``classes``: q alone, the comparison of two
             single dates.
-        width: channels of the pyramid.
+        width: channels of the pyramid at the strides 8 to 32.
+        fine: channels of its answer, at stride 4.
         embed: dimensions in which features and words meet.
         head: channels of the decoders.
+        coarser: the pixel size, as a multiple of the given one, at which the images are seen a second time: change is
+            the higher of the two probabilities, classes the mean. 1: once only.
         threshold: what its card calls the change probability from which on a pixel counts as changed.
         gsd_range_m: the ground sampling distances that its card says it was measured at.
         phrasings: for each class further words for the same; in training, one to three are drawn for each batch, so
@@ -93,19 +95,19 @@ class SemanticCDMini(Network):
         UsageError: options that are unknown or do not fit each other.
     """
 
-    encoder_parts = ("tower", "filters", "pyramid")
+    encoder_parts = ("tower", "pyramid")
 
     def __init__(
         self,
         classes: Sequence[str] = WORDS,
         *,
-        filters: Sequence[int] = (4, 10, 15),
-        filter_grid: tuple[int, int] = (32, 32),
         cost_volume: bool = True,
         change: str = "both",
         width: int = 96,
+        fine: int = 64,
         embed: int = 96,
-        head: int = 32,
+        head: int = 24,
+        coarser: int = 1,
         threshold: float = 0.5,
         gsd_range_m: tuple[float, float] | None = None,
         phrasings: Mapping[str, Sequence[str]] | None = None,
@@ -116,35 +118,31 @@ class SemanticCDMini(Network):
             raise UsageError(
                 f"change={change} is none of {', '.join(CHANGES)}{did_you_mean(str(change), list(CHANGES))}"
             )
-        places = sorted({int(place) for place in filters})
-        if len(places) != len(filters) or any(not 0 <= place < BLOCKS for place in places):
-            raise UsageError(f"filters={list(filters)} must name different blocks of 0 to {BLOCKS - 1}")
         self._options: dict[str, Any] = {
-            "filters": places,
-            "filter_grid": list(filter_grid),
             "cost_volume": cost_volume,
             "change": change,
             "width": width,
+            "fine": fine,
             "embed": embed,
             "head": head,
+            "coarser": coarser,
             "threshold": threshold,
             "gsd_range_m": None if gsd_range_m is None else list(gsd_range_m),
         }
-        rows, cols = filter_grid
         self.normalise = Normalise("lite")
         self.tower = EfficientNetLite0()
-        self.filters = nn.ModuleDict({str(place): BiTemporalFilter(WIDTHS[place], (rows, cols)) for place in places})
-        self.pyramid = Pyramid([WIDTHS[place] for place in OUTPUTS], width)
+        self.pyramid = Pyramid([WIDTHS[place] for place in OUTPUTS], width, fine)
+        self.pixel_size = nn.Linear(WIDTHS[-1], 1)
         self.terms = TermTable()
         self.words = nn.Linear(self.terms.width, embed, bias=False)
-        self.places = nn.Conv2d(width, embed, 1)
+        self.places = nn.Conv2d(fine, embed, 1)
         self.scale = nn.Parameter(torch.tensor(10.0))
         self._phrasings = {name: tuple(some) for name, some in (PHRASINGS if phrasings is None else phrasings).items()}
         self._options["phrasings"] = None if phrasings is None else {k: list(v) for k, v in self._phrasings.items()}
         self._base = tuple(classes)
         self._name(classes, synonyms or {}, own=True)
-        self.class_decoder = ClassDecoder(width, head) if cost_volume else nn.Conv2d(width, len(self.classes), 1)
-        self.change_decoder = ChangeDecoder(width, head) if change != "classes" else None
+        self.class_decoder = ClassDecoder(fine, head) if cost_volume else nn.Conv2d(fine, len(self.classes), 1)
+        self.change_decoder = ChangeDecoder(fine, head) if change != "classes" else None
         self.agree = nn.Parameter(torch.tensor([0.0, 1.0]))  # a, b
         self.register_load_state_dict_post_hook(_forget_texts)  # type: ignore[no-untyped-call]
 
@@ -269,51 +267,79 @@ class SemanticCDMini(Network):
         return self.answer(self.encode(before, after, valid), (before.shape[-2], before.shape[-1]))
 
     def encode(self, before: Tensor, after: Tensor, valid: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The features of both dates, each ``(B, width, H / 4, W / 4)``: all that does not depend on the words."""
-        parts = [self._seen(before, "before"), self._seen(after, "after")]
-        if self.training:
-            parts = [torch.cat(parts)]  # Norms take their statistics of both dates.
-        # Twice as fast on a processor: depthwise convolutions over channels that lie last.
-        parts = [self.tower.embed(x.contiguous(memory_format=torch.channels_last)) for x in parts]
-        maps = []
-        for number, block in enumerate(self.tower.blocks):
-            # Until the first filter the dates know nothing of each other, and one at a time takes half the memory.
-            parts = [block(x) for x in parts]
-            if str(number) in self.filters:
-                parts = [self._filtered(self.filters[str(number)], torch.cat(parts))]
-            if number in OUTPUTS:
-                maps.append(torch.cat(parts))
-        first, second = self.pyramid(maps).chunk(2)
-        return first, second
+        """The features of both dates, each ``(B, fine, H / 4, W / 4)``: all that does not depend on the words.
 
-    def _seen(self, image: Tensor, date: Literal["before", "after"]) -> Tensor:
+        Where the network looks twice (``coarser``), those of the coarser images follow.
+        """
+        if self.training:
+            first, second = self.features(torch.cat([before, after])).chunk(2)  # Norms see both dates.
+            return first, second
+        found = [self.features(before), self.features(after)]
+        side = self._options["coarser"]
+        if side > 1:
+            # Strides of the coarser grid must fit too: its sides are padded by `features`.
+            found += [self.features(functional.avg_pool2d(_on(self.scale, x), side, ceil_mode=True)) for x in (before, after)]
+        return tuple(found)
+
+    def features(self, image: Tensor) -> Tensor:
+        """``(B, 3, H, W)``, 0..1, of one date to ``(B, fine, h, w)`` at stride 4 of the padded image."""
+        features: Tensor = self.pyramid(self.tower(self._seen(image)))
+        return features
+
+    def log2_gsd(self, image: Tensor) -> Tensor:
+        """``(B,)``: log2 of the pixel size in metres, judged by what the image shows."""
+        deepest = self.tower(self._seen(image))[-1]
+        guess: Tensor = self.pixel_size(deepest.mean(dim=(2, 3)))[:, 0]
+        return guess
+
+    def _seen(self, image: Tensor) -> Tensor:
         """One date as the tower takes it, its sides made multiples of `STRIDE`."""
-        # By repeating the last row and column; `answer` cuts them off again.
+        # By reflection; `answer` cuts the rows and columns off again.
         missing = [-length % STRIDE for length in image.shape[-2:]]
-        x = self.normalise(image, date)
-        return functional.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x
+        x = self.normalise(image, "before")
+        if any(missing):
+            smallest = min(image.shape[-2:])
+            mode = "reflect" if max(missing) < smallest else "replicate"
+            x = functional.pad(x, (0, missing[1], 0, missing[0]), mode=mode)
+        # Twice as fast on a processor: depthwise convolutions over channels that lie last.
+        return x.contiguous(memory_format=torch.channels_last)
 
     def answer(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> ChangeLogits:
         """The answer at ``size`` from what `encode` gave, in the words that are bound."""
-        place = self.scale
-        first, second = (one.to(place.device, place.dtype) for one in features)
-        if self.training:
-            before, after = self._classes(torch.cat([first, second])).chunk(2)
-        else:
-            before, after = self._classes(first), self._classes(second)
-        parts = []
-        if self.change_decoder is not None:
-            parts.append(self.change_decoder(first, second))
-        if self._options["change"] != "decoder":
-            offset, slope = self.agree
-            parts.append(offset + slope * differing(before, after))
-        change = parts[0] if len(parts) == 1 else -torch.logaddexp(-parts[0], -parts[1])
-        change, before, after = (_enlarged(one, size) for one in (change, before, after))
+        features = tuple(_on(self.scale, one) for one in features)
+        looks = [self._look(*features[place : place + 2]) for place in range(0, len(features), 2)]
+        change, before, after = (_enlarged(part, size, FINEST) for part in looks[0])
+        for look in looks[1:]:
+            coarse = [_enlarged(part, size, FINEST * self._options["coarser"]) for part in look]
+            change = torch.maximum(change, coarse[0])
+            before, after = (before + coarse[1]) / 2, (after + coarse[2]) / 2
         if not self.training:
             # A word that is followed by itself is no change of words, however unsure both are.
             same = before.argmax(dim=1, keepdim=True) == after.argmax(dim=1, keepdim=True)
             change = torch.where(same, change.clamp(max=SAME_WORD), change)
         return ChangeLogits(change=change, before=before, after=after)
+
+    def _look(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-odds of change and the class logits of both dates, at stride 4."""
+        if self.training:
+            before, after = self._classes(torch.cat([first, second])).chunk(2)
+        else:
+            before, after = self._classes(first), self._classes(second)
+        decided = None if self.change_decoder is None else self.change_decoder(first, second)
+        return self.fused(decided, differing(before, after)), before, after
+
+    def fused(self, decided: Tensor | None, differ: Tensor) -> Tensor:
+        """Both must say so: see the head of the module.
+
+        Args:
+            decided: log-odds by the change decoder.
+            differ: log-odds that the words differ.
+        """
+        if decided is not None and self._options["change"] == "decoder":
+            return decided
+        offset, slope = self.agree
+        by_words = offset + slope * differ
+        return by_words if decided is None else -torch.logaddexp(-decided, -by_words)
 
     def costs(self, features: Tensor) -> Tensor:
         """The cost volume ``(B, K, h, w)`` of ``(B, width, h, w)``: scaled cosines of each place with each word.
@@ -340,15 +366,6 @@ class SemanticCDMini(Network):
         own = len(self._phrases)
         return torch.cat([logits[:, :own], logits[:, own:].logsumexp(dim=1, keepdim=True)], dim=1)
 
-    @staticmethod
-    def _filtered(block: nn.Module, x: Tensor) -> Tensor:
-        """One filter on the maps of both dates, which lie one after the other in the batch."""
-        rows, cols = x.shape[-2:]
-        tokens = x.flatten(2).transpose(1, 2)
-        first, second = block(*tokens.chunk(2), (rows, cols))
-        both = torch.cat([first, second]).transpose(1, 2)
-        return both.reshape(*both.shape[:2], rows, cols)
-
 
 # ----------------------------------------------------------------------------------------------------------- the parts
 
@@ -356,25 +373,31 @@ class SemanticCDMini(Network):
 class Pyramid(nn.Module):
     """Maps at four strides to one at the finest: a feature pyramid from the top down (Lin et al. 2017).
 
+    Smoothing at full width happens at stride 8, where it costs a quarter of what it costs at stride 4.
+
     Args:
         inside: channels of the maps, the finest first.
-        width: channels of the answer.
+        width: channels at the strides 8 to 32.
+        fine: channels of the answer.
     """
 
-    def __init__(self, inside: Sequence[int], width: int) -> None:
+    def __init__(self, inside: Sequence[int], width: int, fine: int) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in inside)
-        self.smooth = nn.Sequential(_conv(width, width, 3), _conv(width, width, 3))
+        self.laterals = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in inside[1:])
+        self.smooth = _conv(width, width, 3)
+        self.narrow = nn.Conv2d(width, fine, 1, bias=False)
+        self.finest = nn.Conv2d(inside[0], fine, 1)
+        self.sharpen = _conv(fine, fine, 3)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """``(B, ., H / 4, W / 4)`` to ``(B, ., H / 32, W / 32)`` as ``(B, width, H / 4, W / 4)``."""
-        sides = [lateral(one) for lateral, one in zip(self.laterals, maps, strict=True)]
+        """``(B, ., H / 4, W / 4)`` to ``(B, ., H / 32, W / 32)`` as ``(B, fine, H / 4, W / 4)``."""
+        sides = [lateral(one) for lateral, one in zip(self.laterals, maps[1:], strict=True)]
         x = sides.pop()
         while sides:
-            finer = sides.pop()
-            x = finer + functional.interpolate(x, size=finer.shape[-2:], mode="bilinear", align_corners=False)
-        smoothed: Tensor = self.smooth(x)
-        return smoothed
+            x = sides.pop() + _doubled(x)
+        x = self.finest(maps[0]) + _doubled(self.narrow(self.smooth(x)))
+        sharp: Tensor = self.sharpen(functional.relu(x, inplace=True))
+        return sharp
 
 
 class ClassDecoder(nn.Module):
@@ -454,6 +477,16 @@ def differing(before: Tensor, after: Tensor) -> Tensor:
     return torch.log(-torch.expm1(same)) - same
 
 
+def _on(place: Tensor, x: Tensor) -> Tensor:
+    """The same where the weights are, in their precision."""
+    return x.to(place.device, place.dtype)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """Twice as many rows and columns."""
+    return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
 def _conv(inside: int, out: int, kernel: int, *, dilation: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inside, out, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False),
@@ -474,8 +507,7 @@ def _mean_directions(texts: Tensor, rows: Sequence[Sequence[str]]) -> Tensor:
     return functional.normalize(summed, dim=-1)
 
 
-def _enlarged(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits at a quarter of the resolution to pixels, without the rows and columns that `encode` added."""
-    whole = [length * FINEST for length in logits.shape[-2:]]
-    full = functional.interpolate(logits, size=whole, mode="bilinear", align_corners=False)
+def _enlarged(logits: Tensor, size: tuple[int, int], times: int) -> Tensor:
+    """Logits at a stride of ``times`` to pixels, without the rows and columns that `encode` added."""
+    full = functional.interpolate(logits, scale_factor=times, mode="bilinear", align_corners=False)
     return full[..., : size[0], : size[1]]
