@@ -166,15 +166,19 @@ def still(model: SemanticCDMini) -> None:
         part.eval().requires_grad_(False)
 
 
-def full_precision(convolution: nn.Conv2d) -> None:
-    """Leave a depthwise convolution out of bfloat16, in which its gradient takes up to ten times as long."""
-    inner = convolution.forward
+def full_precision(owner: nn.Module, name: str) -> None:
+    """Leave a depthwise convolution out of bfloat16.
+
+    Its gradient takes up to ten times as long there, and where it is dilated oneDNN leaves parts of it unwritten.
+    """
+    inner = getattr(owner, name)
 
     def forward(x: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            return inner(x.float())
+            result: Tensor = inner(x.float())
+            return result
 
-    convolution.forward = forward  # type: ignore[method-assign]
+    setattr(owner, name, forward)
 
 
 def main() -> None:
@@ -199,7 +203,8 @@ def main() -> None:
     still(model)
     for each in model.modules():
         if isinstance(each, nn.Conv2d) and each.groups > 1:
-            full_precision(each)
+            full_precision(each, "forward")
+    full_precision(model.class_decoder, "_looked_around")
     model._phrasings = phrasings()
     owners = torch.tensor([k for k, word in enumerate(WORDS) for _ in model._phrasings[word]])
     terms = model.terms.find([term for word in WORDS for term in model._phrasings[word]])[0]
@@ -235,7 +240,9 @@ def main() -> None:
             raise SystemExit(f"the loss is no number at step {step}")
         optimizer.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(learning, 2.0)
+        norm = torch.nn.utils.clip_grad_norm_(learning, 2.0)
+        if not norm < 1e4:
+            raise SystemExit(f"the gradient is {float(norm):g} at step {step}")
         optimizer.step()
         step += 1
         keep = min(EMA, step / (step + 20))
