@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sources import Bool, Place, Rgb, Sets
 from torch.nn import functional
-from wasnow.data.transforms import Camera, Light, resample, turn
+from wasnow.data.transforms import ColorJitter, SensorJitter, resample, turn
 
-LIGHT = Light(brightness=0.12, contrast=0.30, gamma=0.40, color=0.10, saturation=0.40)
-CAMERA = Camera(grey=0.06, haze=0.3, blur_px=1.0, noise=5.0)
+LIGHT = ColorJitter(brightness=0.12, contrast=0.30, gamma=0.40, color=0.10, saturation=0.40)
+CAMERA = SensorJitter(grey=0.06, haze=0.3, blur_px=1.0, noise=5.0)
 SHIFT_PX = 1.5
 DONORS = ("dubai", "yinx", "rio", "banepa", "synthetic")
 DONOR_WEIGHTS = (0.28, 0.30, 0.17, 0.15, 0.10)

@@ -58,12 +58,12 @@ class Place:
     unchanged: Bool | None = None
 
 
-def read(path: Path, *, shape: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """A raster file as ``(H, W)`` or ``(H, W, C)`` uint8."""
+def read(path: Path, *, shape: tuple[int, int] | None = None, codes: bool = False) -> NDArray[np.uint8]:
+    """A raster file as ``(H, W)`` or ``(H, W, C)`` uint8; one with a palette in its colours, unless ``codes``."""
     with rasterio.open(path) as file:
         out = None if shape is None else (file.count, *shape)
         values: NDArray[np.uint8] = file.read(out_shape=out, resampling=Resampling.bilinear)
-        if file.colorinterp[0] is ColorInterp.palette:
+        if file.colorinterp[0] is ColorInterp.palette and not codes:
             colours = file.colormap(1)
             return np.array([colours.get(code, (0, 0, 0))[:3] for code in range(256)], np.uint8)[values[0]]
     return values[0] if len(values) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))
@@ -282,7 +282,7 @@ def _by_index(
 def dakota(data: Path, *, held_out: bool = False) -> Iterator[Place]:
     """Eight dates on one grid; each finds the limits of its indices from the columns that are asked for."""
     from make_data import on_one_grid
-    from wasnow.data.bands import Seen, covers_of, wide
+    from wasnow.data.spectral_labels import SpectralBands, label_spectrally, open_mask
 
     paths = {
         int(path.stem): path
@@ -293,9 +293,9 @@ def dakota(data: Path, *, held_out: bool = False) -> Iterator[Place]:
     pictures, labels = [], []
     for bands in _on_one_grid([paths[year] for year in sorted(paths)], on_one_grid):
         red, green, blue, nir = bands[:4, :, cols]
-        found = covers_of(Seen(red, green, nir))
+        found = label_spectrally(SpectralBands(red, green, nir))
         sets = np.where(found.land, np.uint8(UNKNOWN & ~WATER), np.uint8(UNKNOWN))
-        sets[wide(found.bare, 5)] = BARE
+        sets[open_mask(found.bare, 5)] = BARE
         sets[found.vegetation] = VEGETATION
         sets[found.water] = WATER
         pictures.append(_bytes(np.stack([red, green, blue])))
@@ -306,7 +306,7 @@ def dakota(data: Path, *, held_out: bool = False) -> Iterator[Place]:
 def pucallpa(data: Path, *, held_out: bool = False) -> Iterator[Place]:
     """Six dates of Landsat; see `make_data.pucallpa` for the tones and for the missing blue band."""
     from make_data import on_one_grid, stretched
-    from wasnow.data.bands import Seen, covers_of
+    from wasnow.data.spectral_labels import SpectralBands, label_spectrally
 
     if held_out:
         return
@@ -317,7 +317,7 @@ def pucallpa(data: Path, *, held_out: bool = False) -> Iterator[Place]:
     }
     pictures, labels = [], []
     for swir, nir, red, green in _on_one_grid([paths[year] for year in sorted(paths)], on_one_grid):
-        found = covers_of(Seen(red, green, nir, swir))
+        found = label_spectrally(SpectralBands(red, green, nir, swir))
         sets = np.where(found.land, np.uint8(UNKNOWN & ~WATER), np.uint8(UNKNOWN))
         sets[found.vegetation] = VEGETATION
         sets[found.water] = WATER
@@ -344,7 +344,7 @@ def _bytes(bands: NDArray[np.floating]) -> Rgb:
 
 def synthetic(_: Path, *, held_out: bool = False, scenes: int = 80) -> Iterator[Place]:
     """Invented villages with exact labels."""
-    from wasnow.data.synthetic import render_scene
+    from wasnow.synthetic import render_scene
 
     first = 90_000_000 if held_out else 0
     for number in range(min(scenes, 8) if held_out else scenes):
