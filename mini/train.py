@@ -1,6 +1,7 @@
 """Train semantic-cd-mini: from DATA to a checkpoint, in one run that may be interrupted and resumed at any time.
 
-    python mini/train.py DATA RUN [--steps 4000] [--pairs 5] [--without yinx] [--seed 0]
+    python mini/train.py DATA RUN [--steps 4000] [--pairs 6] [--without yinx] [--seed 0]
+    torchrun --nproc-per-node 2 mini/train.py DATA RUN --pairs 3        two processes share each step
 
     pair(seed, step) ─> tower ─> pyramid ─┬─ classes of each date ─> loss of sets of words
                                           └─ change ───────────────> cross-entropy and Dice, all words and one
@@ -27,7 +28,7 @@ from mix import BUILDING, SOURCES, UNKNOWN, WATER, WORDS
 from phrasings import phrasings
 from safetensors.torch import save_file
 from sources import Place, places
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from wasnow.models.semantic_cd_mini import SemanticCDMini, differing
@@ -45,15 +46,19 @@ EMA = 0.998
 class Steps(Dataset[tuple[Tensor, ...]]):
     """The batches by step."""
 
-    def __init__(self, pairs: Pairs, count: int, seed: int, steps: int) -> None:
+    def __init__(self, pairs: Pairs, count: int, seed: int, steps: int, rank: int = 0, world: int = 1) -> None:
         self.pairs, self.count, self.seed, self.steps = pairs, count, seed, steps
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, ...]:
         torch.set_num_threads(1)
-        some = [self.pairs.draw(self.seed, step * self.count + place) for place in range(self.count)]
+        some = [
+            self.pairs.draw(self.seed, (step * self.world + self.rank) * self.count + place)
+            for place in range(self.count)
+        ]
         images = np.stack([p.before for p in some] + [p.after for p in some])
         labels = np.stack([p.labels[0] for p in some] + [p.labels[1] for p in some])
         change = np.stack([p.change for p in some])
@@ -181,13 +186,27 @@ def full_precision(owner: nn.Module, name: str) -> None:
     setattr(owner, name, forward)
 
 
+def averaged(learning: list[Tensor], buffers: list[Tensor]) -> None:
+    """Gradients and running statistics as the mean over all processes."""
+    if not distributed.is_initialized():
+        return
+    parts = [p.grad for p in learning if p.grad is not None] + buffers
+    flat = torch.cat([part.reshape(-1) for part in parts])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    at = 0
+    for part in parts:
+        part.copy_(flat[at : at + part.numel()].view_as(part))
+        at += part.numel()
+
+
 def main() -> None:
     """Train."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--rate", type=float, default=8e-4)
     parser.add_argument("--seed", type=int, default=0)
@@ -196,6 +215,9 @@ def main() -> None:
     parser.add_argument("--without", action="append", default=[], help="a source, or 'consistency'")
     asked = parser.parse_args()
     asked.run.mkdir(parents=True, exist_ok=True)
+    if "RANK" in os.environ:
+        distributed.init_process_group("gloo")
+    rank, world = (distributed.get_rank(), distributed.get_world_size()) if "RANK" in os.environ else (0, 1)
     torch.manual_seed(asked.seed)
     model = SemanticCDMini(WORDS).train()
     model.tower.load_state_dict(tower_of(torch.load(published(), map_location="cpu", weights_only=True)), strict=False)
@@ -211,7 +233,10 @@ def main() -> None:
     learning = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in learning if p.ndim > 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.02}, {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0}],
+        [
+            {"params": decayed, "weight_decay": 0.02},
+            {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+        ],
         lr=asked.rate,
     )
     average = {name: each.detach().clone() for name, each in model.state_dict().items() if each.is_floating_point()}
@@ -224,9 +249,10 @@ def main() -> None:
         print(f"resumed at step {step}")
     seen = _thinned(places(asked.data, tuple(asked.without)), asked.share)
     pairs = Pairs(seen, asked.side, "consistency" not in asked.without)
-    for name, some in seen.items():
+    for name, some in seen.items() if rank == 0 else ():
         print(f"{name}: {len(some)} places, {SOURCES[name].share:.0%}")
-    data = Steps(pairs, asked.pairs, asked.seed, asked.steps)
+    data = Steps(pairs, asked.pairs, asked.seed, asked.steps, rank, world)
+    buffers = [each for name, each in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
     loader = DataLoader(data, batch_size=None, sampler=range(step, asked.steps), num_workers=1, prefetch_factor=6)
     began, said = time.monotonic(), step
     sums: dict[str, float] = {}
@@ -240,6 +266,8 @@ def main() -> None:
             raise SystemExit(f"the loss is no number at step {step}")
         optimizer.zero_grad(set_to_none=True)
         total.backward()
+        with torch.no_grad():
+            averaged(learning, buffers)
         norm = torch.nn.utils.clip_grad_norm_(learning, 2.0)
         if not norm < 1e4:
             raise SystemExit(f"the gradient is {float(norm):g} at step {step}")
@@ -256,12 +284,16 @@ def main() -> None:
             row = {name: value / (step - said) for name, value in sums.items()}
             took = (time.monotonic() - began) / (step - said)
             line = ",".join(f"{name}={value:.4f}" for name, value in row.items())
-            with (asked.run / "log.csv").open("a") as file:
-                file.write(f"{time.strftime('%H:%M:%S')},{step},{took:.2f} s,{line}\n")
+            if rank == 0:
+                with (asked.run / "log.csv").open("a") as file:
+                    file.write(f"{time.strftime('%H:%M:%S')},{step},{took:.2f} s,{line}\n")
             began, said, sums = time.monotonic(), step, {}
-        if step % 200 == 0 or step == asked.steps:
-            _write(state_file, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step})
-        if step % asked.keep_every == 0 or step == asked.steps:
+        if rank == 0 and (step % 100 == 0 or step == asked.steps):
+            _write(
+                state_file,
+                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step},
+            )
+        if rank == 0 and (step % asked.keep_every == 0 or step == asked.steps):
             save_file(average, asked.run / f"ema_{step:06d}.safetensors")
 
 
