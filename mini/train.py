@@ -294,7 +294,7 @@ def main() -> None:
                 {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step},
             )
         if rank == 0 and (step % asked.keep_every == 0 or step == asked.steps):
-            save_file(average, asked.run / f"ema_{step:06d}.safetensors")
+            save_file({name: each.contiguous() for name, each in average.items()}, asked.run / f"ema_{step:06d}.safetensors")
 
 
 def _thinned(found: dict[str, list[Place]], share: float) -> dict[str, list[Place]]:
