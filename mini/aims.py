@@ -4,9 +4,10 @@
 
     inputs (files, as a user has them) ─ wasnow detect --pairs ─> change.tif, confidence.tif, land cover ─> scores
 
-Everything runs with default options and the five words of the model, but for the resolution where a set's name says so.
-Beside the score at the shipped threshold stands the best over all thresholds, from ``confidence.tif`` and the land cover
-of both dates: what could be had if one knew. Intervals are the 2.5 and 97.5 percentiles over 1,000 resamplings of pairs.
+Everything runs with default options and the five words of the model, but for the resolution where a set says so.
+Beside the score at the shipped threshold stands the best over all thresholds, from ``confidence.tif`` and the land
+cover of both dates: what could be had if one knew. Intervals are the 2.5 and 97.5 percentiles over 1,000 resamplings
+of the pairs.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from measure import france_pairs
-from mix import BARE, BUILDING, ROAD, UNKNOWN, VEGETATION, WATER, WORDS
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
+
+from measure import france_pairs
+from mix import BARE, BUILDING, ROAD, UNKNOWN, VEGETATION, WATER, WORDS
 from sources import READERS, Sets, read
 
 THRESHOLDS = np.arange(0.02, 1.0, 0.02)
@@ -140,7 +142,10 @@ def water(factor: int) -> Callable[[Path, Path], list[Asked]]:
                 )
                 for p in pictures
             ]
-        names = [write(out / f"dakota_{factor}_{year}.tif", p, 5.0 * factor) for year, p in zip("09 17".split(), pictures)]
+        names = [
+            write(out / f"dakota_{factor}_{year}.tif", p, 5.0 * factor)
+            for year, p in zip(("09", "17"), pictures, strict=True)
+        ]
         return [Asked(names[0], names[1], change)]
 
     return pairs
@@ -181,7 +186,9 @@ def run(checkpoint: str, pairs: list[Asked], out: Path, options: list[str]) -> l
         rows.writerows([pair.before, pair.after, f"p{place:03d}"] for place, pair in enumerate(pairs))
     command = ["detect", "--pairs", str(out / "pairs.csv"), "-o", str(out / "results"), "--model", checkpoint]
     command += ["--landcover", "--overwrite", "--quiet", *options]
-    done = subprocess.run([str(Path(sys.executable).with_name("wasnow")), *command], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("wasnow")), *command], check=False, capture_output=True, text=True
+    )
     if done.returncode:
         raise SystemExit(f"wasnow {shlex.join(command)}: exit {done.returncode}\n{done.stderr[-2000:]}")
     return [out / "results" / f"p{place:03d}" for place in range(len(pairs))]

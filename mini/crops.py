@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from mix import BARE, BUILDING, REPAIRED, ROAD, SOURCES, TRANSPLANT, UNKNOWN, WATER
 from numpy.typing import NDArray
 from scipy import ndimage
-from sources import Bool, Place, Rgb, Sets
 from torch.nn import functional
+
+from mix import BARE, BUILDING, REPAIRED, ROAD, SOURCES, TRANSPLANT, UNKNOWN, WATER
+from sources import Bool, Place, Rgb, Sets
 from wasnow.data.transforms import ColorJitter, SensorJitter, resample, turn
 
 LIGHT = ColorJitter(brightness=0.12, contrast=0.30, gamma=0.40, color=0.10, saturation=0.40)
@@ -99,9 +100,9 @@ class Pairs:
         before, after = (CAMERA(LIGHT(each, rng), rng) for each in (before, after))
         apart = (labels[0] & labels[1]) == 0
         alike = (labels[0] == labels[1]) & SINGLE[labels[0]]
-        change = np.select(
-            [same, apart, alike], [np.uint8(0), np.uint8(1), np.uint8(0)], np.uint8(255)
-        ).astype(np.uint8)
+        change = np.select([same, apart, alike], [np.uint8(0), np.uint8(1), np.uint8(0)], np.uint8(255)).astype(
+            np.uint8
+        )
         return Pair(before, after, np.stack(labels), change, gsd)
 
     def _crop(self, name: str, gsd: float, rng: np.random.Generator) -> tuple[tuple[Rgb, ...], tuple[Sets, ...], Bool]:
@@ -128,7 +129,9 @@ class Pairs:
         same = (len(dates) == 1) if place.unchanged is None else place.unchanged[window].view(np.uint8)
         maps = [place.labels[date][window] for date in dates]
         maps.append(np.full_like(maps[0], same) if isinstance(same, bool) else same)
-        pictures = tuple(turn(_scaled(place.pictures[d][window], reach, wide, angle, self.side), mirror, turns) for d in dates)
+        pictures = tuple(
+            turn(_scaled(place.pictures[d][window], reach, wide, angle, self.side), mirror, turns) for d in dates
+        )
         scaled = [turn(_nearest(each, reach, wide, angle, self.side), mirror, turns) for each in maps]
         return pictures, tuple(scaled[:-1]), scaled[-1].astype(np.bool_)
 

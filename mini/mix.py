@@ -60,7 +60,7 @@ SOURCES: dict[str, Source] = {
         "buildings; the rest is not building", "img50, img51, img52, img53",
     ),
     "banepa": Source(
-        "oam-banepa", 0.07, (0.26, 1.0), "imagery CC BY 4.0 (OpenAerialMap), footprints ODbL, OpenStreetMap contributors",
+        "oam-banepa", 0.07, (0.26, 1.0), "imagery CC BY 4.0, OpenAerialMap; ODbL, OpenStreetMap contributors",
         "buildings; the rest is not building", "the southern 512 rows",
     ),
     "chesapeake": Source(

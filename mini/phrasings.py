@@ -22,19 +22,23 @@ HEADS = {
     "carriageway park",
     "water": "water lake pond river pool sea ocean canal stream reservoir bay lagoon creek basin waterway brook fjord "
     "estuary loch mere tributary watercourse rivulet cove inlet",
-    "vegetation": "tree trees forest wood grove shrub shrubs bush bushes scrub grass lawn meadow grassland pasture hedge "
-    "orchard plantation jungle rainforest undergrowth crop crops field vineyard turf vegetation plants palm palms "
-    "canopy hedgerow",
+    "vegetation": "tree trees forest wood grove shrub shrubs bush bushes scrub grass lawn meadow grassland pasture "
+    "hedge orchard plantation jungle rainforest undergrowth crop crops field vineyard turf vegetation plants palm "
+    "palms canopy hedgerow",
     "bare ground": "soil earth sand gravel dirt ground land desert dune rock clay surface yard lot plain mud dust",
 }
-BUT = frozenset(
-    "dry dried empty covered green plant plants under bed bank mouth delta low falling high bare lake gravel grass grassy "
-    "vegetated solar flooded damaged collapsed missing burnt charred burnt-out ruined dead felled fallen rooftop stall "
-    "street sign lamp light lorry truck coach ploughed bus".split()
-)
+_ELSE = """
+dry dried empty covered green plant plants under bed bank mouth delta low falling high bare lake gravel grass grassy
+vegetated solar flooded damaged collapsed missing burnt charred burnt-out ruined dead felled fallen rooftop stall street
+sign lamp light lorry truck coach ploughed bus
+"""
+BUT = frozenset(_ELSE.split())
+"""A term with one of these before its last word may name something else."""
+
+LISTS = Path(__file__).with_name("terms")
 
 
-def phrasings(lists: Path = Path(__file__).with_name("terms")) -> dict[str, tuple[str, ...]]:
+def phrasings(lists: Path = LISTS) -> dict[str, tuple[str, ...]]:
     """For each word of training its phrasings, those of `PHRASINGS` first."""
     held_out = {phrase for some in HELD_OUT_PHRASINGS.values() for phrase in some}
     found = {}

@@ -18,10 +18,18 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from mix import BAND_PX, BARE, BUILDING, FOR_TESTING, ROAD, SOURCES, UNKNOWN, VEGETATION, WATER
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
 from scipy import ndimage
+
+from mix import BAND_PX, BARE, BUILDING, FOR_TESTING, ROAD, SOURCES, UNKNOWN, VEGETATION, WATER
+from wasnow.data.spectral_labels import SpectralBands, label_spectrally, open_mask
+from wasnow.raster.pair import PlacedSource, read_placed
+from wasnow.raster.radiometry import Stretch
+from wasnow.raster.reader import RasterReader
+from wasnow.raster.source import probe
+from wasnow.raster.tiles import Window
+from wasnow.synthetic import render_scene
 
 Rgb = NDArray[np.uint8]
 Sets = NDArray[np.uint8]
@@ -281,9 +289,6 @@ def _by_index(
 
 def dakota(data: Path, *, held_out: bool = False) -> Iterator[Place]:
     """Eight dates on one grid; each finds the limits of its indices from the columns that are asked for."""
-    from make_data import on_one_grid
-    from wasnow.data.spectral_labels import SpectralBands, label_spectrally, open_mask
-
     paths = {
         int(path.stem): path
         for name in ("naip-dakota", "naip-dakota-more-dates")
@@ -291,7 +296,7 @@ def dakota(data: Path, *, held_out: bool = False) -> Iterator[Place]:
     }
     cols = slice(DAKOTA_CUT, None) if held_out else slice(0, DAKOTA_CUT)
     pictures, labels = [], []
-    for bands in _on_one_grid([paths[year] for year in sorted(paths)], on_one_grid):
+    for bands in on_one_grid([paths[year] for year in sorted(paths)]):
         red, green, blue, nir = bands[:4, :, cols]
         found = label_spectrally(SpectralBands(red, green, nir))
         sets = np.where(found.land, np.uint8(UNKNOWN & ~WATER), np.uint8(UNKNOWN))
@@ -304,10 +309,10 @@ def dakota(data: Path, *, held_out: bool = False) -> Iterator[Place]:
 
 
 def pucallpa(data: Path, *, held_out: bool = False) -> Iterator[Place]:
-    """Six dates of Landsat; see `make_data.pucallpa` for the tones and for the missing blue band."""
-    from make_data import on_one_grid, stretched
-    from wasnow.data.spectral_labels import SpectralBands, label_spectrally
+    """Six dates of Landsat; nine tenths are dark forest, so tones are square roots of the stretched numbers.
 
+    There is no blue band: the lower of red and green stands for it, as over soil, turbid water and forest alike.
+    """
     if held_out:
         return
     paths = {
@@ -316,7 +321,7 @@ def pucallpa(data: Path, *, held_out: bool = False) -> Iterator[Place]:
         for path in folder_of(data, name).glob("*.tif")
     }
     pictures, labels = [], []
-    for swir, nir, red, green in _on_one_grid([paths[year] for year in sorted(paths)], on_one_grid):
+    for swir, nir, red, green in on_one_grid([paths[year] for year in sorted(paths)]):
         found = label_spectrally(SpectralBands(red, green, nir, swir))
         sets = np.where(found.land, np.uint8(UNKNOWN & ~WATER), np.uint8(UNKNOWN))
         sets[found.vegetation] = VEGETATION
@@ -329,10 +334,22 @@ def pucallpa(data: Path, *, held_out: bool = False) -> Iterator[Place]:
     yield Place("pucallpa", tuple(pictures), tuple(labels), 30.0)
 
 
-def _on_one_grid(paths: list[Path], reader: Callable[..., Iterator[tuple[int, NDArray[np.float32]]]]) -> Iterator:
-    """All bands of each file on the grid of the first."""
-    for _, bands in reader(Path("/"), paths, "{}"):
-        yield bands
+def on_one_grid(paths: list[Path]) -> Iterator[NDArray[np.float32]]:
+    """All bands of each file on the grid of the first, resampled as by the engine; NaN where missing."""
+    sources = [probe(path) for path in paths]
+    height, width = sources[0].grid.shape
+    for source in sources:
+        every = source.with_bands(tuple(range(1, source.count + 1)))
+        with RasterReader(every) as reader:
+            placement = PlacedSource.of(every, sources[0].grid).placement
+            yield read_placed(reader, placement, Window(0, 0, height, width))
+
+
+def stretched(bands: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``(C, H, W)``, each band 0..1 from its 1st to its 99th percentile: as the engine shows what is not 8-bit RGB."""
+    known = bands.reshape(len(bands), -1).T
+    known = known[np.isfinite(known).all(axis=1)]
+    return Stretch.of_samples(known, display=False).apply(bands)
 
 
 def _bytes(bands: NDArray[np.floating]) -> Rgb:
@@ -344,8 +361,6 @@ def _bytes(bands: NDArray[np.floating]) -> Rgb:
 
 def synthetic(_: Path, *, held_out: bool = False, scenes: int = 80) -> Iterator[Place]:
     """Invented villages with exact labels."""
-    from wasnow.synthetic import render_scene
-
     first = 90_000_000 if held_out else 0
     for number in range(min(scenes, 8) if held_out else scenes):
         gsd = float(np.exp(np.random.default_rng([7, number]).uniform(math.log(0.3), math.log(0.8))))
@@ -382,6 +397,8 @@ def places(data: Path, without: tuple[str, ...] = (), *, held_out: bool = False)
             continue
         if name == "yinx-coarse":
             found[name] = found["yinx"]
+        elif name == "dubai" and "band" in without:
+            found[name] = list(dubai(data, held_out=held_out, band_px=0))
         else:
             found[name] = list(READERS[name](data, held_out=held_out))
     return found

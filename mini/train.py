@@ -22,15 +22,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
 from crops import Pairs
 from make_start import published
 from mix import BUILDING, SOURCES, UNKNOWN, WATER, WORDS
 from phrasings import phrasings
-from safetensors.torch import save_file
 from sources import Place, places
-from torch import Tensor, distributed, nn
-from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
 from wasnow.models.semantic_cd_mini import SemanticCDMini, differing
 from wasnow.nn.efficientnet_lite import tower_of
 
@@ -212,7 +213,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep-every", type=int, default=500)
     parser.add_argument("--share", type=float, default=1.0, help="of each source's places, to rehearse")
-    parser.add_argument("--without", action="append", default=[], help="a source, or 'consistency'")
+    parser.add_argument("--without", action="append", default=[], help="a source, 'consistency' or 'band'")
     asked = parser.parse_args()
     asked.run.mkdir(parents=True, exist_ok=True)
     if "RANK" in os.environ:
@@ -294,7 +295,9 @@ def main() -> None:
                 {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step},
             )
         if rank == 0 and (step % asked.keep_every == 0 or step == asked.steps):
-            save_file({name: each.contiguous() for name, each in average.items()}, asked.run / f"ema_{step:06d}.safetensors")
+            save_file(
+                {name: each.contiguous() for name, each in average.items()}, asked.run / f"ema_{step:06d}.safetensors"
+            )
 
 
 def _thinned(found: dict[str, list[Place]], share: float) -> dict[str, list[Place]]:
@@ -304,7 +307,7 @@ def _thinned(found: dict[str, list[Place]], share: float) -> dict[str, list[Plac
 def _write(path: Path, state: dict[str, Any]) -> None:
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 if __name__ == "__main__":
