@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from making import textured
-from wasnow.errors import UsageError, VocabularyError
+from wasnow.errors import VocabularyError
 from wasnow.models import checkpoint
 from wasnow.models.semantic_cd_mini import OTHER, WORDS, SemanticCDMini, differing
+from wasnow.nn import sentence
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,8 @@ def test_other_cannot_be_asked_for_beside_itself(model):
         model.bind(["water", "other"])
 
 
-def test_a_word_that_is_not_to_be_understood_is_refused(model):
+def test_a_word_that_is_not_to_be_understood_is_refused(model, monkeypatch):
+    monkeypatch.setattr(sentence, "available", lambda: False)
     with pytest.raises(VocabularyError):
         model.bind(["qzxv"])
 
@@ -173,20 +175,63 @@ def test_without_cost_volume_the_words_are_fixed():
         model.bind(["water"])
 
 
-def test_without_filters_each_date_is_seen_alone():
-    torch.manual_seed(0)
-    model = SemanticCDMini(filters=()).eval()
+def test_each_date_is_seen_alone(model):
     before, after = pair()
     with torch.no_grad():
         alone = model.encode(before, before)[0]
         beside = model.encode(before, after)[0]
-    assert torch.allclose(alone, beside, atol=1e-5)
+    assert torch.equal(alone, beside)
 
 
-@pytest.mark.parametrize("filters", [(3, 3), (16,), (-1,)])
-def test_filters_follow_blocks_that_there_are(filters):
-    with pytest.raises(UsageError, match="must name different blocks of 0 to 15"):
-        SemanticCDMini(filters=filters)
+@pytest.mark.parametrize("coarser", [1, 2])
+def test_the_dates_in_the_other_order_change_the_same_pixels_the_other_way(coarser):
+    torch.manual_seed(0)
+    model = SemanticCDMini(coarser=coarser).eval()
+    before, after = pair(72)
+    forth, back = ask(model, before, after), ask(model, after, before)
+    assert torch.equal(forth.change, back.change)
+    assert torch.equal(forth.before, back.after)
+    assert torch.equal(forth.after, back.before)
+
+
+def test_what_is_seen_does_not_depend_on_where_a_tile_begins(model):
+    # Beyond the reach of the border a pixel's features are those of its surroundings, whatever else the tile shows.
+    scene = torch.from_numpy(textured(5, 64, 1408))[None].float() / 255
+    with torch.no_grad():
+        whole = model.features(scene)
+        part = model.features(scene[..., 256:])
+    assert torch.allclose(whole[..., 240:], part[..., 176:], atol=1e-4)
+
+
+def test_a_second_look_at_coarser_pixels_can_only_add_change(model):
+    before, after = pair(96, batch=1)
+    one = ask(model, before, after)
+    twice = copy.copy(model)
+    twice._options = {**model._options, "coarser": 2}
+    both = ask(twice, before, after)
+    coarse = [torch.nn.functional.avg_pool2d(each, 2) for each in (before, after)]
+    alone = ask(model, *coarse)
+    grown = torch.nn.functional.interpolate(alone.before, scale_factor=2, mode="nearest")
+    assert both.change.shape == one.change.shape
+    assert torch.allclose(2 * both.before.mean() - one.before.mean(), grown.mean(), atol=0.05)
+    moved = both.before.argmax(1, keepdim=True) != both.after.argmax(1, keepdim=True)
+    differed = one.before.argmax(1, keepdim=True) != one.after.argmax(1, keepdim=True)
+    assert (both.change[moved & differed] >= one.change[moved & differed] - 1e-5).all()
+
+
+@pytest.mark.parametrize("size", [(40, 72), (33, 64), (8, 8), (64, 96)])
+def test_images_of_any_size_are_answered_at_that_size(model, size):
+    images = [each[..., : size[0], : size[1]] for each in pair(96)]
+    answer = ask(model, *images)
+    assert answer.change.shape[-2:] == answer.before.shape[-2:] == size
+    assert torch.isfinite(answer.change).all()
+
+
+def test_the_pixel_size_is_judged_from_one_image(model):
+    with torch.no_grad():
+        guess = model.log2_gsd(pair(64)[0])
+    assert guess.shape == (2,)
+    assert torch.isfinite(guess).all()
 
 
 def test_a_checkpoint_brings_its_own_table_of_terms(model, tmp_path):

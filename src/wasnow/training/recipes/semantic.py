@@ -153,7 +153,6 @@ def semantic_cd_mini() -> TrainConfig:
                 steps=2400,
                 trains=(
                     *(f"tower._blocks.{number}." for number in range(3, 16)),
-                    "filters",
                     "pyramid",
                     "words",
                     "places",
