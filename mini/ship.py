@@ -21,7 +21,7 @@ from torch import Tensor
 
 from crops import Pair, Pairs
 from mix import BUILDING, SOURCES, WATER, WORDS
-from sources import READERS, Place
+from sources import READERS, Place, places
 from train import word_change
 from wasnow.evaluation.calibration import Reliability, fit_temperature
 from wasnow.models.calibration import Calibration
@@ -66,8 +66,8 @@ def answers(model: SemanticCDMini, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
 
 def choose(model: SemanticCDMini, data: Path, count: int) -> tuple[float, Calibration]:
     """Threshold, as the network itself states probabilities, and temperatures."""
-    places = held_out(data)
-    pairs = Pairs(places)
+    kept = held_out(data)
+    pairs = Pairs(kept)
     odds, truth, logits, words = [], [], [], []
     counts = np.zeros((3, len(THRESHOLDS), 3))
     false, city = np.zeros(len(THRESHOLDS)), 0
@@ -93,7 +93,7 @@ def choose(model: SemanticCDMini, data: Path, count: int) -> tuple[float, Calibr
             for column, threshold in enumerate(THRESHOLDS):
                 said = (p > threshold) & differs & clear
                 counts[row, column] += (said & changed).sum(), (said & ~changed).sum(), (~said & changed & clear).sum()
-    for place in places["california"][::4]:
+    for place in kept["california"][::4]:
         assert place.unchanged is not None
         first, last = place.pictures[0], place.pictures[-1]
         z = answers(model, Pair(first, last, np.stack(place.labels[:2]), place.labels[0], 0.6))[0].sigmoid().numpy()
@@ -108,6 +108,34 @@ def choose(model: SemanticCDMini, data: Path, count: int) -> tuple[float, Calibr
         print(f"threshold {THRESHOLDS[column]:.2f}: F1 {row}; unchanged city {false[column] / city:.2%}")
     print(f"chosen {THRESHOLDS[chosen]:.2f} (best mean F1 at {THRESHOLDS[best]:.2f})")
     return float(THRESHOLDS[chosen]), calibrated(odds, truth, logits, words, count)
+
+
+@torch.inference_mode()
+def fit_pixel_size(model: SemanticCDMini, data: Path, count: int, ridge: float = 30.0) -> None:
+    """Fit the judge of pixel sizes to crops as training draws them, by ridge regression; print its error elsewhere."""
+
+    def drawn(places: dict[str, list[Place]], some: int) -> tuple[Tensor, Tensor]:
+        rows, sizes = [], []
+        pairs = Pairs(places)
+        for index in range(some):
+            pair = pairs.draw(SEED + 1, index)
+            images = torch.from_numpy(np.stack([pair.before, pair.after])).permute(0, 3, 1, 2).float() / 255
+            rows.append(model.statistics(images))
+            sizes += [float(np.log2(pair.gsd_m))] * 2
+        return torch.cat(rows).double(), torch.tensor(sizes).double()
+
+    x, y = drawn(places(data, ("synthetic",)), count)
+    mean, deviation = x.mean(0), x.std(0).clamp(min=1e-3)
+    z = (x - mean) / deviation
+    weight = (
+        torch.linalg.solve(z.T @ z + ridge * torch.eye(z.shape[1], dtype=z.dtype), z.T @ (y - y.mean())) / deviation
+    )
+    model.pixel_size.weight.copy_(weight[None])
+    model.pixel_size.bias.fill_(float(y.mean() - (weight * mean).sum()))
+    for name, some in held_out(data).items():
+        x, y = drawn({name: some}, 20)
+        off = x @ weight + model.pixel_size.bias.double() - y
+        print(f"pixel size of {name}: off by {off.abs().median():.2f} octaves (median), mean {off.mean():.2f}")
 
 
 WORDS_OF = {1 << place: place for place in range(len(WORDS))}
@@ -164,9 +192,14 @@ def main() -> None:
     parts = [load_file(file) for file in chosen]
     model = SemanticCDMini(WORDS, coarser=asked.coarser, gsd_range_m=(asked.finest, asked.coarsest))
     own = model.state_dict()
-    weights = {name: own[name] if name.startswith("terms") else _mean([p[name] for p in parts]) for name in parts[0]}
+    # The judge of pixel sizes is fitted afterwards, and the table of terms is the packaged one.
+    weights = {
+        name: own[name] if name.startswith(("terms", "pixel_size")) else _mean([p[name] for p in parts])
+        for name in parts[0]
+    }
     model.load_state_dict({**own, **weights})
     model.eval()
+    fit_pixel_size(model, asked.data, 2 * asked.pairs)
     threshold, calibration = choose(model, asked.data, asked.pairs)
     model._options["threshold"] = threshold
     print(calibration.model_dump_json(indent=1))

@@ -63,8 +63,7 @@ class Steps(Dataset[tuple[Tensor, ...]]):
         images = np.stack([p.before for p in some] + [p.after for p in some])
         labels = np.stack([p.labels[0] for p in some] + [p.labels[1] for p in some])
         change = np.stack([p.change for p in some])
-        gsd = np.array([math.log2(p.gsd_m) for p in some] * 2, np.float32)
-        return tuple(torch.from_numpy(each) for each in (images, labels, change, gsd))
+        return tuple(torch.from_numpy(each) for each in (images, labels, change))
 
 
 def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -130,17 +129,15 @@ def term_loss(model: SemanticCDMini, terms: Tensor, owners: Tensor) -> Tensor:
 
 def losses(model: SemanticCDMini, batch: tuple[Tensor, ...], terms: Tensor, owners: Tensor) -> dict[str, Tensor]:
     """All terms of the loss for a batch of `Steps`, weighted."""
-    images, labels, change, gsd = batch
+    images, labels, change = batch
     x = images.permute(0, 3, 1, 2).float().div_(255)
     with torch.autocast("cpu", torch.bfloat16):
-        maps = model.tower(model._seen(x))
-        features = model.pyramid(maps)
+        features = model.features(x)
         logits = model._classes(features)
         first, second = features.chunk(2)
         assert model.change_decoder is not None
         decided = model.change_decoder(first, second)
     logits, decided = logits.float(), decided.float()
-    guess = model.pixel_size(maps[-1].float().mean((2, 3)))[:, 0]
     before, after = logits.chunk(2)
     fused = model.fused(decided, differing(before, after))
     building = of_word(model, decided, before, after, BUILDING)
@@ -154,7 +151,6 @@ def losses(model: SemanticCDMini, batch: tuple[Tensor, ...], terms: Tensor, owne
         "building": 0.7 * change_loss(full[:, 1], word_change(labels, same, BUILDING)),
         "water": 0.3 * change_loss(full[:, 2], word_change(labels, same, WATER)),
         "decider": 0.3 * change_loss(full[:, 3], change),
-        "gsd": 0.05 * functional.smooth_l1_loss(guess, gsd),
         "terms": 0.2 * term_loss(model, terms, owners),
     }
 

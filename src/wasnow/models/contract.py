@@ -156,6 +156,15 @@ class ChangeModel(Protocol):
 
 
 @runtime_checkable
+class PixelSizeEstimator(Protocol):
+    """A `ChangeModel` that can judge the pixel size of an image from what it shows."""
+
+    def log2_gsd(self, image: Tensor) -> Tensor:
+        """Return ``(B,)``: log2 of the pixel size in metres of ``(B, 3, H, W)`` images in 0..1."""
+        ...
+
+
+@runtime_checkable
 class FeatureModel(Protocol):
     """A network that separates image features from class words, so that features can be cached and reused.
 

@@ -6,11 +6,11 @@
     words ─ table of terms ─ W ─> t ─ cos(f, t) ─ class decoder ─> p1, p2 ─> q ┘
 
 From Semantic-CD (Zhu et al. 2025, arXiv 2501.06808) come a cost volume of cosines between places and words, a class
-decoder with weights that all words share, and a change decoder that sees both dates. The tower is EfficientNet-Lite0 and
-trained along; the texts are those of a sentence encoder, kept as a table (`wasnow.nn.terms`), and a learned matrix W takes
-them to the features. The paper's bi-temporal filters are left out: their gates see a whole tile, so the answer for a pixel
-depended on where tiles fall, and an ablation found no gain (docs/experiments.md). Every date is therefore encoded alone,
-and the answer is the same in either order of the dates.
+decoder with weights that all words share, and a change decoder that sees both dates. The tower is EfficientNet-Lite0
+and trained along; the texts are those of a sentence encoder, kept as a table (`wasnow.nn.terms`), and a learned
+matrix W takes them to the features. The paper's bi-temporal filters are left out: their gates see a whole tile, so
+the answer for a pixel depended on where tiles fall, and an ablation found no gain (docs/experiments.md). Every date
+is therefore encoded alone, and the answer is the same in either order of the dates.
 
 **Change in the words that were asked for.** The change decoder knows no words. Two dates have the same word with the
 probability sum_k p1[k] p2[k], so q = 1 - that is the chance that the words differ, and both must agree:
@@ -132,7 +132,7 @@ class SemanticCDMini(Network):
         self.normalise = Normalise("lite")
         self.tower = EfficientNetLite0()
         self.pyramid = Pyramid([WIDTHS[place] for place in OUTPUTS], width, fine)
-        self.pixel_size = nn.Linear(WIDTHS[-1], 1)
+        self.pixel_size = nn.Linear(2 * sum(WIDTHS[place] for place in OUTPUTS), 1)
         self.terms = TermTable()
         self.words = nn.Linear(self.terms.width, embed, bias=False)
         self.places = nn.Conv2d(fine, embed, 1)
@@ -278,7 +278,9 @@ class SemanticCDMini(Network):
         side = self._options["coarser"]
         if side > 1:
             # Strides of the coarser grid must fit too: its sides are padded by `features`.
-            found += [self.features(functional.avg_pool2d(_on(self.scale, x), side, ceil_mode=True)) for x in (before, after)]
+            found += [
+                self.features(functional.avg_pool2d(_on(self.scale, x), side, ceil_mode=True)) for x in (before, after)
+            ]
         return tuple(found)
 
     def features(self, image: Tensor) -> Tensor:
@@ -287,10 +289,14 @@ class SemanticCDMini(Network):
         return features
 
     def log2_gsd(self, image: Tensor) -> Tensor:
-        """``(B,)``: log2 of the pixel size in metres, judged by what the image shows."""
-        deepest = self.tower(self._seen(image))[-1]
-        guess: Tensor = self.pixel_size(deepest.mean(dim=(2, 3)))[:, 0]
+        """``(B,)``: log2 of the pixel size in metres of ``(B, 3, H, W)``, 0..1, judged by what the images show."""
+        guess: Tensor = self.pixel_size(self.statistics(image))[:, 0]
         return guess
+
+    def statistics(self, image: Tensor) -> Tensor:
+        """``(B, D)``: what `log2_gsd` is judged by: mean and log of the deviation of each channel at four strides."""
+        maps = [each.float().flatten(2) for each in self.tower(self._seen(image))]
+        return torch.cat([part for x in maps for part in (x.mean(2), x.std(2).clamp(min=1e-3).log())], dim=1)
 
     def _seen(self, image: Tensor) -> Tensor:
         """One date as the tower takes it, its sides made multiples of `STRIDE`."""

@@ -44,7 +44,9 @@ def target_grid(align: str, before: RasterSource, after: RasterSource, allow_ind
     return probe(align, allow_indirect=allow_indirect).grid
 
 
-def working_grid(target: Grid, card: ModelCard, gsd: float | None) -> tuple[Grid, list[str]]:
+def working_grid(
+    target: Grid, card: ModelCard, gsd: float | None, estimate: float | None = None
+) -> tuple[Grid, list[str]]:
     """Return the grid on which the model runs, and warnings about its scale.
 
     Images finer than the range that a model was trained for are reduced to the fine end of that range, unless the user
@@ -54,6 +56,7 @@ def working_grid(target: Grid, card: ModelCard, gsd: float | None) -> tuple[Grid
         target: the target grid.
         card: of the model.
         gsd: of the options, in metres.
+        estimate: pixel size of images that do not state it, in metres, as the model judges it.
 
     Raises:
         InvalidOption: the working grid would have an absurd size.
@@ -65,6 +68,12 @@ def working_grid(target: Grid, card: ModelCard, gsd: float | None) -> tuple[Grid
         # Without a CRS, gsd is the size of the pixels, and the model's resolution is the working resolution.
         here, wanted = gsd, card.gsd_m
     trained = card.gsd_range_m
+    if here is None and estimate is not None and trained is not None:
+        warnings.append(
+            f"the images do not state their pixel size; from what they show, {card.name} takes it to be about "
+            f"{estimate:.2g} m. Pass --gsd METRES if you know it"
+        )
+        here = estimate
     if here is None and (card.gsd_m is not None or trained is not None):
         at = f"{card.gsd_m:g}" if trained is None else f"{trained[0]:g} to {trained[1]:g}"
         warnings.append(

@@ -2,7 +2,8 @@
 
     probe before, after -> overlap? -> bands -> target grid -> working grid -> tiling -> Plan
 
-``wasnow info`` prints a plan; `wasnow.pipeline.run` carries it out. No pixels are read here.
+``wasnow info`` prints a plan; `wasnow.pipeline.run` carries it out. No pixels are read here, except where the images do
+not state their pixel size and the model can estimate it (`wasnow.pipeline.pixel_size`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import Any
 
 from wasnow.errors import InvalidOption, VocabularyError, did_you_mean
 from wasnow.models import loading, registry
-from wasnow.models.contract import ChangeModel, FeatureModel, ModelCard, SceneModel, WeightsInfo
+from wasnow.models.contract import ChangeModel, FeatureModel, ModelCard, PixelSizeEstimator, SceneModel, WeightsInfo
 from wasnow.models.loading import OPENVINO, ModelReference
 from wasnow.output.record import CalibrationRecord
 from wasnow.pipeline.acceleration import require_openvino
 from wasnow.pipeline.bands import choose_bands
 from wasnow.pipeline.grids import target_grid, working_grid
 from wasnow.pipeline.options import Options
+from wasnow.pipeline.pixel_size import estimated_gsd
 from wasnow.priors.manifest import DATES
 from wasnow.priors.store import WITHOUT, Priors, open_priors
 from wasnow.raster.align import check_overlap
@@ -156,7 +158,10 @@ def make_plan(
     if options.align not in ("before", "after", "finest"):
         for source in chosen:
             check_overlap(target, source.grid, (options.align, source.path))
-    working, scale_warnings = working_grid(target, card, options.gsd)
+    estimate = None
+    if target.gsd_m is None and options.gsd is None and isinstance(bound, PixelSizeEstimator):
+        estimate = estimated_gsd(bound, chosen)
+    working, scale_warnings = working_grid(target, card, options.gsd, estimate)
     warnings += scale_warnings
     result = working if options.grid == "working" else target
     dates = (options.date_before or chosen[0].date, options.date_after or chosen[1].date)
