@@ -22,9 +22,11 @@ from mix import BARE, BUILDING, REPAIRED, ROAD, SOURCES, TRANSPLANT, UNKNOWN, WA
 from sources import Bool, Place, Rgb, Sets
 from wasnow.data.transforms import ColorJitter, SensorJitter, resample, turn
 
-LIGHT = ColorJitter(brightness=0.12, contrast=0.30, gamma=0.40, color=0.10, saturation=0.40)
+LIGHT = ColorJitter(brightness=0.08, contrast=0.25, gamma=0.30, color=0.08, saturation=0.35)
 CAMERA = SensorJitter(grey=0.06, haze=0.3, blur_px=1.0, noise=5.0)
 SHIFT_PX = 1.5
+SHADOWS = 0.3
+"""Share of the dates into which shadows are drawn."""
 DONORS = ("dubai", "yinx", "rio", "banepa", "synthetic")
 DONOR_WEIGHTS = (0.28, 0.30, 0.17, 0.15, 0.10)
 SINGLE = np.array([bits.bit_count() == 1 for bits in range(256)])
@@ -97,6 +99,8 @@ class Pairs:
             steps = np.arange(self.side, dtype=np.float64)
             shift = rng.uniform(-SHIFT_PX, SHIFT_PX, 2)
             after = resample(after, steps - shift[0], steps - shift[1])
+        if gsd < 3:
+            before, after = (shaded(each, rng) for each in (before, after))
         before, after = (CAMERA(LIGHT(each, rng), rng) for each in (before, after))
         apart = (labels[0] & labels[1]) == 0
         alike = (labels[0] == labels[1]) & SINGLE[labels[0]]
@@ -164,6 +168,16 @@ class Pairs:
             out[put] = donor_sets[put]
             all_in |= weight > 0.05
         return np.clip(picture + 0.5, 0, 255).astype(np.uint8), out, all_in
+
+
+def shaded(picture: Rgb, rng: np.random.Generator) -> Rgb:
+    """Sometimes with shadows of things outside the picture: they are no water, and their coming is no change."""
+    if rng.uniform() > SHADOWS:
+        return picture
+    cast = ndimage.gaussian_filter(_blobs(len(picture), rng).astype(np.float32), rng.uniform(0.5, 1.5), truncate=3.0)
+    # Skylight is blue.
+    dark = rng.uniform(0.3, 0.65) * np.array([0.92, 1.0, 1.12], np.float32)
+    return (picture * (1 + cast[..., None] * (dark - 1)) + 0.5).clip(0, 255).astype(np.uint8)
 
 
 def _objects(sets: Sets, rng: np.random.Generator) -> Bool:

@@ -45,22 +45,22 @@ class Source:
 
 SOURCES: dict[str, Source] = {
     "dubai": Source(
-        "dubai-landcover", 0.24, (0.6, 2.5), "CC0, Humans in the Loop / MBRSC",
+        "dubai-landcover", 0.24, (0.35, 2.5), "CC0, Humans in the Loop / MBRSC",
         "drawn by hand, loosely: no label within 4 px of the outline of a building", "Tile_6, Tile_7",
     ),
     "yinx": Source(
-        "naip-yinx", 0.20, (0.4, 1.6), "imagery US public domain; masks without formal licence, by yinx111 (2025)",
+        "naip-yinx", 0.20, (0.3, 1.6), "imagery US public domain; masks without formal licence, by yinx111 (2025)",
         "drawn by hand, sharp; undrawn ground by NDVI", "the places east of easting 275 000 m",
     ),
     "yinx-coarse": Source(
         "naip-yinx", 0.06, (1.6, 5.0), "as yinx", "as yinx", "as yinx",
     ),
     "rio": Source(
-        "spacenet1-rio", 0.07, (0.35, 1.2), "CC BY-SA 4.0, SpaceNet",
+        "spacenet1-rio", 0.07, (0.25, 1.2), "CC BY-SA 4.0, SpaceNet",
         "buildings; the rest is not building", "img50, img51, img52, img53",
     ),
     "banepa": Source(
-        "oam-banepa", 0.07, (0.26, 1.0), "imagery CC BY 4.0, OpenAerialMap; ODbL, OpenStreetMap contributors",
+        "oam-banepa", 0.06, (0.2, 1.0), "imagery CC BY 4.0, OpenAerialMap; ODbL, OpenStreetMap contributors",
         "buildings; the rest is not building", "the southern 512 rows",
     ),
     "chesapeake": Source(

@@ -171,7 +171,9 @@ def banepa(data: Path, *, held_out: bool = False) -> Iterator[Place]:
     codes, picture = read(folder / "masks" / f"{path.stem}.png"), read(path)
     cut = len(codes) - BANEPA_HELD_OUT_ROWS
     rows = slice(cut, None) if held_out else slice(0, cut)
-    yield Place("banepa", (np.ascontiguousarray(picture[rows]),), (_buildings(codes[rows]),), 0.2645)
+    sets = _buildings(codes[rows])
+    sets[sets == NOT_BUILDING] = NOT_BUILDING & ~WATER  # There is none in the picture.
+    yield Place("banepa", (np.ascontiguousarray(picture[rows]),), (sets,), 0.2645)
 
 
 def _buildings(codes: NDArray[np.uint8]) -> Sets:
@@ -220,7 +222,7 @@ def california(data: Path, *, held_out: bool = False) -> Iterator[Place]:
                 rgb = read(folder / "rgb" / f"{stem}.jpg")
                 nir = read(folder / "nir" / f"{stem}.jpg")
                 ndvi = ndimage.uniform_filter(ratio(nir, rgb[..., 0]), 3)
-                read_tiles[number] = rgb, ndvi
+                read_tiles[number] = rgb, ndvi, nir
                 overall.append(ndvi[::8, ::8].ravel())
                 on_trees += [ndvi[y, x] for y, x in trees[stem] if 0 <= y < 256 and 0 <= x < 256]
             high = float(np.quantile(on_trees, 0.3))
@@ -229,12 +231,13 @@ def california(data: Path, *, held_out: bool = False) -> Iterator[Place]:
                 number: (
                     rgb,
                     np.select(
-                        [ndvi >= high, ndvi < low],
-                        [np.uint8(VEGETATION), np.uint8(UNKNOWN & ~VEGETATION)],
+                        # Water is dark in the infrared; so are shadows and fresh asphalt.
+                        [ndvi >= high, (ndvi < low) & (nir > 60), ndvi < low],
+                        [np.uint8(VEGETATION), np.uint8(BUILDING | ROAD | BARE), np.uint8(UNKNOWN & ~VEGETATION)],
                         np.uint8(UNKNOWN),
                     ).astype(np.uint8),
                 )
-                for number, (rgb, ndvi) in read_tiles.items()
+                for number, (rgb, ndvi, nir) in read_tiles.items()
             }
         for number in sorted(set().union(*seen.values())):
             dates = [tiles[number] for tiles in seen.values() if number in tiles]
