@@ -302,7 +302,7 @@ class SemanticCDMini(Network):
         """One date as the tower takes it, its sides made multiples of `STRIDE`."""
         # By reflection; `answer` cuts the rows and columns off again.
         missing = [-length % STRIDE for length in image.shape[-2:]]
-        x = self.normalise(image, "before")
+        x: Tensor = self.normalise(image, "before")
         if any(missing):
             smallest = min(image.shape[-2:])
             mode = "reflect" if max(missing) < smallest else "replicate"
