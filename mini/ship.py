@@ -23,7 +23,8 @@ from crops import Pair, Pairs
 from mix import BUILDING, SOURCES, WATER, WORDS
 from sources import READERS, Place, places
 from train import word_change
-from wasnow.evaluation.calibration import Reliability, fit_temperature
+from wasnow.evaluation.reliability import Reliability
+from wasnow.evaluation.temperature import fit_temperature
 from wasnow.models.calibration import Calibration
 from wasnow.models.checkpoint import Provenance, save, set_calibration
 from wasnow.models.semantic_cd_mini import SemanticCDMini
@@ -100,13 +101,18 @@ def choose(model: SemanticCDMini, data: Path, count: int) -> tuple[float, Calibr
         false += [float((z[place.unchanged] > threshold).sum()) for threshold in THRESHOLDS]
         city += int(place.unchanged.sum())
     f1 = 2 * counts[..., 0] / np.maximum(1, 2 * counts[..., 0] + counts[..., 1] + counts[..., 2])
-    quiet = false / max(1, city) <= BUDGET
-    best = int(np.argmax(f1.mean(0)))
-    chosen = max(best, int(np.flatnonzero(quiet)[0])) if quiet.any() else len(THRESHOLDS) - 1
     for column in range(0, len(THRESHOLDS), 4):
         row = ", ".join(f"{value:.3f}" for value in f1[:, column])
         print(f"threshold {THRESHOLDS[column]:.2f}: F1 {row}; unchanged city {false[column] / city:.2%}")
+    quiet = false / max(1, city) <= BUDGET
+    best = int(np.argmax(f1.mean(0)))
+    chosen = max(best, int(np.flatnonzero(quiet)[0])) if quiet.any() else len(THRESHOLDS) - 1
     print(f"chosen {THRESHOLDS[chosen]:.2f} (best mean F1 at {THRESHOLDS[best]:.2f})")
+    # Water is told with less confidence than it deserves: what its own best threshold is off by is added to its odds.
+    own = _odds(THRESHOLDS[chosen]) - _odds(THRESHOLDS[int(np.argmax(f1[2]))])
+    offsets = [0.0, 0.0, round(float(np.clip(own, 0, 3)), 2), 0.0, 0.0]
+    print(f"offsets {offsets}")
+    model._options["offsets"] = offsets
     return float(THRESHOLDS[chosen]), calibrated(odds, truth, logits, words, count)
 
 
@@ -171,6 +177,10 @@ def calibrated(
         split="held-out places",
         pairs=count,
     )
+
+
+def _odds(p: float) -> float:
+    return float(np.log(p / (1 - p)))
 
 
 def main() -> None:

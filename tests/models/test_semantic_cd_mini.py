@@ -219,6 +219,20 @@ def test_a_second_look_at_coarser_pixels_can_only_add_change(model):
     assert (both.change[moved & differed] >= one.change[moved & differed] - 1e-5).all()
 
 
+def test_an_offset_moves_change_of_its_word_and_no_other(model):
+    images = pair(seed=3)
+    moved = copy.copy(model)
+    moved._options = {**model._options, "offsets": [0.0, 0.0, 2.0, 0.0, 0.0]}
+    for words in (WORDS, ("lake", "house")):
+        one, two = (ask(each.bind(words), *images) for each in (model, moved))
+        place = words.index("lake") if "lake" in words else words.index("water")
+        first, second = (each.argmax(1, keepdim=True) == place for each in (one.before, one.after))
+        differs = one.before.argmax(1, keepdim=True) != one.after.argmax(1, keepdim=True)
+        added = 2.0 * (first | second) * differs
+        assert torch.allclose(two.change, torch.where(differs, one.change + added, one.change), atol=1e-5)
+        assert torch.equal(one.before, two.before)
+
+
 @pytest.mark.parametrize("size", [(40, 72), (33, 64), (8, 8), (64, 96)])
 def test_images_of_any_size_are_answered_at_that_size(model, size):
     images = [each[..., : size[0], : size[1]] for each in pair(96)]

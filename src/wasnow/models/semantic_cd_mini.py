@@ -85,6 +85,9 @@ class SemanticCDMini(Network):
         coarser: the pixel size, as a multiple of the given one, at which the images are seen a second time: change is
             the higher of the two probabilities, classes the mean. 1: once only.
         threshold: what its card calls the change probability from which on a pixel counts as changed.
+        offsets: log-odds that are added to change, for each word of ``classes``, where a pixel has that word at one
+            date and another word at the other: some words are found with more confidence than others, and one
+            threshold serves all. A bound word takes that of the word it is nearest to. None: nothing is added.
         gsd_range_m: the ground sampling distances that its card says it was measured at.
         phrasings: for each class further words for the same; in training, one to three are drawn for each batch, so
             that the words of a class come to lie together. None takes `wasnow.nn.term_phrasings.PHRASINGS`.
@@ -109,6 +112,7 @@ class SemanticCDMini(Network):
         head: int = 24,
         coarser: int = 1,
         threshold: float = 0.5,
+        offsets: Sequence[float] | None = None,
         gsd_range_m: tuple[float, float] | None = None,
         phrasings: Mapping[str, Sequence[str]] | None = None,
         synonyms: Mapping[str, Sequence[str]] | None = None,
@@ -127,6 +131,7 @@ class SemanticCDMini(Network):
             "head": head,
             "coarser": coarser,
             "threshold": threshold,
+            "offsets": None if offsets is None else list(offsets),
             "gsd_range_m": None if gsd_range_m is None else list(gsd_range_m),
         }
         self.normalise = Normalise("lite")
@@ -208,6 +213,16 @@ class SemanticCDMini(Network):
             if self._rest and OTHER in [word.casefold() for word in words]:
                 raise VocabularyError(f"{OTHER!r} is what this model calls all that no word covers; leave it out")
         self.classes = (*words, OTHER) if self._rest else words
+
+    @torch.no_grad()
+    def _offsets(self, classes: int, place: Tensor) -> Tensor | None:
+        """``(K,)``: what is added to the log-odds of change for each class that is bound; None where nothing is."""
+        own = self._options["offsets"]
+        if own is None:
+            return None
+        known = torch.tensor(own, device=place.device, dtype=place.dtype)
+        near = (self._directions(self._bound()) @ self._directions(self._base_texts()).T).argmax(dim=1)
+        return torch.cat([known[near], known.new_zeros(classes - len(near))])  # "other" comes last
 
     @torch.no_grad()
     def _uncovered(self, words: Sequence[str], texts: Tensor) -> tuple[int, ...]:
@@ -320,8 +335,12 @@ class SemanticCDMini(Network):
             change = torch.maximum(change, coarse[0])
             before, after = (before + coarse[1]) / 2, (after + coarse[2]) / 2
         if not self.training:
+            first, second = before.argmax(dim=1, keepdim=True), after.argmax(dim=1, keepdim=True)
+            offsets = self._offsets(before.shape[1], change)
+            if offsets is not None:
+                change = change + offsets[first] + offsets[second]
             # A word that is followed by itself is no change of words, however unsure both are.
-            same = before.argmax(dim=1, keepdim=True) == after.argmax(dim=1, keepdim=True)
+            same = first == second
             change = torch.where(same, change.clamp(max=SAME_WORD), change)
         return ChangeLogits(change=change, before=before, after=after)
 
