@@ -166,9 +166,8 @@ AIMS: dict[str, Aim] = {
     "levir": Aim(levir, 1),
     "levir --gsd 0.5": Aim(levir, 1, ("--gsd", "0.5")),
     "yinx": Aim(landcover("yinx"), None),
-    "dubai 7": Aim(landcover("dubai", "Tile_7"), None, ("--gsd", "1")),
-    "dubai 6": Aim(landcover("dubai", "Tile_6"), None, ("--gsd", "1")),
-    "dubai 7 no gsd": Aim(landcover("dubai", "Tile_7"), None),
+    "dubai 7": Aim(landcover("dubai", "Tile_7"), None),
+    "dubai 6": Aim(landcover("dubai", "Tile_6"), None),
     "rio": Aim(landcover("rio"), None),
     "banepa": Aim(landcover("banepa"), None),
     "water 5 m": Aim(water(1), 3),
@@ -283,7 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("checkpoint")
     parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=lambda text: Path(text).resolve())
     parser.add_argument("--only", default=",".join(AIMS))
     parser.add_argument("--detect", default="", help="further options of wasnow detect")
     parser.add_argument("--json", type=Path)
