@@ -37,7 +37,7 @@ CHOSEN_ON = ("dubai", "yinx", "rio", "banepa", "california", "dakota", "syntheti
 SEED = 1_000
 
 ABOUT = (
-    "A small open-vocabulary model for orthophotos and satellite images of about 0.3 to 10 m a pixel, trained on "
+    "A small open-vocabulary model for orthophotos and satellite images of about 0.4 to 10 m a pixel, trained on "
     "two shared processor cores in about an hour on images of Dubai (CC0, Humans in the Loop / MBRSC), Ohio "
     "(NAIP; labels by yinx111, 2025), California (NAIP; Ventura et al. 2024, CC BY 4.0), West Virginia (NAIP; "
     "Chesapeake Conservancy), Rio de Janeiro (SpaceNet, CC BY-SA 4.0), Banepa (OpenAerialMap, CC BY 4.0, "
