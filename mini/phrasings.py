@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mix import TERM_LISTS
-from wasnow.nn.terms import HELD_OUT_PHRASINGS, PHRASINGS
+from wasnow.nn.term_phrasings import HELD_OUT_PHRASINGS, PHRASINGS
 
 HEADS = {
     "building": "building house home roof rooftop hall shop store centre hotel school church mosque temple barn villa "

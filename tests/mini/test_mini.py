@@ -18,7 +18,8 @@ import phrasings  # noqa: E402
 import sources  # noqa: E402
 import train  # noqa: E402
 from making import textured  # noqa: E402
-from wasnow.nn.terms import HELD_OUT_PHRASINGS, TermTable  # noqa: E402
+from wasnow.nn.term_phrasings import HELD_OUT_PHRASINGS  # noqa: E402
+from wasnow.nn.terms import TermTable  # noqa: E402
 
 
 def write(path, bands):
