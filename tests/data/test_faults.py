@@ -9,7 +9,7 @@ from data.fakes import SIDE, binary, save, second, truncate
 from making import write_raster
 from wasnow.data.dataset import open_dataset
 from wasnow.data.faults import Fault, listed
-from wasnow.data.samples import Labels, reconcile
+from wasnow.data.labels import Labels, reconcile
 from wasnow.errors import DatasetError, UnknownLabels
 from wasnow.vocabulary import NO_LABEL
 

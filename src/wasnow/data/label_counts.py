@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wasnow.data.samples import Labels
+from wasnow.data.labels import Labels
 from wasnow.vocabulary import NO_LABEL
 
 

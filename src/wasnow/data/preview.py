@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from wasnow.data.dataset import Dataset
 from wasnow.data.label_counts import LabelCounts
-from wasnow.data.samples import Codes, Labels, Sample, Samples
+from wasnow.data.labels import Labels
+from wasnow.data.samples import Codes, Sample, Samples
 from wasnow.errors import InputError
 from wasnow.output.report.pictures import HATCH, Rgba, data_uri, paletted_png, photo_jpeg, picture_shape
 from wasnow.storage.atomic import output_errors

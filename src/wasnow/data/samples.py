@@ -26,14 +26,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wasnow.data.encodings import UNCHANGED, UNKNOWN, LabelEncoding, pack_colors
+from wasnow.data.encodings import UNKNOWN, LabelEncoding, pack_colors
 from wasnow.data.images import RawLabel, Rendering, header, read_label, read_picture, reading
+from wasnow.data.labels import Codes as Codes
+from wasnow.data.labels import Labels, either_changed, reconcile
 from wasnow.data.vectors import Columns, burn, is_vector, read_polygons
 from wasnow.errors import InputError, UnknownLabels
 from wasnow.raster.tiles import Window
 from wasnow.vocabulary import NO_LABEL, Vocabulary
-
-Codes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -130,15 +130,6 @@ class Coding:
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     columns: Columns | None = None
     rendering: Rendering = field(default_factory=Rendering)
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The reconciled label maps of one pair; see `Sample`."""
-
-    before_classes: Codes | None
-    after_classes: Codes | None
-    change: Codes | None
 
 
 @dataclass(frozen=True)
@@ -290,7 +281,7 @@ def combine(decoded: Mapping[str, Codes], coding: Coding) -> Labels:
     if before is None or after is None:
         return Labels(None, None, decoded.get("change"))
     if not coding.vocabulary.words:
-        return Labels(None, None, decoded.get("change", _only_change(before, after)))
+        return Labels(None, None, decoded.get("change", either_changed(before, after)))
     dense = coding.classes is not None and coding.classes.dense
     return reconcile(before, after, decoded.get("change"), dense=dense)
 
@@ -347,42 +338,6 @@ def count_values(raw: RawLabel, where: NDArray[np.bool_]) -> dict[str, int]:
         texts = [f"{value >> 16},{value >> 8 & 255},{value & 255}" for value in values.tolist()]
     order = np.argsort(-counts, kind="stable")
     return {texts[i]: int(counts[i]) for i in order}
-
-
-def reconcile(before: Codes | None, after: Codes | None, change: Codes | None, *, dense: bool) -> Labels:
-    """Combine up to three label maps into consistent labels.
-
-    Args:
-        before: ``(H, W)`` codes of the first date.
-        after: ``(H, W)`` codes of the second date.
-        change: ``(H, W)`` 0, 1, 255; None derives it from the classes.
-        dense: the class maps name a class at every pixel, so that change is where they differ. Otherwise change is
-            where either is not 0.
-    """
-    if before is None or after is None:
-        return Labels(None, None, change)
-    unlabelled = (before == NO_LABEL) | (after == NO_LABEL)
-    if change is None:
-        changed = before != after if dense else (before != UNCHANGED) | (after != UNCHANGED)
-        change = np.where(unlabelled, np.uint8(NO_LABEL), changed.astype(np.uint8))
-        outside = unlabelled
-    else:
-        outside = change == NO_LABEL
-    # Where the change label says changed and a class map says unchanged, the class is unknown.
-    maps = [
-        np.where(codes == UNCHANGED, np.uint8(NO_LABEL), codes) if not dense else codes for codes in (before, after)
-    ]
-    changed = change == 1
-    before, after = (
-        np.where(changed, codes, np.where(outside, NO_LABEL, UNCHANGED)).astype(np.uint8) for codes in maps
-    )
-    return Labels(before, after, change)
-
-
-def _only_change(before: Codes, after: Codes) -> Codes:
-    """Combine two binary masks (appeared, disappeared) into one change map."""
-    unlabelled = (before == NO_LABEL) | (after == NO_LABEL)
-    return np.where(unlabelled, np.uint8(NO_LABEL), ((before == 1) | (after == 1)).astype(np.uint8))
 
 
 def _rasterized(entry: Entry, path: Path, coding: Coding, *, joint: bool) -> Codes:
