@@ -130,7 +130,7 @@ def test_test_and_training_pairs_are_rejected_without_force(second: Path):
     assert read_header(run).calibration.split == "test"
     nothing = wasnow("calibrate", run, "--data", data / "test")
     assert nothing.exit_code == 2
-    assert "neither a split val nor pairs held back" in nothing.stderr
+    assert "no split val and no pairs held back" in nothing.stderr
 
 
 def test_an_included_model_is_not_changed_and_a_copy_can_be(second: Path):
