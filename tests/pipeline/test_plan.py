@@ -72,6 +72,16 @@ def test_colours_are_found_in_any_band_order(tmp_path):
     assert plan.pair.before.source.bands == (3, 2, 1)
 
 
+def test_four_bands_of_bytes_without_colours_are_red_green_blue_and_near_infrared_with_a_warning(tmp_path):
+    for name in ("before.tif", "after.tif"):
+        write_raster(tmp_path / name, textured(0, 20, 20, 4).astype(np.uint8))
+        with rasterio.open(tmp_path / name, "r+") as raster:
+            raster.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * 3
+    plan = make_plan(tmp_path / "before.tif", tmp_path / "after.tif", model=Toy())
+    assert plan.pair.before.source.bands == (1, 2, 3)
+    assert any("does not declare its colours" in w and "before.tif" in w for w in plan.warnings)
+
+
 def test_three_bands_without_colours_are_taken_as_red_green_blue_with_a_warning(tmp_path):
     for name in ("before.tif", "after.tif"):
         write_raster(tmp_path / name, textured(0, 20, 20, 3).astype(np.uint16))

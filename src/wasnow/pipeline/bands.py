@@ -103,8 +103,10 @@ def _find_rgb(source: RasterSource) -> tuple[tuple[int, ...], bool]:
         return tuple(source.bands[position] for position in named), True
     if all(color in source.colors for color in RGB):
         return tuple(source.colors.index(color) + 1 for color in RGB), True
-    if source.n_bands == 3:
-        return source.bands, False
+    # Four bands of bytes are an aerial image with near infrared last. Satellite products, which begin with blue, have
+    # more bits or more bands: taking their first three would show blue as red.
+    if source.n_bands == 3 or (source.n_bands == 4 and source.dtype == "uint8"):
+        return source.bands[:3], False
     if source.n_bands > 3:
         raise BandsUnclear(
             f"{source.path} has {source.n_bands} bands ({', '.join(source.band_names[:4])}...) and does not declare "
