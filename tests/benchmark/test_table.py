@@ -14,10 +14,11 @@ import pytest
 
 from benchmark.contest import HOSTILE, recipe
 from output.report.test_html import in_chromium
+from wasnow.benchmark.latex import as_tex, tex
 from wasnow.benchmark.page import Example, Picture, benchmark_page
 from wasnow.benchmark.plan import Row
 from wasnow.benchmark.published import LATER, SEMANTIC_CD
-from wasnow.benchmark.table import SCORES, Table, as_csv, as_json, as_tex, bounds, formatted, table_row, tex
+from wasnow.benchmark.table import SCORES, Table, as_csv, as_json, bounds, formatted, table_row
 from wasnow.evaluation.metrics import Difference
 
 FACTS: dict[str, Any] = {

@@ -6,9 +6,9 @@ import pytest
 from torch import nn
 
 from wasnow.models import registry
+from wasnow.training.losses import LOSSES
 from wasnow.training.optim import schedule_factor
 from wasnow.training.recipes import RECIPES, recipe
-from wasnow.training.trainer import LOSSES
 
 METHODS = ("hrscd", "changemask", "ted", "scannet", "smnet")
 

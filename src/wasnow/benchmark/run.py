@@ -39,13 +39,14 @@ from wasnow.benchmark.job import (
     spread,
     train_and_score,
 )
+from wasnow.benchmark.latex import as_tex
 from wasnow.benchmark.machine import machine
 from wasnow.benchmark.page import benchmark_page
 from wasnow.benchmark.pairs import Pairs
 from wasnow.benchmark.plan import CHANGE_ALONE, COMMON, Plan, Row, Trial, step_counts
 from wasnow.benchmark.process import run_in_process
 from wasnow.benchmark.published import LATER, SEMANTIC_CD
-from wasnow.benchmark.table import Table, TableRow, as_csv, as_json, as_tex, table_row
+from wasnow.benchmark.table import Table, TableRow, as_csv, as_json, table_row
 from wasnow.errors import CheckpointError, OutputError, ResumeRefused
 from wasnow.evaluation.metrics import Confusion, Difference, paired_bootstrap
 from wasnow.models import checkpoint

@@ -17,8 +17,9 @@ import resource
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, distributed, nn
 
 from wasnow.models.contract import ChangeLogits, infer
-from wasnow.training.config import TrainConfig
+from wasnow.training.config import Stage, TrainConfig
 from wasnow.training.losses import Target
 
 
@@ -221,3 +222,44 @@ def memory_advice(config: TrainConfig, device: torch.device, step: int, *, check
         f"out of memory on {device} at step {step + 1}, with {share} pairs of {config.crop} px at once; "
         f"{' or '.join(advice) or 'choose a smaller model or another device'}"
     )
+
+
+def divergence_advice(
+    what: str,
+    value: float,
+    step: int,
+    stage: Stage,
+    parts: Mapping[str, Tensor],
+    config: TrainConfig,
+    kept: Path,
+) -> str:
+    """Return the message of a training whose loss or gradient is not finite.
+
+    Args:
+        what: ``loss`` or ``gradient``.
+        value: its value.
+        step: completed steps.
+        stage: in which it happened.
+        parts: terms of the loss.
+        config: of the run.
+        kept: checkpoint of the last finite weights.
+    """
+    settings = stage.optimizer or config.optimizer
+    terms = ", ".join(f"{name} {float(one):.4g}" for name, one in parts.items())
+    advice = [f"--set optimizer.lr={settings.lr / 3:.2g}"]
+    advice += ["--set clip=1"] if config.clip is None else []
+    advice += ["--set precision=32"] if config.precision != "32" else []
+    return (
+        f"the {what} is {value} at step {step + 1} (stage {stage.name}{', ' if terms else ''}{terms}); "
+        f"try {' or '.join(advice)} in a new folder. The last finite weights are kept: "
+        f"--set start={kept} starts from them"
+    )
+
+
+def on_any_device(fabric: Fabric, own: bool) -> bool:
+    """Return on every device whether any device passes True."""
+    if fabric.world_size == 1:
+        return own
+    flag = torch.tensor([int(own)], device=fabric.device)
+    distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+    return bool(flag.item())

@@ -180,3 +180,28 @@ def duration(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+class MeanLoss:
+    """The mean loss since the last row of the log."""
+
+    def __init__(self) -> None:
+        self._total, self._count = 0.0, 0
+        self._parts: dict[str, float] = {}
+
+    def add(self, total: float, parts: Mapping[str, float]) -> None:
+        """Add the loss of one step and its terms."""
+        self._total += total
+        self._count += 1
+        for name, value in parts.items():
+            self._parts[name] = self._parts.get(name, 0.0) + value
+
+    @property
+    def total(self) -> float:
+        """Mean of the whole loss."""
+        return self._total / max(1, self._count)
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Mean of each term."""
+        return {name: value / self._count for name, value in self._parts.items()}

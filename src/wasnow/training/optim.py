@@ -167,3 +167,15 @@ def _blend(decay: float, averaged: Sequence[Tensor], current: Sequence[Tensor], 
 def has_prefix(name: str, prefix: str) -> bool:
     """Return whether a parameter name is in a part: ``change`` contains ``change.weight``, not ``changes.weight``."""
     return name == prefix or name.startswith(f"{prefix.rstrip('.')}.")
+
+
+def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], frozen: Sequence[str]) -> None:
+    """Load a part of a state, which contains everything but the frozen parameters.
+
+    Args:
+        module: whose state is replaced.
+        tensors: all but the frozen ones, by name.
+        frozen: names of parameters that keep their values.
+    """
+    own = module.state_dict()
+    module.load_state_dict({**tensors, **{name: own[name] for name in frozen}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from lightning_fabric import Fabric
 from torch import nn
 
 from wasnow.data.transforms import Augment, ColorJitter, SensorJitter
@@ -91,3 +92,20 @@ def augmentation(config: TrainConfig) -> Transform:
         shift_px=settings.shift_px,
         camera=None if settings.camera is None else SensorJitter(**settings.camera.model_dump()),
     )
+
+
+def share_batch_norm(model: nn.Module, fabric: Fabric, logger: TrainingLogger) -> nn.Module:
+    """Return the model with batch normalisation over all devices where torch can; otherwise say that it cannot.
+
+    Args:
+        model: the network.
+        fabric: the devices.
+        logger: receives the message.
+    """
+    if fabric.world_size == 1:
+        return model
+    if fabric.device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call,no-any-return]
+    if any(isinstance(one, nn.modules.batchnorm._BatchNorm) for one in model.modules()):
+        logger.message("batch normalisation is not shared between CPU processes: results differ from one process")
+    return model

@@ -43,6 +43,25 @@ FEATURES_NAME = "features"
 
 
 @dataclass(frozen=True)
+class TrainResult:
+    """The result of a finished run.
+
+    Attributes:
+        folder: of the run.
+        checkpoint: the best weights, or the last without selection.
+        select: name of the selecting score.
+        score: its value, 0..1; None without selection, or if it was never defined.
+        step: completed steps of the checkpoint.
+    """
+
+    folder: Path
+    checkpoint: Path
+    select: str
+    score: float | None
+    step: int
+
+
+@dataclass(frozen=True)
 class State:
     """The state of a run.
 

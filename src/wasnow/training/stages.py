@@ -10,6 +10,7 @@ import numpy as np
 from wasnow.errors import UsageError, did_you_mean
 from wasnow.evaluation.metrics import Confusion
 from wasnow.training.config import Stage, TrainConfig
+from wasnow.training.optim import schedule_factor
 from wasnow.vocabulary import Vocabulary
 
 MIN_VALIDATION_STEPS = 50
@@ -23,6 +24,12 @@ class StageSpan:
     stage: Stage
     first: int
     stop: int
+
+    def learning_rate(self, config: TrainConfig, step: int) -> float:
+        """Return the learning rate of a step of the run that lies in this stage."""
+        settings = self.stage.optimizer or config.optimizer
+        schedule = self.stage.schedule or config.schedule
+        return settings.lr * schedule_factor(schedule, step - self.first, self.stop - self.first)
 
 
 def stage_spans(config: TrainConfig, size: int) -> list[StageSpan]:
