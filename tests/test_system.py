@@ -20,7 +20,7 @@ def resident():
     with open("/proc/self/statm") as file: return int(file.read().split()[1]) * resource.getpagesize() // 1024
 
 def one_round():
-    maps = [np.ones(size * 125_000) for size in (4, 48, 8, 2, 40)]   # MB; glibc maps arrays above 32 MB anew each time
+    maps = [np.ones(size * 125_000) for size in (4, 48, 8, 2, 40)]   # MB; glibc maps arrays above 32 MB again each time
     del maps[1]
     maps.append(np.ones(36 * 125_000))
 

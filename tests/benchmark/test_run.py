@@ -157,9 +157,9 @@ def test_a_folder_of_another_benchmark_is_refused_before_anything_runs(tmp_path:
 def test_a_device_that_is_not_there_and_a_folder_that_is_a_file_are_refused_before_anything_runs(tmp_path: Path):
     with pytest.raises(UsageError, match="use --device cpu"):
         Benchmark(planned("irmad"), pairs(), tmp_path / "table", device="mps").run()
-    (tmp_path / "table").touch()
+    (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="choose a folder"):
-        contest(tmp_path / "table", planned("irmad")).check()
+        contest(tmp_path / "file", planned("irmad")).check()
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -92,5 +92,5 @@ def test_it_has_no_unchanged_channel_and_independent_classes_per_date():
 
 def test_published_weights_of_four_classes_are_counted_without_unchanged(tmp_path):
     torch.save({"s.weight": torch.zeros(4, 16, 1, 1)}, tmp_path / "four.pth")
-    with pytest.raises(UsageError, match="answers with 4 classes, and these are 6"):
+    with pytest.raises(UsageError, match="predicts 4 classes instead of the 6 published ones"):
         convert(tmp_path / "four.pth", "changemask", tmp_path / "out.safetensors")

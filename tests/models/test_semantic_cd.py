@@ -144,7 +144,7 @@ def test_synonyms_and_templates_come_back_from_a_checkpoint(tmp_path):
         (["water", " "], "empty"),
         (["building|"], "empty"),
         (["water", "WATER"], "twice"),
-        (["a " * 60 + "tall building"], "tokens long and 59 fit"),
+        (["a " * 60 + "tall building"], "tokens, and 59 fit"),
     ],
 )
 def test_invalid_words_are_rejected(model, words, message):
@@ -269,7 +269,7 @@ def test_a_fixed_vocabulary_rejects_other_words(options):
         ({"context": 10}, "use 4, 16, 64 or 256"),
         ({"clip": "vit-l-41"}, "did you mean 'vit-l-14'"),
         ({"logit_scale": 0}, "above 0"),
-        ({"templates": ["an aerial photo"]}, "no place for the word"),
+        ({"templates": ["an aerial photo"]}, "has no placeholder for the word"),
     ],
 )
 def test_invalid_options_are_rejected(options, message):

@@ -274,7 +274,7 @@ def test_the_telemetry_of_openvino_is_never_loaded(tmp_path):
     (package / "backend.py").write_text("backend_ga4 = None\n")
     code = (
         "import importlib.util, sys, torch\n"
-        "from wasnow import acceleration\n"
+        "from wasnow.pipeline import acceleration\n"
         "with acceleration._no_telemetry():\n"
         "    import openvino, openvino.tools.ovc.convert_impl\n"
         "assert 'openvino_telemetry' not in sys.modules\n"

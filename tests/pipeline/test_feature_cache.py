@@ -322,7 +322,7 @@ def test_the_report_gives_the_number_of_tiles_with_cached_features(tmp_path):
     run(paths, tmp_path, "one", ToyEncoding())
     again = run(paths, tmp_path, "again", ToyEncoding(), classes=OTHER)
     tiles = again.record.features.tiles_reused
-    assert f"{tiles} of {tiles} tiles answered from" in again.report.read_text()
+    assert f"{tiles} of {tiles} tiles from the cache" in again.report.read_text()
 
 
 def test_two_processes_may_share_a_folder(tmp_path):

@@ -52,7 +52,7 @@ def test_semantic_cd_has_the_published_stages():
     found = recipe("semantic-cd-second")
     first, second = found.stages
     assert (first.loss, first.epochs, first.trains) == ("change", 300, ("filters", "change_decoder"))
-    assert (second.loss, second.epochs, second.trains) == ("classes", 5, ("prompter", "class_decoder"))
+    assert (second.loss, second.epochs, second.trains) == ("classes-all-pixels", 5, ("prompter", "class_decoder"))
     assert (found.batch_size, found.crop, found.start) == (1, 512, "remoteclip-vit-l-14")
 
 
@@ -69,7 +69,7 @@ def test_epochs_and_steps_replace_each_other():
         ("stages.0.los=change", "stages.0.los is not a setting; did you mean 'loss'"),
         ("stages.0.schedule.kin=poly", "did you mean 'kind'"),
         ("stages.4.loss=change", "stages.4 is not an index of 1"),
-        ("stages.0.loss=dice", "'change', 'change-dice', 'classes' or 'joint', not 'dice'"),
+        ("stages.0.loss=dice", "'change-dice', 'classes', 'classes-all-pixels' or 'joint', not 'dice'"),
         ("batch_size", "write --set batch_size=4"),
         ("batch_size=many", "batch_size: .*integer.*not 'many'"),
         ("seed.deeper=1", "seed is a single value"),

@@ -527,9 +527,9 @@ def _forget_texts(model: SemanticCDMini, _: Any) -> None:
 
 def _mean_directions(texts: Tensor, rows: Sequence[Sequence[str]]) -> Tensor:
     """Texts ``(n, D)`` of unit length, row after row, to ``(rows, D)``: the mean of each row, of unit length."""
-    owner = torch.tensor([k for k, row in enumerate(rows) for _ in row])
-    summed = texts.new_zeros(len(rows), texts.shape[1]).index_add(0, owner, texts)
-    return functional.normalize(summed, dim=-1)
+    # Sums of slices: OpenVINO cannot convert index_add.
+    parts = torch.split(texts, [len(row) for row in rows])
+    return functional.normalize(torch.stack([part.sum(dim=0) for part in parts]), dim=-1)
 
 
 def _enlarged(logits: Tensor, size: tuple[int, int], times: int) -> Tensor:
