@@ -33,7 +33,8 @@ from crops import Pairs
 from mix import BUILDING, SOURCES, UNKNOWN, WATER, WORDS
 from phrasings import phrasings
 from sources import places
-from wasnow.models.semantic_cd_mini import SemanticCDMini, differing
+from wasnow.models.semantic_cd_mini import SemanticCDMini
+from wasnow.models.semantic_cd_mini_decoders import differing
 from wasnow.nn.efficientnet_lite import tower_of
 
 FROZEN_BLOCKS = 3

@@ -10,7 +10,8 @@ import torch
 from making import textured
 from wasnow.errors import VocabularyError
 from wasnow.models import checkpoint
-from wasnow.models.semantic_cd_mini import OTHER, WORDS, SemanticCDMini, differing
+from wasnow.models.semantic_cd_mini import OTHER, WORDS, SemanticCDMini
+from wasnow.models.semantic_cd_mini_decoders import differing
 from wasnow.nn import sentence
 
 
