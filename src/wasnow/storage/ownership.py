@@ -48,7 +48,10 @@ def claim(
         OutputError: a name exists and no run made it, or it is an input.
     """
     check_claim(folder, names, proven=proven, inputs=inputs)
-    listed = {*(made_here(folder) or ()), *proven, *names}
+    known = made_here(folder)
+    listed = frozenset((*(known or ()), *proven, *names))
+    if listed == known:
+        return
     with output_errors(folder):
         (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
     write_atomically(folder / STATE_FOLDER / FILES, json.dumps({"files": sorted(listed)}, indent=1).encode())
