@@ -97,7 +97,7 @@ class SemanticCDMini(Network):
         synonyms: phrasings by class word that are averaged, as with ``|``.
 
     Raises:
-        VocabularyError: there are no words, or one is empty, repeated or unknown.
+        VocabularyError: the list of words is empty, or a word is empty, repeated or unknown.
         UsageError: options that are unknown or do not fit each other.
     """
 
