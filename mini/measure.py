@@ -45,13 +45,13 @@ Mask = NDArray[np.bool_]
 GRID = np.round(np.arange(0.02, 1.0, 0.02), 2)
 SIDE, MARGIN = 512, 64
 CHOSE, NEVER_SEEN = "Tile_7", "Tile_6"
-"""Tiles of Dubai: the one that weights and threshold were chosen on, and one that nothing was."""
+"""Tiles of Dubai: one that weights and threshold were selected on, and one that was never used."""
 DUBAI = {"land": "bare ground"}
-"""Names of the masks that the model calls otherwise."""
+"""Class words of the model for masks of another name."""
 
 
 def as_it_runs(model: ChangeModel) -> ChangeModel:
-    """The copy that ``wasnow detect`` makes: the same infer_pair, sooner."""
+    """Return the fused copy that ``wasnow detect`` uses."""
     assert isinstance(model, nn.Module)
     return cast(ChangeModel, fused(model))
 
@@ -253,8 +253,8 @@ def words(model: ChangeModel, data: Path) -> dict[str, Any]:
     return {"mean loss": float(np.mean(lost)), "median loss": float(np.median(lost)), "worst loss": max(lost), **out}
 
 
-def spoilt() -> dict[str, Callable[[Rgb], Rgb]]:
-    """Ways in which a second picture of the same ground differs although nothing changed."""
+def distortions() -> dict[str, Callable[[Rgb], Rgb]]:
+    """Return distortions of an image that are not change, by name."""
     rng = np.random.default_rng(0)
 
     def shifted(a: Rgb, by: int) -> Rgb:
@@ -288,7 +288,7 @@ def false_change(model: ChangeModel, data: Path) -> dict[str, Any]:
     }
     out: dict[str, Any] = {}
     for place, pictures in places.items():
-        for name, change in spoilt().items():
+        for name, change in distortions().items():
             share = []
             for picture in pictures:
                 found = answer(model, picture, change(picture))

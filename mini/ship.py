@@ -108,7 +108,7 @@ def choose(model: SemanticCDMini, data: Path, count: int) -> tuple[float, Calibr
     best = int(np.argmax(f1.mean(0)))
     chosen = max(best, int(np.flatnonzero(quiet)[0])) if quiet.any() else len(THRESHOLDS) - 1
     print(f"chosen {THRESHOLDS[chosen]:.2f} (best mean F1 at {THRESHOLDS[best]:.2f})")
-    # Water is told with less confidence than it deserves: what its own best threshold is off by is added to its odds.
+    # The model is less confident about water: its log-odds get the difference of the best thresholds.
     own = _odds(THRESHOLDS[chosen]) - _odds(THRESHOLDS[int(np.argmax(f1[2]))])
     offsets = [0.0, 0.0, round(float(np.clip(own, 0, 3)), 2), 0.0, 0.0]
     print(f"offsets {offsets}")

@@ -122,7 +122,7 @@ def dubai(data: Path, *, held_out: bool = False, band_px: int = BAND_PX) -> Iter
 
 
 def yinx(data: Path, *, held_out: bool = False) -> Iterator[Place]:
-    """Neighbouring tiles joined to one picture; between them, and where nobody drew, nothing is known."""
+    """Yield neighbouring tiles joined to one image; pixels between tiles and undrawn pixels have no label."""
     folder = folder_of(data, "naip-yinx")
     tiles = {}
     with (folder / "tiles.csv").open() as file:

@@ -286,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parts = losses(model, batch, terms, owners)
         total = torch.stack(list(parts.values())).sum()
         if not torch.isfinite(total):
-            raise SystemExit(f"the loss is no number at step {step}")
+            raise SystemExit(f"the loss is not finite at step {step}")
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         with torch.no_grad():

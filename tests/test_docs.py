@@ -271,7 +271,16 @@ def test_the_architecture_page_lists_every_package():
 def test_every_module_and_public_name_in_the_prose_exists(page):
     for span in spans(page):
         if re.fullmatch(r"wasnow(\.\w+)+", span):
-            pkgutil.resolve_name(span)
+            assert exists(span), f"{page.name} names {span}"
+
+
+def exists(name):
+    """Whether a dotted name is a module or an attribute of one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 def imported_layers():

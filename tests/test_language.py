@@ -70,7 +70,7 @@ def findings(*places):
                 yield f"{name}:{number}: {line.strip()[:120]}"
 
 
-PLACES = ("src", "tests", "docs", "benchmarks", "*.md", "*.toml", "*.yml", ".github")
+PLACES = ("src", "tests", "docs", "benchmarks", "mini", "*.md", "*.toml", "*.yml", ".github")
 
 
 @pytest.mark.parametrize("place", PLACES)

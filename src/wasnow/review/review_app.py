@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from importlib import resources
 from typing import Any
 
 import shapely
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict
 
 from wasnow.errors import InputError
+from wasnow.review.page import page_app, person
 from wasnow.review.polygons import Polygon
 from wasnow.review.project import ReviewProject
-from wasnow.review.security import protect
 
 PAGE = 200
 """Rows of the list that one request returns."""
@@ -60,14 +57,7 @@ def review_app(project: ReviewProject, token: str, port: int) -> FastAPI:
         token: of this start.
         port: that the server listens on.
     """
-    app = FastAPI(title="wasnow review", docs_url=None, redoc_url=None, openapi_url=None)
-    protect(app, token, port)
-    static = resources.files("wasnow.review").joinpath("static")
-    app.mount("/static", StaticFiles(directory=str(static)), name="static")
-
-    @app.get("/")
-    def page() -> HTMLResponse:
-        return HTMLResponse(static.joinpath("review.html").read_text(encoding="utf-8"))
+    app = page_app("review", project.images, token, port)
 
     @app.get("/api/project")
     def facts() -> dict[str, Any]:
@@ -101,7 +91,7 @@ def review_app(project: ReviewProject, token: str, port: int) -> FastAPI:
         _check_words(project, given.before, given.after)
         row = project.decide(
             given.fid,
-            reviewer=_named(given.reviewer),
+            reviewer=person(given.reviewer),
             status=given.status,
             reason=given.reason,
             before=given.before,
@@ -115,25 +105,19 @@ def review_app(project: ReviewProject, token: str, port: int) -> FastAPI:
         if len(given.points) < 3:
             raise InputError("an outline needs at least three corners")
         shape = project.from_page(shapely.Polygon(given.points))
-        return answer(project.polygons.redraw(given.fid, shape, reviewer=_named(given.reviewer), seen=given.seen))
+        return answer(project.polygons.redraw(given.fid, shape, reviewer=person(given.reviewer), seen=given.seen))
 
     @app.post("/api/split")
     def split(given: Outline) -> dict[str, Any]:
         if len(given.points) < 2:
             raise InputError("a line needs at least two points")
         line = project.from_page(shapely.LineString(given.points))
-        found = project.polygons.split(given.fid, line, reviewer=_named(given.reviewer))
+        found = project.polygons.split(given.fid, line, reviewer=person(given.reviewer))
         return {"rows": [project.as_row(row) for row in found], "progress": project.progress()}
 
     @app.post("/api/merge")
     def merge(given: Selection) -> dict[str, Any]:
-        return answer(project.polygons.merge(given.fids, reviewer=_named(given.reviewer)))
-
-    @app.get("/tiles/{date}/{zoom}/{x}/{y}.png")
-    def tile(date: str, zoom: int, x: int, y: int) -> Response:
-        image = project.images.get(date)
-        coded = None if image is None else image.tile(zoom, x, y)
-        return Response(status_code=204) if coded is None else Response(coded, media_type="image/png")
+        return answer(project.polygons.merge(given.fids, reviewer=person(given.reviewer)))
 
     def answer(row: Polygon) -> dict[str, Any]:
         return {"row": project.as_row(row), "progress": project.progress()}
@@ -146,13 +130,6 @@ def _number(text: str | None, default: float) -> float:
         return default if not text else float(text)
     except ValueError:
         raise InputError(f"{text!r} is not a number") from None
-
-
-def _named(reviewer: str) -> str:
-    name = " ".join(reviewer.split())
-    if not name:
-        raise InputError("enter your name first; every decision is recorded with it")
-    return name[:100]
 
 
 def _check_words(project: ReviewProject, *words: str | None) -> None:
